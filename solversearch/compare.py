@@ -1,0 +1,249 @@
+"""The comparison: a plan against every published solver on every grid at the same cost, on held-out noise."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from solversearch.errors import UserError
+from solversearch.models.base import Clock, Model
+from solversearch.objectives.endpoint import endpoint_mse
+from solversearch.objectives.frechet import Gaussian, frechet
+from solversearch.plan import Interval, Plan, Score, Threshold
+from solversearch.runtime import Tableau
+from solversearch.sampling import sample
+from solversearch.schedules import GRIDS, grid
+from solversearch.solvers import SOLVERS
+from solversearch.teacher import Teacher
+
+SCREEN = 64
+"""Samples on which every baseline is tried before each solver's best grid is measured in full."""
+LADDER_WIDTH = 80
+"""Baselines that are carried to the next NFE when the plan's error is looked for."""
+RESAMPLES = 400
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A published solver on a published grid."""
+
+    solver: str
+    grid: str
+    table: Tableau
+
+    @property
+    def name(self) -> str:
+        return f"{self.solver} on {self.grid}"
+
+
+class Stage(BaseModel):
+    """What one stage of a search reached on validation noise; evaluations are the network's, a sample each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    endpoint_mse: float
+    median: float
+    seconds: float
+    evaluations: int
+
+
+class Timing(BaseModel):
+    """Seconds, of which network_s inside the network (forward and backward)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    wall_s: float
+    network_s: float
+
+
+class Rung(BaseModel):
+    """The best baseline at one NFE, measured in full."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    nfe: int
+    name: str
+    endpoint_mse: float
+
+
+class Comparison(BaseModel):
+    """A plan beside its peers. ratio_* is the plan's value over the best baseline's in that value.
+
+    baseline_nfe_for_plan_error is the least NFE at which some baseline's mean error is the plan's or less; None where none
+    was found up to ladder's last NFE.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: str
+    nfe: int
+    guidance: float
+    samples: int
+    seed: int
+    ratio_endpoint_mse: float
+    ratio_endpoint_median: float
+    ratio_frechet_teacher: float | None
+    best_baseline: str
+    baseline_nfe_for_plan_error: int | None
+    teacher_error: float
+    timing: Timing
+    stages: tuple[Stage, ...] = ()
+    ladder: tuple[Rung, ...] = ()
+    rows: tuple[Score, ...]
+
+
+def baselines(model: Model, nfe: int, guidance: float, integer: bool = False) -> list[Baseline]:
+    """Every solver on every grid that can spend exactly nfe evaluations."""
+    found = []
+    for solver in SOLVERS.values():
+        for name in GRIDS:
+            try:
+                nodes = grid(name, model.schedule, solver.steps(nfe), integer)
+            except UserError:  # a count that this solver cannot spend, or a grid whose times coincide
+                continue
+            found.append(Baseline(solver.name, name, solver.tableau(model.schedule, nodes).guided(guidance)))
+    if not found:
+        raise UserError(f"no baseline can spend {nfe} evaluations on this model's schedule; ask for another --nfe")
+    return found
+
+
+def screen(
+    model: Model,
+    candidates: Sequence[Baseline],
+    teacher: Teacher,
+    batch_size: int = 256,
+    clock: Clock | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> list[tuple[float, Baseline]]:
+    """Mean endpoint error of every candidate on the teacher's noise, best first. Equal tables are run once."""
+    known: dict[Tableau, float] = {}
+    for candidate in candidates:
+        if candidate.table not in known:
+            error = endpoint_mse(sample(model, candidate.table, teacher, batch_size, clock), teacher.endpoint).mean()
+            known[candidate.table] = float(error) if torch.isfinite(error) else float("inf")
+        progress()
+    return sorted(((known[c.table], c) for c in candidates), key=lambda pair: pair[0])
+
+
+def best_of_each_solver(screened: Sequence[tuple[float, Baseline]]) -> list[Baseline]:
+    """The best grid of every solver, best first."""
+    kept: dict[str, Baseline] = {}
+    for _, candidate in screened:
+        kept.setdefault(candidate.solver, candidate)
+    return list(kept.values())
+
+
+class Meter:
+    """Measures samplers on one set of held-out noise: endpoint error and Frechet distances with bootstrap intervals."""
+
+    def __init__(self, model: Model, teacher: Teacher, seed: int = 0, batch_size: int = 256, clock: Clock | None = None) -> None:
+        self.model, self.teacher, self.batch_size, self.clock = model, teacher, batch_size, clock
+        rng = np.random.default_rng([seed, len(teacher)])
+        n = len(teacher)
+        self.weights = torch.from_numpy(rng.multinomial(n, [1 / n] * n, size=RESAMPLES)).double()
+        features = model.features
+        self.references = {} if features is None else {"frechet_teacher": Gaussian(features(teacher.endpoint))}
+        if features is not None and model.data is not None:
+            self.references["frechet_data"] = Gaussian(features(model.data()))
+
+    def measure(self, name: str, kind: str, solver: str, grid: str, table: Tableau, threshold: Threshold | None = None) -> Score:
+        samples = sample(self.model, table, self.teacher, self.batch_size, self.clock, threshold)
+        error = endpoint_mse(samples, self.teacher.endpoint)
+        scores = {"endpoint_mse": self._interval(error.mean(), self.weights @ error / len(error), error.median())}
+        if self.model.features is not None:
+            features = self.model.features(samples)
+            for reference, gaussian in self.references.items():
+                scores[reference] = self._interval(frechet(features, gaussian)[0], frechet(features, gaussian, self.weights))
+        return Score.model_validate(
+            {"name": name, "kind": kind, "solver": solver, "grid": grid, "nfe": table.nfe, "network_calls": table.network_calls,
+             "samples": len(error), **scores}
+        )  # fmt: skip
+
+    def baseline(self, candidate: Baseline) -> Score:
+        return self.measure(candidate.name, "baseline", candidate.solver, candidate.grid, candidate.table)
+
+    @staticmethod
+    def _interval(value: Tensor, resampled: Tensor, median: Tensor | None = None) -> Interval:
+        low, high = np.quantile(resampled.numpy(), [0.025, 0.975])
+        return Interval(mean=float(value), low=float(low), high=float(high), median=None if median is None else float(median))
+
+
+def climb(
+    model: Model, meter: Meter, screened: Sequence[tuple[float, Baseline]], target: float, guidance: float, integer: bool,
+    progress: Callable[[str], None], limit: int = 40,
+) -> list[Rung]:  # fmt: skip
+    """The best baseline at each higher NFE until one reaches the target error.
+
+    The best combinations of one NFE are screened at the next; the three best there are measured in full.
+    """
+    rungs: list[Rung] = []
+    nfe = screened[0][1].table.nfe
+    few = meter.teacher.first(SCREEN)
+    while (not rungs or rungs[-1].endpoint_mse > target) and nfe < limit:
+        nfe += 1
+        progress(f"best baseline at NFE {nfe}")
+        kept = {(c.solver, c.grid) for _, c in screened[:LADDER_WIDTH]}
+        candidates = [c for c in baselines(model, nfe, guidance, integer) if (c.solver, c.grid) in kept or c.solver in ("heun", "pndm")]
+        screened = screen(model, candidates, few, meter.batch_size, meter.clock)
+        measured = [(_error(model, meter, c.table), c) for _, c in screened[:3]]
+        error, best = min(measured, key=lambda pair: pair[0])
+        rungs.append(Rung(nfe=nfe, name=best.name, endpoint_mse=error))
+    return rungs
+
+
+def _error(model: Model, meter: Meter, table: Tableau) -> float:
+    samples = sample(model, table, meter.teacher, meter.batch_size, meter.clock)
+    return float(endpoint_mse(samples, meter.teacher.endpoint).mean())
+
+
+def compare(
+    model: Model,
+    plan: Plan,
+    teacher: Teacher,
+    clock: Clock,
+    batch_size: int = 256,
+    integer: bool = False,
+    timing: Callable[[], Timing] = lambda: Timing(wall_s=0.0, network_s=0.0),
+    stages: tuple[Stage, ...] = (),
+    progress: Callable[[str], None] = lambda what: None,
+) -> Comparison:
+    """Measures a plan and every baseline at its NFE and guidance on the teacher's (held-out) noise."""
+    few = teacher.first(SCREEN)
+    meter = Meter(model, teacher, teacher.seed, batch_size, clock)
+    progress("screening baselines")
+    screened = screen(model, baselines(model, plan.nfe, plan.guidance, integer), few, batch_size, clock)
+    progress("measuring each solver's best")
+    rows = [meter.baseline(candidate) for candidate in best_of_each_solver(screened)]
+    rows.sort(key=lambda row: row.endpoint_mse.mean)
+    own = meter.measure("plan", "plan", str(plan.decisions.get("solver", "table")), str(plan.decisions.get("grid", "searched")),
+                        plan.tableau, plan.threshold)  # fmt: skip
+    best = rows[0]
+    target = own.endpoint_mse.mean
+    if best.endpoint_mse.mean <= target:
+        needed, ladder = plan.nfe, []
+    else:
+        ladder = climb(model, meter, screened, target, plan.guidance, integer, progress)
+        needed = ladder[-1].nfe if ladder and ladder[-1].endpoint_mse <= target else 0
+    frechets = [row.frechet_teacher.mean for row in rows if row.frechet_teacher]
+    return Comparison(
+        model=model.name,
+        nfe=plan.nfe,
+        guidance=plan.guidance,
+        samples=len(teacher),
+        seed=teacher.seed,
+        ratio_endpoint_mse=target / best.endpoint_mse.mean,
+        ratio_endpoint_median=_median(own) / min(map(_median, rows)),
+        ratio_frechet_teacher=own.frechet_teacher.mean / min(frechets) if own.frechet_teacher else None,
+        best_baseline=best.name,
+        baseline_nfe_for_plan_error=needed or None,
+        teacher_error=teacher.error,
+        timing=timing(),
+        stages=stages,
+        ladder=(Rung(nfe=plan.nfe, name=best.name, endpoint_mse=best.endpoint_mse.mean), *ladder),
+        rows=(own, *rows),
+    )
+
+
+def _median(row: Score) -> float:
+    assert row.endpoint_mse.median is not None
+    return row.endpoint_mse.median

@@ -1,0 +1,14 @@
+"""The one exception that the command line turns into a single line and exit code 2."""
+
+
+class UserError(Exception):
+    """Something the person can mend: the message says what was wrong, where, and what to do."""
+
+
+def nearest(name: str, known: list[str], what: str) -> str:
+    """The message for an unknown name, with the nearest known one."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {what} {name!r}{hint} Known: {', '.join(known)}"

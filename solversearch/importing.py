@@ -1,0 +1,195 @@
+"""Imports schedulers of diffusers as tables: any linear scheduler, fed with one-hot "images", shows its coefficients.
+
+The network of the scheduler is taken in its own frame: the rows give what `scale_model_input` hands to the network, and a node's
+alpha and sigma are those by which the scheduler reads the network's output as a data prediction.
+"""
+
+import inspect
+from collections.abc import Callable
+from copy import deepcopy
+from math import atan2, sqrt
+from typing import Any
+
+import numpy as np
+
+from solversearch.errors import UserError, nearest
+from solversearch.runtime import Node, Row
+from solversearch.schedules import Floats, NoiseSchedule, data_prediction
+from solversearch.tableau import Tableau
+
+_DEFAULTS: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "skip_prk_steps": True,
+    "lower_order_final": True,
+}
+
+SCHEDULERS = (
+    "DDIM", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSinglestep", "EDMDPMSolverMultistep", "EDMEuler", "EulerDiscrete",
+    "FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "HeunDiscrete", "IPNDM", "KDPM2Discrete", "LMSDiscrete", "PNDM", "UniPCMultistep",
+)  # fmt: skip
+"""Classes of diffusers known to be linear, without the suffix "Scheduler"."""
+
+_TOLERANCE = 1e-4  # of the replay; several schedulers compute in float32 whatever they are given
+
+
+def _diffusers() -> Any:
+    try:
+        import diffusers
+    except ImportError as error:
+        raise UserError("importing a scheduler needs diffusers: pip install 'solversearch[diffusers]'") from error
+    return diffusers
+
+
+def scheduler_by_name(name: str, **config: Any) -> Any:
+    """A scheduler of diffusers by class name, with or without "Scheduler", with Stable Diffusion's betas where it has betas.
+
+    config overrides any setting of its constructor. Raises `UserError` with the nearest name for an unknown one, and naming the setting
+    for an unknown setting.
+    """
+    library = _diffusers()
+    short = name.removesuffix("Scheduler")
+    if short not in SCHEDULERS:
+        raise UserError(nearest(short, list(SCHEDULERS), "scheduler"))
+    kind = getattr(library, f"{short}Scheduler")
+    known = inspect.signature(kind.__init__).parameters
+    for setting in config:
+        if setting not in known:
+            raise UserError(nearest(setting, [key for key in known if key != "self"], f"setting of {short}"))
+    return kind(**{key: value for key, value in _DEFAULTS.items() if key in known} | config)
+
+
+def from_diffusers(scheduler: Any, num_inference_steps: int | None, schedule: NoiseSchedule | None = None, **set_timesteps: Any) -> Tableau:
+    """The table of a linear scheduler of diffusers at the given number of steps, from unit noise to its result.
+
+    set_timesteps holds further arguments of its `set_timesteps` (sigmas, timesteps, mu; num_inference_steps is None where it asks
+    for that). The scheduler itself is left as it is. schedule is the model's, to check that the scheduler was made for such a model.
+    A node's t is what the network is told, but for EDM schedulers, where it is sigma: there the preconditioning belongs to the denoiser.
+
+    Raises `UserError` naming the scheduler if it is not linear (thresholding, clipping, fresh noise), cannot be run, or has
+    noise levels that differ from the schedule's.
+    """
+    _diffusers()
+    import torch
+
+    name = type(scheduler).__name__
+    try:
+        try:
+            nodes, states = _run_one_hot(scheduler, num_inference_steps, set_timesteps, torch.float64)
+        except RuntimeError:  # some insist on float32
+            nodes, states = _run_one_hot(scheduler, num_inference_steps, set_timesteps, torch.float32)
+        error = _replay_error(scheduler, num_inference_steps, set_timesteps, states)
+    except (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as cause:
+        raise UserError(f"{name} cannot be imported: {type(cause).__name__}: {cause}") from cause
+    for i, state in enumerate(states):
+        if not np.all(np.isfinite(state)):
+            raise UserError(f"{name} divides by zero before evaluation {i}: end at final_sigmas_type='sigma_min', or take other steps")
+    if error > _TOLERANCE:
+        raise UserError(
+            f"{name} is not linear in the noise and the network's outputs: turn off clip_sample and thresholding; "
+            "schedulers that draw fresh noise cannot be imported"
+        )
+    if schedule is not None:
+        _check_levels(name, nodes, schedule)
+    rows = [Row(float(state[0]), tuple(map(float, state[1 : i + 1]))) for i, state in enumerate(states)]
+    return Tableau(tuple(nodes), tuple(rows))
+
+
+def _run_one_hot(scheduler: Any, steps: int | None, arguments: dict[str, Any], dtype: Any) -> tuple[list[Node], list[Floats]]:
+    """Pixel 0 carries the noise, pixel 1 + i the data prediction of evaluation i."""
+    count = len(_ready(scheduler, steps, arguments).timesteps)
+    basis = np.eye(count + 1)
+    return _run(scheduler, steps, arguments, dtype, basis[0], lambda i: basis[i + 1])
+
+
+def _replay_error(scheduler: Any, steps: int | None, arguments: dict[str, Any], states: list[Floats]) -> float:
+    """Largest relative error of the table on random noise and random data predictions, well outside [-1, 1]."""
+    rng = np.random.default_rng(0)
+    basis = 3 * rng.standard_normal((len(states), 16))
+    _, expected = _run(scheduler, steps, arguments, _dtype_of(states), basis[0], lambda i: basis[i + 1])
+    return max(
+        float(np.max(np.abs(state @ basis - value)) / np.max(np.abs(state[:, None] * basis).sum(axis=0) + 1e-30))
+        for state, value in zip(states, expected, strict=True)
+    )
+
+
+def _dtype_of(states: list[Floats]) -> Any:
+    import torch
+
+    return torch.float32 if states[0].dtype == np.float32 else torch.float64
+
+
+def _ready(scheduler: Any, steps: int | None, arguments: dict[str, Any]) -> Any:
+    scheduler = deepcopy(scheduler)
+    if steps is None:
+        scheduler.set_timesteps(**arguments)
+    else:
+        scheduler.set_timesteps(steps, **arguments)
+    return scheduler
+
+
+def _run(
+    scheduler: Any, steps: int | None, arguments: dict[str, Any], dtype: Any, noise: Floats, prediction: Callable[[int], Floats]
+) -> tuple[list[Node], list[Floats]]:
+    """The scheduler's own loop, as a pipeline runs it: the nodes, and what the network is given at each, then the result."""
+    import torch
+
+    def image(values: Floats) -> Any:
+        return torch.as_tensor(values, dtype=dtype).reshape(1, 1, 1, -1)
+
+    scheduler = _ready(scheduler, steps, arguments)
+    x = image(noise) * getattr(scheduler, "init_noise_sigma", 1.0)
+    nodes, states = [], []
+    for i, t in enumerate(scheduler.timesteps):
+        scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+        node, a, b = _node(scheduler, i, t)
+        given = x if _is_edm(scheduler) else scaled
+        output = (image(prediction(i)) - a * given) / b
+        nodes.append(node)
+        states.append(given.numpy().ravel())
+        x = scheduler.step(output.to(dtype), t, x, return_dict=False)[0]
+    return nodes, [*states, x.numpy().ravel()]
+
+
+def _is_edm(scheduler: Any) -> bool:
+    return hasattr(scheduler, "precondition_outputs")
+
+
+def _node(scheduler: Any, i: int, t: Any) -> tuple[Node, float, float]:
+    """The node of evaluation i, and (a, b) of D = a x + b output as the scheduler reads its network."""
+    import torch
+
+    config = scheduler.config
+    kind = config.get("prediction_type", "flow_prediction")
+    if hasattr(scheduler, "sigmas"):
+        index = scheduler.step_index if scheduler.step_index is not None else i
+        halfway = hasattr(scheduler, "sigmas_interpol") and not scheduler.state_in_first_order
+        sigma = float((scheduler.sigmas_interpol if halfway else scheduler.sigmas)[index])
+        if _is_edm(scheduler):
+            one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+            skip, out = (float(scheduler.precondition_outputs(*pair, sigma)) for pair in ((one, zero), (zero, one)))
+            return Node(sigma, 1.0, sigma), skip, out
+        if kind == "flow_prediction" or config.get("use_flow_sigmas"):
+            alpha = 1 - sigma
+        else:
+            alpha = 1 / sqrt(1 + sigma**2)
+            sigma *= alpha
+    elif type(scheduler).__name__ == "IPNDMScheduler":
+        kind, alpha, sigma = "v_prediction", float(scheduler.alphas[i]), float(scheduler.betas[i])
+    else:
+        bar = float(scheduler.alphas_cumprod[int(t)])
+        alpha, sigma = sqrt(bar), sqrt(1 - bar)
+    a, b = data_prediction("flow" if kind == "flow_prediction" else kind, alpha, sigma)
+    return Node(float(t), alpha, sigma), a, b
+
+
+def _check_levels(name: str, nodes: list[Node], schedule: NoiseSchedule) -> None:
+    for i, node in enumerate(nodes):
+        angle, expected = atan2(node.sigma, node.alpha), float(schedule.angle(node.t))
+        if abs(angle - expected) > 0.05:
+            raise UserError(
+                f"{name} was made for another model: at its evaluation {i}, t={node.t:g}, it has sigma/alpha={np.tan(angle):.4g}, "
+                f"the model's schedule {np.tan(expected):.4g}"
+            )

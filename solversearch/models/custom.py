@@ -1,0 +1,252 @@
+'''A person's own network: `--model python:my_model.py:factory`, or `python:package.module:factory`.
+
+The factory takes no arguments and returns a `Model`, or a dict or dataclass with some of its fields. `network`, `schedule`,
+`prediction_type` and `shape` must be there; `conditions` too unless the model is unconditional, and `null_condition` for
+guidance; `features`, `data`, `images`, `dtype`, `device` and `name` may. Complete, with a network of one layer:
+
+    import torch
+    from solversearch.schedules import DiscreteVP
+
+    class Network(torch.nn.Module):
+        """x (B, 1, 8, 8), t (B,) in 0 .. 999 and condition (B,) to the predicted noise (B, 1, 8, 8)."""
+        def __init__(self):
+            super().__init__()
+            self.label, self.layer = torch.nn.Embedding(11, 8), torch.nn.Linear(64 + 8 + 1, 64)
+        def forward(self, x, t, condition):
+            features = torch.cat([x.flatten(1), self.label(condition), t[:, None] / 1000], dim=1)
+            return self.layer(features).view_as(x)
+
+    def factory():
+        network = Network()  # then network.load_state_dict(torch.load("weights.pt", weights_only=True))
+        return {"network": network, "schedule": DiscreteVP.named("scaled_linear"), "prediction_type": "epsilon",
+                "shape": (1, 8, 8), "conditions": torch.arange(10), "null_condition": torch.tensor(10)}
+
+A module is put in evaluation mode and frozen; its dtype and device are those of its parameters unless the factory says
+otherwise. What the factory returns is tried once, two samples at both ends of the schedule, so that a mistake is found
+here and not in the middle of a search. The code runs because the person named it; nothing else ever imports it.
+'''
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solversearch.errors import UserError, nearest
+from solversearch.models.base import Model, digest_of
+from solversearch.schedules import PREDICTION_TYPES, NoiseSchedule, data_prediction
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Model))
+REQUIRED = ("network", "schedule", "prediction_type", "shape")
+
+
+def load_custom(spec: str) -> Model:
+    """The model that the factory of ``python:FILE_OR_MODULE:FACTORY`` returns. Raises `UserError` with one line for whatever is wrong."""
+    target, _, name = spec.removeprefix("python:").rpartition(":")
+    if not target or not name:
+        raise UserError(f"{spec}: a model of your own is named python:path/to/file.py:factory or python:package.module:factory")
+    module = _import(target)
+    factory = getattr(module, name, None)
+    if factory is None:
+        public = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
+        raise UserError(f"{target}: {nearest(name, public, 'factory')}")
+    if not callable(factory):
+        raise UserError(f"{target}: {name} is {_kind(factory)}, not a function; a factory takes no arguments and returns the model")
+    file = getattr(module, "__file__", None) or ""
+    where = f"{target}: {name}()"
+    with _blaming(where, file):
+        made = factory()
+    model = Model(**_checked(_fields_of(made, where), where, f"{Path(target).stem}.{name}"))
+    if not isinstance(model.network, nn.Module) and model.digest == digest_of(model):  # which knows a function by its name only
+        content = Path(file).read_bytes() if os.path.isfile(file) else b""
+        model = dataclasses.replace(model, digest=hashlib.sha256(model.digest.encode() + content).hexdigest())
+    _try(model, where, file)
+    return model
+
+
+# Importing -----------------------------------------------------------------------------------------------------
+
+
+def _import(target: str) -> ModuleType:
+    """A file, with its folder importable as for any script, or a module, with the working directory importable."""
+    is_file = target.endswith(".py") or os.sep in target or "/" in target
+    path = Path(target).absolute()
+    folder = str(path.parent if is_file else Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    if not is_file:
+        try:
+            found = importlib.util.find_spec(target)
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise UserError(f"{target}: there is no module of this name; a file is named with its .py")
+        with _blaming(target, found.origin or ""):
+            return importlib.import_module(target)
+    if not path.is_file():
+        siblings = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise UserError(f"{target}: there is no such file" + (f"; {nearest(path.name, siblings, 'file')}" if siblings else ""))
+    name = f"solversearch_custom_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise UserError(f"{target}: not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # dataclasses and pickle look there
+    with _blaming(target, str(path)):
+        found.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _blaming(what: str, file: str) -> Iterator[None]:
+    """Turns whatever foreign code raises into one line: the exception, and the last place in the person's own file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+    except (Exception, SystemExit) as error:
+        places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+        message, place = str(error), next((each for each in reversed(places) if each[0] == file), places[-1])
+        if isinstance(error, SyntaxError):
+            message, place = error.msg, (error.filename or file, error.lineno)
+        raise UserError(f"{what} raised {type(error).__name__}: {_short(message)} at {place[0]}:{place[1]}") from error
+
+
+# What the factory returned -------------------------------------------------------------------------------------
+
+
+def _fields_of(made: Any, where: str) -> dict[str, Any]:
+    """The fields that are given, by the names of `Model`; all required ones are there."""
+    if dataclasses.is_dataclass(made) and not isinstance(made, type):
+        fields = {each.name: getattr(made, each.name) for each in dataclasses.fields(made)}
+    elif isinstance(made, Mapping):
+        fields = dict(made)
+    else:
+        raise UserError(f"{where} returned {_kind(made)}; return a Model, a dict or a dataclass with {', '.join(REQUIRED)}")
+    for each in fields:
+        if each not in FIELDS:
+            raise UserError(f"{where}: {nearest(str(each), list(FIELDS), 'field')}")
+    for each in REQUIRED:
+        if fields.get(each) is None:
+            raise UserError(f"{where}: {each} is missing; a model needs {', '.join(REQUIRED)}")
+    if isinstance(fields["network"], nn.Module):
+        fields["network"].eval().requires_grad_(False)
+        parameter = next((each for each in fields["network"].parameters() if each.is_floating_point()), None)
+        if parameter is not None and not isinstance(made, Model):
+            fields = {"dtype": parameter.dtype, "device": str(parameter.device), **fields}
+    return {each: value for each, value in fields.items() if value is not None}
+
+
+def _checked(fields: dict[str, Any], where: str, name: str) -> dict[str, Any]:
+    """The fields with shapes and conditions in the types that `Model` has, every one of them checked."""
+    fields = {"name": name, **fields}
+    if isinstance(fields["shape"], list | torch.Size):
+        fields["shape"] = tuple(fields["shape"])
+    _check_types(fields, where)
+    for each in ("conditions", "null_condition"):
+        if each in fields:
+            fields[each] = _as_tensor(fields[each], f"{where}: {each}", fields.get("device", "cpu"))
+    _check_conditions(fields.get("conditions"), fields.get("null_condition"), where)
+    return fields
+
+
+def _as_tensor(value: Any, where: str, device: str) -> Tensor:
+    try:
+        return torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{where} is no tensor: {_short(error)}") from None
+
+
+def _check_types(fields: Mapping[str, Any], where: str) -> None:
+    def sizes(shape: Any) -> bool:
+        return isinstance(shape, tuple) and len(shape) > 0 and all(type(n) is int and n > 0 for n in shape)
+
+    rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "network": (callable, "a module or function network(x, t[, condition])"),
+        "schedule": (lambda value: isinstance(value, NoiseSchedule), "a NoiseSchedule, such as DiscreteVP.named('scaled_linear')"),
+        "shape": (sizes, "the sizes of one sample, such as (3, 32, 32)"),
+        "features": (callable, "a function of samples"),
+        "data": (callable, "a function without arguments"),
+        "images": (callable, "a function of samples"),
+        "dtype": (lambda value: isinstance(value, torch.dtype), "a torch.dtype"),
+        "device": (lambda value: isinstance(value, str), "a text such as 'cuda'"),
+        "name": (lambda value: isinstance(value, str), "a text"),
+        "digest": (lambda value: isinstance(value, str), "a text"),
+    }
+    for each, (right, what) in rules.items():
+        if each in fields and not right(fields[each]):
+            raise UserError(f"{where}: {each} must be {what}, got {_kind(fields[each])}")
+    if fields["prediction_type"] not in PREDICTION_TYPES:
+        raise UserError(f"{where}: {nearest(str(fields['prediction_type']), list(PREDICTION_TYPES), 'prediction type')}")
+
+
+def _check_conditions(conditions: Tensor | None, null: Tensor | None, where: str) -> None:
+    if conditions is None:
+        if null is not None:
+            raise UserError(f"{where}: null_condition needs conditions beside it")
+        return
+    if conditions.ndim == 0 or len(conditions) == 0:
+        raise UserError(f"{where}: conditions must hold one condition a row, got the shape {tuple(conditions.shape)}")
+    if null is not None and (null.shape != conditions.shape[1:] or null.dtype != conditions.dtype):
+        like, got = (f"{tuple(shape)} of {dtype}" for shape, dtype in ((conditions.shape[1:], conditions.dtype), (null.shape, null.dtype)))
+        raise UserError(f"{where}: null_condition must be like one row of conditions, {like}, got {got}")
+
+
+@torch.no_grad()
+def _try(model: Model, where: str, file: str) -> None:
+    """Two samples at both ends of the schedule, under every kind of condition."""
+    schedule = model.schedule
+    chosen: list[Tensor | None] = [None]
+    if model.conditions is not None:
+        rows = model.conditions[torch.tensor([0, len(model.conditions) - 1], device=model.conditions.device)]
+        chosen = [rows] if model.null_condition is None else [rows, model.null_condition.expand_as(rows)]
+    noise = torch.randn(2, *model.shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
+    for t in (schedule.t_start, schedule.t_end):
+        node = schedule.node(t)
+        try:
+            data_prediction(model.prediction_type, node.alpha, node.sigma)
+        except UserError as error:
+            raise UserError(f"{where}: at t = {t:g}: {error}") from None
+        for conditions in chosen:
+            arguments = (noise, torch.full((2,), t, device=model.device, dtype=model.dtype), *(() if conditions is None else (conditions,)))
+            with _blaming(f"{where}: the network, tried at t = {t:g},", file):
+                output = model.network(*arguments)
+            _check_output(output, model, f"{where}: the network, tried at t = {t:g},")
+    for each in ("features", "images"):
+        function: Callable[[Tensor], Tensor] | None = getattr(model, each)
+        if function is not None:
+            with _blaming(f"{where}: {each}, tried on two samples,", file):
+                result = function(noise.float())
+            if not isinstance(result, Tensor) or len(result) != 2:
+                raise UserError(f"{where}: {each} must return a tensor with one row a sample, got {_kind(result)} for two")
+
+
+def _check_output(output: Any, model: Model, where: str) -> None:
+    if not isinstance(output, Tensor):
+        hint = "; take its .sample" if hasattr(output, "sample") else ""
+        raise UserError(f"{where} returned {_kind(output)}, not a tensor{hint}")
+    if output.shape != (2, *model.shape):
+        raise UserError(f"{where} returned the shape {tuple(output.shape)} for an input of {(2, *model.shape)}; they must be equal")
+    if not torch.isfinite(output).all():
+        raise UserError(f"{where} returned NaN or inf; check its weights and dtype")
+
+
+def _short(text: object) -> str:
+    return " ".join(str(text).split())[:300]
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    shown = _short(repr(value))
+    return f"{type(value).__name__} {shown}" if len(shown) <= 60 else f"an object of type {type(value).__name__}"

@@ -1,0 +1,39 @@
+"""Random draws, one seed a sample: sample i of a split is the same whatever the batch size, the order or the number of workers."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solversearch.models.base import Model
+
+SPLITS = ("fit", "validate", "held_out")
+"""The search sees the first two; the comparison alone sees the third."""
+
+
+class Draw(NamedTuple):
+    """Unit noise (n, *shape) and the condition of each sample, (n, ...) or None."""
+
+    noise: Tensor
+    conditions: Tensor | None
+
+
+def draw(model: Model, split: str, count: int, seed: int = 0) -> Draw:
+    """The first `count` samples of a split: float32 unit noise and conditions drawn uniformly from the model's."""
+    noises, chosen = [], []
+    for i in range(count):
+        rng = np.random.default_rng([seed, SPLITS.index(split), i])
+        if model.conditions is not None:
+            chosen.append(int(rng.integers(len(model.conditions))))
+        noises.append(rng.standard_normal(model.shape, dtype=np.float64))
+    noise = torch.from_numpy(np.stack(noises)).to(torch.float32).to(model.device)
+    return Draw(noise, None if model.conditions is None else model.conditions[torch.tensor(chosen, device=model.device)])
+
+
+def fresh_noise(model: Model, split: str, count: int, k: int, seed: int = 0) -> Tensor:
+    """The k-th fresh noise of a stochastic plan, (count, *shape)."""
+    noises = [
+        np.random.default_rng([seed, SPLITS.index(split), i, k + 1]).standard_normal(model.shape) for i in range(count)
+    ]
+    return torch.from_numpy(np.stack(noises)).to(torch.float32).to(model.device)

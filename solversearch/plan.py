@@ -1,0 +1,254 @@
+"""The plan: a table of coefficients with everything needed to trust it, as one JSON file. See PLAN_FORMAT.md.
+
+Reader and writer share one validation: what `Plan` accepts in memory is exactly what a file may hold. Light on purpose:
+no torch, NumPy or YAML.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator, with_config
+
+from solversearch.errors import UserError
+from solversearch.runtime import Array, Node, Row, Tableau, clamp, dynamic_threshold, run
+
+MAX_NFE = 1000
+MAX_BYTES = 64 * 2**20
+MAX_DEPTH = 32
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True, revalidate_instances="always")
+for _kind in (Node, Row):  # the runtime knows nothing of pydantic; its two records are checked as strictly as the rest
+    with_config(_STRICT)(_kind)
+
+Count = Annotated[int, Field(ge=0, le=2**53)]  # what every JSON reader keeps exactly
+
+
+class _Part(BaseModel):
+    model_config = _STRICT
+
+
+class Threshold(_Part):
+    """How data predictions are clipped: `clamp` to the limit, or `dynamic` by each sample's own percentile."""
+
+    kind: Literal["clamp", "dynamic"]
+    limit: float = Field(default=1.0, gt=0)
+    percentile: float = Field(default=0.995, gt=0, le=1)
+
+    def function(self) -> Callable[[Array], Array]:
+        return clamp(self.limit) if self.kind == "clamp" else dynamic_threshold(self.percentile, self.limit)
+
+
+class Interval(_Part):
+    """A score over samples: its mean (or, for a Frechet distance, its value) with a 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+    median: float | None = None
+
+
+class Score(_Part):
+    """What one sampler reached on held-out noise. nfe counts evaluations a sample sees; network_calls counts guidance twice."""
+
+    name: str
+    kind: Literal["plan", "baseline"]
+    solver: str
+    grid: str
+    nfe: Count
+    network_calls: Count
+    samples: Count
+    endpoint_mse: Interval
+    frechet_teacher: Interval | None = None
+    frechet_data: Interval | None = None
+
+
+class Provenance(_Part):
+    """Where a plan comes from: enough to make it again."""
+
+    model: str
+    model_digest: str
+    seed: Count | None = None
+    versions: dict[str, str] = {}
+    command: str = ""
+
+
+class Plan(_Part):
+    """A sampling procedure for one model. Raises ValueError (pydantic's) when any rule of PLAN_FORMAT.md is broken.
+
+    Immutable: to change a plan, make another. Without a digest it gets the one that belongs to its content.
+    """
+
+    format: Literal["solversearch-plan"] = "solversearch-plan"
+    version: Literal[1] = 1
+    prediction_type: Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
+    guidance: float
+    nfe: int = Field(ge=1, le=MAX_NFE)
+    network_calls: int = Field(ge=1)
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1, max_length=MAX_NFE)]
+    rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=MAX_NFE + 1)]
+    threshold: Threshold | None = None
+    decisions: dict[str, JsonValue] = {}
+    scores: tuple[Score, ...] = ()
+    provenance: Provenance
+    digest: str = Field(default="", pattern="^sha256:[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        table = self.tableau  # checks the rows
+        for name in ("nfe", "network_calls"):
+            if getattr(self, name) != getattr(table, name):
+                raise ValueError(f"{name} is {getattr(self, name)}, but the table spends {getattr(table, name)}")
+        if max(len(row.z) for row in self.rows) > MAX_NFE:
+            raise ValueError(f"rows: at most {MAX_NFE} fresh noises")
+        if self.prediction_type == "epsilon" and any(node.alpha == 0 for node in self.nodes):
+            raise ValueError("nodes: an epsilon-predicting network has no data prediction at alpha = 0")
+        if _depth(self.decisions) > MAX_DEPTH:
+            raise ValueError(f"decisions: nested deeper than {MAX_DEPTH}")
+        try:
+            digest = self.content_digest()
+        except ValueError as error:  # the one free-form field holds NaN, inf, half a surrogate pair, or an endless integer
+            raise ValueError(f"decisions: {error}") from None
+        if not self.digest:
+            object.__setattr__(self, "digest", digest)
+        elif self.digest != digest:
+            raise ValueError("the digest does not match the content: the plan was changed after it was written")
+        return self
+
+    @property
+    def tableau(self) -> Tableau:
+        return Tableau(self.nodes, self.rows)
+
+    def content_digest(self) -> str:
+        """SHA-256 of everything but the digest, as JSON with sorted keys and no spaces."""
+        content = self.model_dump(mode="json", exclude={"digest"})
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def sample(self, denoise: Callable[[Array, Node], Any], noise: Array, **hooks: Any) -> Array:
+        """Runs the plan from unit noise; hooks are `runtime.run`'s ``draw`` and ``callback``."""
+        return run(self.nodes, self.rows, denoise, noise, threshold=self.threshold.function() if self.threshold else None, **hooks)
+
+    def with_scores(self, scores: tuple[Score, ...]) -> "Plan":
+        """The same plan with other scores and the digest that belongs to them."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in ("digest", "scores")}
+        return type(self)(**fields, scores=scores)
+
+    def text(self) -> str:
+        """The file's text: one key a line, and one node, row or score a line."""
+
+        def line(value: Any) -> str:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+        entries = []
+        for key, value in self.model_dump(mode="json").items():
+            listed = "[\n  " + ",\n  ".join(map(line, value)) + "\n ]" if isinstance(value, list) and value else line(value)
+            entries.append(f"{line(key)}: {listed}")
+        return "{\n " + ",\n ".join(entries) + "\n}\n"
+
+    def write(self, path: str | Path) -> None:
+        """Writes the plan; a reader never sees half a file. Raises `UserError` where the place cannot be written."""
+        if self.digest != self.content_digest():
+            raise ValueError("the plan was changed after it was made; plans are immutable, make another")
+        write_text(path, self.text())
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Plan":
+        """Reads and checks a plan. Raises `UserError` with one line: which file, where in it, what is wrong."""
+        where = one_line(str(path))
+        try:
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                content = b"" if size > MAX_BYTES else file.read(MAX_BYTES + 1)  # a device has no size, and no end
+        except (OSError, ValueError) as error:
+            raise UserError(f"{where}: cannot read the plan: {getattr(error, 'strerror', None) or error}") from None
+        if max(size, len(content)) > MAX_BYTES:
+            raise UserError(f"{where}: too large for a plan: more than {MAX_BYTES} bytes")
+        return cls.parse(content, where)
+
+    @classmethod
+    def parse(cls, text: str | bytes, where: str = "plan") -> "Plan":
+        """Like `read`, from JSON text."""
+        try:
+            plan = cls.model_validate_json(text)
+            json.loads(text, object_pairs_hook=_unique)
+        except ValidationError as error:
+            raise UserError(f"{where}: {first_error(error)}") from None
+        except ValueError as error:
+            raise UserError(f"{where}: {one_line(str(error))}") from None
+        for name in _MARKS:
+            if name not in plan.model_fields_set:
+                raise UserError(f"{where}: {name}: missing; a plan file says its format and version and carries the digest of its content")
+        return plan
+
+
+_MARKS = ("format", "version", "digest")
+"""Optional in memory, required in a file."""
+_HINTS = {"format": "is this a plan?", "version": "a newer solversearch wrote this; update to read it"}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's members; JSON parsers disagree on which of two of the same name counts, so there may not be two."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"{twice}: the key stands twice in one object")
+    return members
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """Foreign text made fit for a message: printable, in one line, not too long."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: limit + 1])
+    return shown if len(shown) <= limit else shown[:limit] + "..."
+
+
+def first_error(error: ValidationError) -> str:
+    """One line for a validation error: the first finding, where it is, and how many more there are."""
+    findings = error.errors(include_url=False, include_context=False, include_input=False)
+    place = one_line(".".join(map(str, findings[0]["loc"])))
+    message = one_line(findings[0]["msg"].removeprefix("Value error, "), 400)
+    if findings[0]["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        message = "unknown key"
+    if place in _HINTS:
+        message += "; " + _HINTS[place]
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return f"{place + ': ' if place else ''}{message}{more}"
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a plan file. It states what a schema can; PLAN_FORMAT.md has the rest (shapes, counts, the digest)."""
+    body = Plan.model_json_schema(mode="validation")
+    body["required"] = [name for name in Plan.model_fields if name in (*body["required"], *_MARKS)]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body}
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a file under a temporary name beside its place, then renames it. Raises `UserError` where that fails.
+
+    A failed write leaves what was there before, and nothing else.
+    """
+    path = Path(path)
+    temporary = path.parent / f".solversearch-{secrets.token_hex(8)}"
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(0, "it exists and is not a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{one_line(str(path))}: cannot write: {reason}; choose another place with --out") from None

@@ -1,0 +1,178 @@
+"""The sampling loop: executes the table of a plan on torch, NumPy or JAX arrays.
+
+Standard library only. A plan with N network evaluations is N nodes and N + 1 rows; row i forms the
+input of evaluation i as a linear combination of the initial noise and the outputs so far, and the
+last row forms the result:
+
+    x_i = row.x * noise + sum_j row.d[j] * D_j + sum_j row.delta[j] * Delta_j + sum_k row.z[k] * z_k
+
+``D_j`` is the data prediction of evaluation j, ``Delta_j`` the difference between its conditional and
+unconditional data predictions (only in plans with split guidance), ``z_k`` a fresh standard normal.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+Array = Any  # a torch, NumPy or JAX array
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where the network is evaluated: the time it is told, and the frame x = alpha * x0 + sigma * noise of its input."""
+
+    t: float
+    alpha: float
+    sigma: float
+    guidance: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Coefficients of one state; ``d``, ``delta`` and ``z`` may be shorter than what is known so far."""
+
+    x: float
+    d: tuple[float, ...] = ()
+    delta: tuple[float, ...] = ()
+    z: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """N nodes and N + 1 rows: a linear solver, unrolled. Raises ValueError where a row reads the future or is not finite."""
+
+    nodes: tuple[Node, ...]
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        if not self.nodes or len(self.rows) != len(self.nodes) + 1:
+            raise ValueError(f"N nodes need N + 1 rows and N >= 1, got {len(self.nodes)} nodes and {len(self.rows)} rows")
+        for i, node in enumerate(self.nodes):
+            if not all(map(isfinite, (node.t, node.alpha, node.sigma, node.guidance))) or node.alpha < 0 or node.sigma <= 0:
+                raise ValueError(f"node {i} needs finite numbers, alpha >= 0 and sigma > 0, got {node}")
+        for i, row in enumerate(self.rows):
+            if not all(map(isfinite, (row.x, *row.d, *row.delta, *row.z))):
+                raise ValueError(f"row {i} is not finite")
+            if max(len(row.d), len(row.delta)) > i:
+                raise ValueError(f"row {i} reads the future: only {i} evaluations are done before it")
+
+    @property
+    def nfe(self) -> int:
+        return len(self.nodes)
+
+    @property
+    def split(self) -> bool:
+        """Whether a row gives the guidance difference a coefficient of its own, so that the denoiser must return it."""
+        return any(any(row.delta) for row in self.rows)
+
+    @property
+    def stochastic(self) -> bool:
+        return any(any(row.z) for row in self.rows)
+
+    @property
+    def network_calls(self) -> int:
+        """Network calls a sample: an evaluation with guidance costs two."""
+        return sum(2 if self.split or node.guidance != 1 else 1 for node in self.nodes)
+
+    def guided(self, guidance: float) -> "Tableau":
+        """The same table with every node at the given guidance scale."""
+        return replace(self, nodes=tuple(replace(node, guidance=guidance) for node in self.nodes))
+
+
+def run(
+    nodes: Sequence[Node],
+    rows: Sequence[Row],
+    denoise: Callable[[Array, Node], Array | tuple[Array, Array]],
+    noise: Array,
+    draw: Callable[[int], Array] | None = None,
+    threshold: Callable[[Array], Array] | None = None,
+    callback: Callable[[int, Array, Array], None] | None = None,
+) -> Array:
+    """Samples by the table; returns an array of the shape and dtype of ``noise``.
+
+    denoise(x, node) returns the data prediction (guided where the node asks for it), or the pair
+    (data prediction, conditional minus unconditional) for plans with ``delta`` coefficients.
+    noise is the initial standard normal, any shape; half precision is accumulated in float32.
+    draw(k) returns the k-th fresh standard normal; called only where a coefficient is not zero.
+    threshold maps each data prediction, see `clamp` and `dynamic_threshold`.
+    callback(i, x_i, D_i) is called after each evaluation, with the data prediction as later rows see it.
+    Weights, and the numbers of nodes, may be arrays that broadcast: then the result is differentiable in them.
+    Raises ValueError where a row asks for a fresh noise or a guidance difference that is not supplied.
+    """
+    d: list[Array] = []
+    delta: list[Array] = []
+    z = _Draws(draw)
+    for i, node in enumerate(nodes):
+        x = _combine(rows[i], noise, d, delta, z)
+        output = denoise(x, node)
+        prediction, difference = output if isinstance(output, tuple) else (output, None)
+        d.append(threshold(prediction) if threshold else prediction)
+        delta.append(difference)
+        if callback:
+            callback(i, x, d[-1])
+    return _combine(rows[-1], noise, d, delta, z)
+
+
+def _combine(row: Row, noise: Array, d: Sequence[Array], delta: Sequence[Array], z: "_Draws") -> Array:
+    total = row.x * _wide(noise)
+    for weights, known in ((row.d, d), (row.delta, delta), (row.z, z)):
+        for j, weight in enumerate(weights):
+            number = isinstance(weight, float | int)
+            if number and weight == 0:
+                continue
+            if known[j] is None:
+                raise ValueError(f"a row uses the guidance difference of evaluation {j}, but denoise returned no pair")
+            array = _wide(known[j])
+            # A learned weight is an array itself; for a number torch multiplies and adds in one pass, twice as fast.
+            total = total.add(array, alpha=weight) if number and hasattr(total, "add") else total + weight * array
+    return total if total.dtype == noise.dtype else _cast(total, noise.dtype)
+
+
+class _Draws(dict[int, Array]):
+    """Fresh noises, drawn when a coefficient first asks for them and kept for the rows that follow."""
+
+    def __init__(self, draw: Callable[[int], Array] | None) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def __missing__(self, k: int) -> Array:
+        if self.draw is None:
+            raise ValueError(f"the plan adds fresh noise {k}, but no draw(k) was given")
+        self[k] = self.draw(k)
+        return self[k]
+
+
+def clamp(limit: float = 1.0) -> Callable[[Array], Array]:
+    """Static thresholding: data predictions are clipped to [-limit, limit]."""
+    return lambda prediction: prediction.clip(-limit, limit)
+
+
+def dynamic_threshold(percentile: float = 0.995, limit: float = 1.0) -> Callable[[Array], Array]:
+    """Dynamic thresholding (Saharia et al. 2022, arXiv:2205.11487, section 2.3).
+
+    Each sample is clipped to its own percentile s of absolute values, if that exceeds ``limit``, and scaled by limit / s.
+    """
+
+    def threshold(prediction: Array) -> Array:
+        library = sys.modules[type(prediction).__module__.partition(".")[0]]
+        if library.__name__ in ("jax", "jaxlib"):
+            library = sys.modules["jax.numpy"]
+        flat = abs(_wide(prediction)).reshape(prediction.shape[0], -1)
+        # Sample by sample: some releases of torch refuse more than 16 million numbers at once.
+        s = library.stack([library.quantile(sample, percentile) for sample in flat]).clip(limit, None)
+        s = s.reshape(-1, *[1] * (len(prediction.shape) - 1))
+        return _cast(library.maximum(library.minimum(_wide(prediction), s), -s) * (limit / s), prediction.dtype)
+
+    return threshold
+
+
+def _wide(array: Array) -> Array:
+    if array.dtype.itemsize > 2:
+        return array
+    return array.float() if hasattr(array, "float") else array.astype("float32")
+
+
+def _cast(array: Array, dtype: Any) -> Array:
+    return array.to(dtype) if hasattr(array, "to") else array.astype(dtype)

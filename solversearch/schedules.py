@@ -1,0 +1,372 @@
+"""Noise schedules and timestep grids: pure functions of the time, in float64.
+
+A schedule says how a sample is noised, x_t = alpha(t) x_0 + sigma(t) eps. Two coordinates are shared by all:
+the half log-SNR lambda = ln(alpha / sigma), in which exponential integrators step, and the *angle*
+phi = atan2(sigma, alpha) in [0, pi/2], which is regular at both ends (alpha = 0 and sigma = 0).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from math import pi
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from solversearch.errors import UserError, nearest
+from solversearch.runtime import Node
+
+Floats = NDArray[np.float64]  # scalars in, scalars out: NumPy's own convention
+
+CLEAN = Node(t=0.0, alpha=1.0, sigma=0.0)
+"""Where sampling ends: no noise. No network is evaluated there."""
+
+
+class NoiseSchedule(ABC):
+    """How a model noises its data.
+
+    t_start and t_end are the times, in the units the network is told, of the noisiest and the least noisy
+    input it was trained on. ``discrete`` marks networks trained on whole timesteps only.
+    """
+
+    t_start: float
+    t_end: float
+    discrete: bool = False
+
+    @abstractmethod
+    def alpha(self, t: ArrayLike) -> Floats:
+        """Signal scale at time t, elementwise."""
+
+    @abstractmethod
+    def sigma(self, t: ArrayLike) -> Floats:
+        """Noise scale at time t, elementwise."""
+
+    @abstractmethod
+    def time_of_angle(self, angle: ArrayLike) -> Floats:
+        """Inverse of `angle`, clipped to [t_end, t_start]."""
+
+    def angle(self, t: ArrayLike) -> Floats:
+        """phi = atan2(sigma, alpha), increasing in the noise."""
+        return np.arctan2(self.sigma(t), self.alpha(t))
+
+    def lam(self, t: ArrayLike) -> Floats:
+        """Half log-SNR ln(alpha / sigma); -inf at alpha = 0, +inf at sigma = 0."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.alpha(t)) - np.log(self.sigma(t))
+
+    def time_of_lam(self, lam: ArrayLike) -> Floats:
+        """Inverse of `lam`, clipped to [t_end, t_start]."""
+        return self.time_of_angle(np.arctan(np.exp(-np.asarray(lam, dtype=np.float64))))
+
+    def at_fraction(self, u: ArrayLike) -> Floats:
+        """Time at the fraction u of the range, 0 at t_end and 1 at t_start: what "uniform in t" means."""
+        return np.clip(self.t_end + np.asarray(u, dtype=np.float64) * (self.t_start - self.t_end), self.t_end, self.t_start)
+
+    def initial_scale(self, t: float) -> float:
+        """Standard deviation of the noise from which sampling starts at time t; 1 unless the schedule explodes."""
+        return 1.0
+
+    def node(self, t: float) -> Node:
+        return Node(float(t), float(self.alpha(t)), float(self.sigma(t)))
+
+    def node_at_lam(self, lam: float) -> Node:
+        """The node of half log-SNR lam, as singlestep solvers need between two timesteps."""
+        return self.node(float(self.time_of_lam(lam)))
+
+
+class DiscreteVP(NoiseSchedule):
+    """Variance-preserving schedule given by a table of betas (DDPM, Ho et al. 2020); t in 0 .. len(betas) - 1.
+
+    Between table entries the angle is interpolated linearly in t, which stays regular at zero terminal SNR.
+    ``zero_terminal_snr`` rescales the table so that alpha is exactly 0 at the end (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
+    """
+
+    discrete = True
+
+    def __init__(self, betas: ArrayLike, zero_terminal_snr: bool = False) -> None:
+        betas = np.asarray(betas, dtype=np.float64)
+        if betas.ndim != 1 or len(betas) < 2 or not np.all((betas > 0) & (betas < 1)):
+            raise UserError("a beta table is a list of at least two numbers between 0 and 1")
+        root = np.sqrt(np.cumprod(1 - betas))
+        if zero_terminal_snr:
+            root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        self.alphas_cumprod: Floats = root**2
+        self._angles = np.arctan2(np.sqrt(1 - root**2), root)
+        self.t_start, self.t_end = float(len(betas) - 1), 0.0
+
+    @classmethod
+    def named(
+        cls, beta_schedule: str = "scaled_linear", beta_start: float = 0.00085, beta_end: float = 0.012,
+        num_train_timesteps: int = 1000, zero_terminal_snr: bool = False,
+    ) -> "DiscreteVP":  # fmt: skip
+        """The tables by the names that diffusers gives them; the defaults are Stable Diffusion's."""
+        n = num_train_timesteps
+        if beta_schedule == "linear":
+            betas = np.linspace(beta_start, beta_end, n)
+        elif beta_schedule == "scaled_linear":
+            betas = np.linspace(beta_start**0.5, beta_end**0.5, n) ** 2
+        elif beta_schedule == "squaredcos_cap_v2":
+            bar = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * pi / 2) ** 2
+            betas = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
+        else:
+            raise UserError(nearest(beta_schedule, ["linear", "scaled_linear", "squaredcos_cap_v2"], "beta schedule"))
+        return cls(betas, zero_terminal_snr)
+
+    def angle(self, t: ArrayLike) -> Floats:
+        return np.interp(np.asarray(t), np.arange(len(self._angles)), self._angles)
+
+    def alpha(self, t: ArrayLike) -> Floats:
+        # cos(pi/2) is 6e-17, not 0; the sine of the complement is exact there.
+        return np.sin(pi / 2 - self.angle(t))
+
+    def sigma(self, t: ArrayLike) -> Floats:
+        return np.sin(self.angle(t))
+
+    def time_of_angle(self, angle: ArrayLike) -> Floats:
+        return np.interp(np.asarray(angle), self._angles, np.arange(len(self._angles), dtype=np.float64))
+
+
+class LinearVP(NoiseSchedule):
+    """Continuous VP with linear beta (Song et al. 2021, arXiv:2011.13456): ln alpha = -(bmax - bmin) t^2 / 4 - bmin t / 2."""
+
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, t_end: float = 1e-3) -> None:
+        self.beta_min, self.beta_max = beta_min, beta_max
+        self.t_start, self.t_end = 1.0, t_end
+
+    def _log_alpha(self, t: ArrayLike) -> Floats:
+        t = np.asarray(t, dtype=np.float64)
+        return -(self.beta_max - self.beta_min) * t**2 / 4 - self.beta_min * t / 2
+
+    def alpha(self, t: ArrayLike) -> Floats:
+        return np.exp(self._log_alpha(t))
+
+    def sigma(self, t: ArrayLike) -> Floats:
+        return np.sqrt(-np.expm1(2 * self._log_alpha(t)))
+
+    def time_of_angle(self, angle: ArrayLike) -> Floats:
+        # 1 - sin^2 loses the small angles that log1p keeps.
+        rest = -2 * np.log1p(-(np.sin(np.asarray(angle, dtype=np.float64)) ** 2))
+        slope = self.beta_max - self.beta_min
+        t = rest / (np.sqrt(self.beta_min**2 + slope * rest) + self.beta_min)
+        return np.clip(t, self.t_end, self.t_start)
+
+
+class CosineVP(NoiseSchedule):
+    """Continuous VP with alpha = cos(pi/2 (t + s)/(1 + s)) / cos(pi/2 s/(1 + s)) (Nichol and Dhariwal 2021, arXiv:2102.09672)."""
+
+    def __init__(self, s: float = 0.008, t_start: float = 0.9946, t_end: float = 1e-3) -> None:
+        self.s, self.t_start, self.t_end = s, t_start, t_end
+
+    def alpha(self, t: ArrayLike) -> Floats:
+        t = np.asarray(t, dtype=np.float64)
+        return np.cos(pi / 2 * (t + self.s) / (1 + self.s)) / np.cos(pi / 2 * self.s / (1 + self.s))
+
+    def sigma(self, t: ArrayLike) -> Floats:
+        # 1 - alpha^2 as a product of sines, exact for small t.
+        a, b = (np.asarray(t, dtype=np.float64) + self.s) / (1 + self.s) * pi / 2, self.s / (1 + self.s) * pi / 2
+        return np.sqrt(np.sin(a + b) * np.sin(a - b)) / np.cos(b)
+
+    def time_of_angle(self, angle: ArrayLike) -> Floats:
+        cosine = np.cos(angle) * np.cos(pi / 2 * self.s / (1 + self.s))
+        t = np.arccos(np.clip(cosine, -1, 1)) * 2 / pi * (1 + self.s) - self.s
+        return np.clip(t, self.t_end, self.t_start)
+
+
+class VE(NoiseSchedule):
+    """Variance exploding, alpha = 1 and sigma = t, as in EDM (Karras et al. 2022, arXiv:2206.00364)."""
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+        self.t_start, self.t_end = sigma_max, sigma_min
+
+    def alpha(self, t: ArrayLike) -> Floats:
+        return np.ones_like(np.asarray(t, dtype=np.float64))
+
+    def sigma(self, t: ArrayLike) -> Floats:
+        return np.asarray(t, dtype=np.float64)
+
+    def time_of_angle(self, angle: ArrayLike) -> Floats:
+        return np.clip(np.tan(angle), self.t_end, self.t_start)
+
+    def initial_scale(self, t: float) -> float:
+        return t
+
+
+class Flow(NoiseSchedule):
+    """Rectified flow, alpha = 1 - sigma (Liu et al. 2022, arXiv:2209.03003).
+
+    The network is told t = scale * sigma. ``shift`` moves uniform grids toward the noise,
+    sigma = shift u / (1 + (shift - 1) u) (Esser et al. 2024, arXiv:2403.03206, equation 23); it does not change the path.
+    """
+
+    def __init__(self, shift: float = 1.0, scale: float = 1.0, sigma_end: float = 1e-3) -> None:
+        self.shift, self.scale = shift, scale
+        self.t_start, self.t_end = scale, scale * sigma_end
+
+    def alpha(self, t: ArrayLike) -> Floats:
+        return 1 - self.sigma(t)
+
+    def sigma(self, t: ArrayLike) -> Floats:
+        return np.asarray(t, dtype=np.float64) / self.scale
+
+    def time_of_angle(self, angle: ArrayLike) -> Floats:
+        sine, cosine = np.sin(angle), np.cos(angle)
+        return np.clip(self.scale * sine / (sine + cosine), self.t_end, self.t_start)
+
+    def at_fraction(self, u: ArrayLike) -> Floats:
+        end = self.t_end / self.scale
+        low = end / (self.shift - (self.shift - 1) * end)  # the unshifted fraction of t_end
+        u = low + np.asarray(u, dtype=np.float64) * (1 - low)
+        return np.clip(self.scale * self.shift * u / (1 + (self.shift - 1) * u), self.t_end, self.t_start)
+
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow", "edm")
+
+
+def data_prediction(prediction_type: str, alpha: float, sigma: float) -> tuple[float, float]:
+    """Coefficients (a, b) of D = a x + b output, the data prediction of a network of the given type.
+
+    epsilon predicts eps, v_prediction alpha eps - sigma x0 (Salimans and Ho 2022, arXiv:2202.00512),
+    flow eps - x0, and sample and edm (an EDM-preconditioned denoiser) x0 itself. All but epsilon are regular at alpha = 0,
+    where eps carries no information about x0: that raises `UserError`.
+    """
+    if prediction_type == "epsilon":
+        if isinstance(alpha, float) and alpha == 0:
+            raise UserError("an epsilon-predicting network has no data prediction at alpha = 0; start at an earlier time")
+        return 1 / alpha, -sigma / alpha
+    if prediction_type == "v_prediction":
+        square = alpha**2 + sigma**2
+        return alpha / square, -sigma / square
+    if prediction_type == "flow":
+        return 1 / (alpha + sigma), -sigma / (alpha + sigma)
+    if prediction_type in ("sample", "edm"):
+        return 0.0, 1.0
+    raise UserError(nearest(prediction_type, list(PREDICTION_TYPES), "prediction type"))
+
+
+# Timestep grids --------------------------------------------------------------------------------------------
+# A grid of n steps is n + 1 nodes from t_start to CLEAN. By default the n evaluated times are the first n of n + 1
+# that span [t_end, t_start], and the last step goes from there to no noise; the `_tmin` forms spend the last
+# evaluation at t_end, as EDM and DDIM do.
+
+Grid = Callable[[NoiseSchedule, int], list[Node]]
+
+
+def _nodes(schedule: NoiseSchedule, times: ArrayLike) -> list[Node]:
+    return [schedule.node(t) for t in np.asarray(times, dtype=np.float64)] + [CLEAN]
+
+
+def uniform(schedule: NoiseSchedule, u: ArrayLike) -> Floats:
+    """Uniform in t: diffusers' linspace."""
+    return schedule.at_fraction(u)
+
+
+def quadratic(schedule: NoiseSchedule, u: ArrayLike) -> Floats:
+    """Quadratic in t, dense near the data (DDIM, Song et al. 2020, arXiv:2010.02502)."""
+    return schedule.at_fraction(np.asarray(u) ** 2)
+
+
+def logsnr(schedule: NoiseSchedule, u: ArrayLike) -> Floats:
+    """Uniform in lambda (DPM-Solver, Lu et al. 2022, arXiv:2206.00927); from lambda = -8 where it starts at -inf."""
+    start = max(float(schedule.lam(schedule.t_start)), -8.0)
+    end = float(schedule.lam(schedule.t_end))
+    return _from_start(schedule, schedule.time_of_lam(end + np.asarray(u) * (start - end)), u)
+
+
+def karras(schedule: NoiseSchedule, u: ArrayLike, rho: float = 7.0) -> Floats:
+    """Uniform in (sigma / alpha)^(1/rho) (Karras et al. 2022, arXiv:2206.00364, equation 5); from 3000 where the ratio is infinite."""
+    first, last = np.exp(-schedule.lam([schedule.t_start, schedule.t_end]))
+    first, last = min(first, 3000.0) ** (1 / rho), last ** (1 / rho)
+    ratio = (last + np.asarray(u) * (first - last)) ** rho
+    return _from_start(schedule, schedule.time_of_angle(np.arctan(ratio)), u)
+
+
+def _from_start(schedule: NoiseSchedule, times: Floats, u: ArrayLike) -> Floats:
+    """Puts u = 1 on t_start exactly, also where the coordinate is infinite there."""
+    return np.where(np.asarray(u) == 1, schedule.t_start, times)
+
+
+AYS_SIGMAS: dict[str, tuple[float, ...]] = {
+    "sd15": (14.6146412293, 6.4745760956, 3.8636745985, 2.6946151520, 1.8841921177, 1.3943805092,
+             0.9642583904, 0.6523686016, 0.3977456272, 0.1515232662, 0.0291671582),
+    "sdxl": (14.6146412293, 6.3184485287, 3.7681790315, 2.1811480769, 1.3405244945, 0.8620721141,
+             0.5550693289, 0.3798540708, 0.2332364134, 0.1114188177, 0.0291671582),
+}  # fmt: skip
+"""Published Align Your Steps noise levels sigma / alpha at 10 steps (Sabour et al. 2024, arXiv:2404.14507)."""
+
+
+def ays(table: str) -> Callable[[NoiseSchedule, ArrayLike], Floats]:
+    """A published Align Your Steps table; other counts by log-linear interpolation, other ranges by stretching in log sigma."""
+    logs = np.log(AYS_SIGMAS[table])
+    heights = (logs - logs[-1]) / (logs[0] - logs[-1])
+
+    def times(schedule: NoiseSchedule, u: ArrayLike) -> Floats:
+        height = np.interp(np.asarray(u), np.linspace(0, 1, len(heights)), heights[::-1])
+        return logsnr(schedule, height)
+
+    return times
+
+
+def _spanning(times: Callable[[NoiseSchedule, ArrayLike], Floats]) -> Grid:
+    return lambda schedule, n: _nodes(schedule, times(schedule, np.linspace(1, 0, n + 1)[:-1]))
+
+
+def _to_t_end(times: Callable[[NoiseSchedule, ArrayLike], Floats]) -> Grid:
+    return lambda schedule, n: _nodes(schedule, times(schedule, np.linspace(1, 0, n) if n > 1 else np.ones(1)))
+
+
+def trailing(schedule: NoiseSchedule, n: int) -> list[Node]:
+    """Diffusers' trailing spacing: t_start - i (range + 1) / n on a discrete table."""
+    extra = 1.0 if schedule.discrete else 0.0
+    fraction = np.arange(n, 0, -1) / n
+    if schedule.discrete:
+        return _nodes(schedule, fraction * (schedule.t_start + extra) - extra)
+    return _nodes(schedule, schedule.at_fraction(fraction))
+
+
+def leading(schedule: NoiseSchedule, n: int) -> list[Node]:
+    """Diffusers' leading spacing with a steps offset of 1: i * (T // n) + 1; it never reaches t_start."""
+    if schedule.discrete:
+        stride = int(schedule.t_start + 1) // n
+        return _nodes(schedule, np.minimum(np.arange(n - 1, -1, -1) * stride + 1, schedule.t_start))
+    return _nodes(schedule, schedule.at_fraction(np.arange(n - 1, -1, -1) / n + 1e-3))
+
+
+_FAMILIES: dict[str, Callable[[NoiseSchedule, ArrayLike], Floats]] = {
+    "linspace": uniform,
+    "quadratic": quadratic,
+    "logsnr": logsnr,
+    "karras": karras,
+    "ays_sd15": ays("sd15"),
+    "ays_sdxl": ays("sdxl"),
+}
+
+GRIDS: dict[str, Grid] = {
+    **{name: _spanning(times) for name, times in _FAMILIES.items()},
+    **{f"{name}_tmin": _to_t_end(times) for name, times in _FAMILIES.items()},
+    "trailing": trailing,
+    "leading": leading,
+}
+
+
+def grid(name: str, schedule: NoiseSchedule, n: int, integer: bool = False) -> list[Node]:
+    """The named grid of n steps: n + 1 nodes, the last `CLEAN`. Raises `UserError` for an unknown name or repeated times.
+
+    integer rounds the times of a discrete schedule to whole timesteps.
+    """
+    if name not in GRIDS:
+        raise UserError(nearest(name, list(GRIDS), "grid"))
+    nodes = GRIDS[name](schedule, n)
+    return explicit(schedule, [node.t for node in nodes[:-1]], integer)
+
+
+def explicit(schedule: NoiseSchedule, times: Sequence[float], integer: bool = False) -> list[Node]:
+    """The grid of the given times, which must fall, and CLEAN after them."""
+    kept = np.asarray(times, dtype=np.float64)
+    if kept.ndim != 1 or len(kept) == 0:
+        raise UserError("a grid needs at least one timestep")
+    if integer and schedule.discrete:
+        kept = np.round(kept)
+    if not np.all(np.isfinite(kept)) or np.any(np.diff(kept) >= 0):
+        raise UserError(f"timesteps must fall strictly, got {[round(float(t), 4) for t in kept]}; ask for fewer steps or another grid")
+    if kept[0] > schedule.t_start or kept[-1] < schedule.t_end:
+        raise UserError(f"timesteps must lie in [{schedule.t_end:g}, {schedule.t_start:g}], got {kept[0]:g} .. {kept[-1]:g}")
+    return _nodes(schedule, kept)

@@ -1,0 +1,173 @@
+"""The gradient polish: times and coefficients of a table, end to end through the sampling loop.
+
+Parameters are residuals on the given table. Coefficients of one row are nearly collinear (successive outputs resemble each
+other), so each row's residual is expressed in the orthonormal basis of its own columns; a time moves in the coordinate
+w = ln tan(phi / 2), phi = atan2(sigma, alpha), regular at pure noise and logarithmic near the data. A quasi-Newton method
+(scipy's BFGS) on all fitting samples then needs few passes; the validation noise decides when to stop.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from math import atan, exp, log, tan
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.objectives.endpoint import endpoint_mse, tempered
+from solversearch.runtime import Node, Row, Tableau, run
+from solversearch.sampling import sample
+from solversearch.teacher import Teacher
+
+
+class _Coordinates:
+    """theta (P,), zero at the given table, and the way from it to nodes and rows; all numbers float64."""
+
+    def __init__(self, model: Model, table: Tableau, columns: Sequence[Tensor], split: bool, times: bool) -> None:
+        self.model, self.table, self.times = model, table, times
+        n = table.nfe
+        self.w0 = [log(tan(float(model.schedule.angle(node.t)) / 2)) for node in table.nodes]
+        self.start: list[Tensor] = []
+        self.basis: list[Tensor] = []
+        for i, row in enumerate(table.rows):
+            chosen = [columns[0], *columns[1 : 1 + i], *(columns[1 + n : 1 + n + i] if split else [])]
+            features = torch.stack([column.reshape(-1) for column in chosen], dim=1).double()
+            values, vectors = torch.linalg.eigh(features.T @ features / len(features))
+            self.basis.append(vectors / values.clamp(min=1e-6 * float(values.max())).sqrt())
+            self.start.append(torch.tensor([row.x, *_filled(row.d, i), *(_filled(row.delta, i) if split else [])], dtype=torch.float64))
+        self.sizes = [n if times else 0, *map(len, self.start)]
+        self.split = split
+
+    def table_at(self, theta: Tensor) -> Tableau:
+        """The table of theta (P,), in plain numbers."""
+        shifts, *residuals = torch.split(theta, self.sizes)
+        nodes = [self._node(i, float(shift))[0] for i, shift in enumerate(shifts)] if self.times else self.table.nodes
+        rows = []
+        for i, residual in enumerate(residuals):
+            weights = (self.start[i] + self.basis[i] @ residual).tolist()
+            rows.append(Row(weights[0], tuple(weights[1 : 1 + i]), tuple(weights[1 + i :])))
+        return Tableau(tuple(nodes), tuple(rows))
+
+    def differentiable(self, theta: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[list[Node], list[Row]]:
+        """Nodes and rows of theta (B, P), one copy a sample, whose numbers broadcast against arrays of the shape (B, *shape).
+
+        A gradient a sample is what keeps the sum over samples, and so the plan, independent of the batch size.
+        """
+        view = (-1, *[1] * len(shape))
+        shifts, *residuals = torch.split(theta, self.sizes, dim=1)
+        nodes = list(self.table.nodes)
+        if self.times:
+            for i in range(len(nodes)):
+                shift = shifts[:, i]
+                node, slope = self._node(i, float(shift[0].detach()))
+                moved = shift - shift.detach()  # zero, but carries the gradient
+                t, alpha, sigma = (getattr(node, name) + getattr(slope, name) * moved for name in ("t", "alpha", "sigma"))
+                nodes[i] = Node(t.to(dtype), alpha.to(dtype).view(view), sigma.to(dtype).view(view), node.guidance)
+        rows = []
+        for i, residual in enumerate(residuals):
+            weights = [w.to(dtype).view(view) for w in (self.start[i] + residual @ self.basis[i].T).unbind(1)]
+            rows.append(Row(weights[0], tuple(weights[1 : 1 + i]), tuple(weights[1 + i :])))
+        return nodes, rows
+
+    def _node(self, i: int, shift: float, h: float = 1e-4) -> tuple[Node, Node]:
+        """The node at w0 + shift, kept within the schedule, and its derivative by w."""
+        schedule, guidance = self.model.schedule, self.table.nodes[i].guidance
+
+        def at(w: float) -> Node:
+            return schedule.node(float(schedule.time_of_angle(2 * atan(exp(w)))))
+
+        node, low, high = (at(self.w0[i] + shift + step) for step in (0, -h, h))
+        t, alpha, sigma = ((getattr(high, name) - getattr(low, name)) / (2 * h) for name in ("t", "alpha", "sigma"))
+        return Node(node.t, node.alpha, node.sigma, guidance), Node(t, alpha, sigma)
+
+
+def _filled(weights: Sequence[float], size: int) -> list[float]:
+    return [*weights, *[0.0] * (size - len(weights))]
+
+
+def polish(
+    model: Model,
+    table: Tableau,
+    fitting: Teacher,
+    validation: Teacher,
+    iterations: int = 100,
+    patience: int = 15,
+    scale: float | None = None,
+    split: bool = False,
+    times: bool = True,
+    batch_size: int = 256,
+    clock: Clock | None = None,
+    progress: Callable[[int, float], None] = lambda iteration, loss: None,
+) -> Tableau:
+    """Polishes a table; returns the best of all iterations on the validation teacher, the given table included.
+
+    split gives the guidance difference coefficients of its own; scale is `tempered`'s. Deterministic in its arguments, except that
+    batch_size does not matter.
+    """
+    clock = clock or Clock()
+    columns = _columns(model, table, fitting, split, batch_size, clock)
+    coordinates = _Coordinates(model, table, columns, split, times)
+    
+    def error(candidate: Tableau, teacher: Teacher) -> float:
+        samples = sample(model, candidate, teacher, batch_size, clock)
+        return float(tempered(endpoint_mse(samples, teacher.endpoint), scale).mean())
+
+    unit = max(error(table, fitting), 1e-300)
+
+    def loss_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        losses, gradients = [], []
+        for first in range(0, len(fitting), batch_size):
+            batch = slice(first, first + batch_size)
+            copies = torch.from_numpy(theta).expand(len(fitting.noise[batch]), -1).clone().requires_grad_()
+            nodes, rows = coordinates.differentiable(copies, model.shape, fitting.noise.dtype)
+            denoise = _denoiser(model, fitting, batch, split, batch_size, clock)
+            loss = tempered(endpoint_mse(run(nodes, rows, denoise, fitting.noise[batch]), fitting.endpoint[batch]), scale)
+            start = time.perf_counter()
+            (gradient,) = torch.autograd.grad(loss.sum(), copies)
+            clock.seconds += time.perf_counter() - start
+            losses.append(loss.detach())
+            gradients.append(gradient)
+        return float(torch.cat(losses).mean()) / unit, (torch.cat(gradients).mean(0) / unit).numpy()
+
+    best, best_loss, best_iteration, iteration = table, error(table, validation), 0, 0
+
+    def check(intermediate_result: object) -> None:
+        nonlocal best, best_loss, best_iteration, iteration
+        iteration += 1
+        candidate = coordinates.table_at(torch.from_numpy(intermediate_result.x))  # type: ignore[attr-defined]
+        loss = error(candidate, validation)
+        if loss < best_loss:
+            best, best_loss, best_iteration = candidate, loss, iteration
+        progress(iteration, best_loss)
+        if iteration - best_iteration >= patience:
+            raise StopIteration
+
+    theta = np.zeros(sum(coordinates.sizes))
+    minimize(loss_and_gradient, theta, jac=True, method="BFGS", callback=check, options={"maxiter": iterations, "gtol": 1e-7})
+    return best
+
+
+def _denoiser(model: Model, teacher: Teacher, batch: slice, split: bool, batch_size: int, clock: Clock) -> Denoiser:
+    return Denoiser(model, None if teacher.conditions is None else teacher.conditions[batch], batch_size, split, clock)
+
+
+@torch.no_grad()
+def _columns(model: Model, table: Tableau, teacher: Teacher, split: bool, batch_size: int, clock: Clock) -> list[Tensor]:
+    """Noise, outputs and (where split) guidance differences of a run: what rows combine."""
+    d: list[Tensor] = []
+    delta: list[Tensor] = []
+    denoise = _denoiser(model, teacher, slice(None), split, batch_size, clock)
+
+    def record(x: Tensor, node: Node) -> Tensor | tuple[Tensor, Tensor]:
+        output = denoise(x, node)
+        prediction, difference = output if isinstance(output, tuple) else (output, None)
+        d.append(prediction)
+        if difference is not None:
+            delta.append(difference)
+        return output
+
+    run(table.nodes, table.rows, record, teacher.noise)
+    return [teacher.noise, *d, *delta]

@@ -1,0 +1,160 @@
+"""The teacher: reference trajectories of a high-accuracy solve, with an error estimate, cached under a content hash.
+
+The solve runs in the angle phi = atan2(sigma, alpha) on the normalised state u = x / sqrt(alpha^2 + sigma^2). There the
+probability-flow ODE is du/dphi = v with v = cos(phi) eps - sin(phi) D, regular from pure noise to clean data; states and
+slopes at the nodes give the state at any time by cubic Hermite interpolation.
+"""
+
+import hashlib
+import os
+import warnings
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import atan2, cos, hypot, sin
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.noise import Draw, draw
+from solversearch.runtime import Node
+from solversearch.schedules import logsnr, quadratic
+from solversearch.solvers import get
+from solversearch.tableau import Problem
+
+VERSION = 1
+STEPS = 64
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Reference trajectories of the first n samples of a split, at one guidance scale.
+
+    noise (n, *shape); conditions (n, ...) or None; endpoint (n, *shape), the clean result; angles (M,), from noise to data; states and
+    slopes (M, n, *shape), u and du/dphi, empty (M = 0) where only the endpoint is kept.
+    error is the mean squared error of the endpoint by step doubling.
+    """
+
+    split: str
+    seed: int
+    noise: Tensor
+    conditions: Tensor | None
+    endpoint: Tensor
+    angles: Tensor
+    states: Tensor
+    slopes: Tensor
+    error: float
+
+    def __len__(self) -> int:
+        return len(self.noise)
+
+    def first(self, n: int) -> "Teacher":
+        """The same for the first n samples only."""
+        conditions = None if self.conditions is None else self.conditions[:n]
+        states, slopes = self.states[:, :n], self.slopes[:, :n]
+        return replace(self, noise=self.noise[:n], conditions=conditions, endpoint=self.endpoint[:n], states=states, slopes=slopes)
+
+    def state(self, node: Node) -> Tensor:
+        """The teacher's x at a node, (n, *shape), by cubic Hermite interpolation."""
+        angle, angles = atan2(node.sigma, node.alpha), self.angles.tolist()
+        i = min(max(bisect_left([-a for a in angles], -angle), 1), len(angles) - 1)
+        h = angles[i] - angles[i - 1]
+        s = min(max((angle - angles[i - 1]) / h, 0.0), 1.0)
+        u: Tensor = (
+            (1 + 2 * s) * (1 - s) ** 2 * self.states[i - 1] + s * (1 - s) ** 2 * h * self.slopes[i - 1]
+            + s**2 * (3 - 2 * s) * self.states[i] + s**2 * (s - 1) * h * self.slopes[i]
+        )  # fmt: skip
+        return u * hypot(node.alpha, node.sigma)
+
+
+def teach(
+    model: Model, split: str, count: int, guidance: float = 1.0, seed: int = 0, trajectory: bool = True, steps: int = STEPS,
+    batch_size: int = 256, clock: Clock | None = None, progress: Callable[[int], None] = lambda evaluations: None,
+) -> Teacher:  # fmt: skip
+    """The teacher's solve of a split, from the cache where it has been made before.
+
+    The cache is keyed by everything the result depends on: weights, guidance, seed, samples, steps. trajectory keeps the states, which
+    the fit needs. progress is told the evaluations done so far, of 1.5 * steps.
+    """
+    drawn = draw(model, split, count, seed)
+    key = f"{VERSION} {model.digest} {split} {count} {guidance!r} {seed} {trajectory} {steps} {model.dtype}"
+    path = cache_folder() / f"teacher-{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    stored = _read(path)
+    if stored is None:
+        stored = _solve(model, drawn, guidance, steps, Denoiser(model, drawn.conditions, batch_size, clock=clock), progress)
+        if not trajectory:
+            stored = {name: value[:0] if name in ("angles", "states", "slopes") else value for name, value in stored.items()}
+        _write(path, stored)
+    error = float(stored.pop("error"))
+    return Teacher(split, seed, drawn.noise, drawn.conditions, error=error, **{k: v.to(model.device) for k, v in stored.items()})
+
+
+def cache_folder() -> Path:
+    """Where teachers are kept: $SOLVERSEARCH_CACHE, else solversearch in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("SOLVERSEARCH_CACHE") or Path(base) / "solversearch").expanduser()
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):  # absent, or damaged: it is made again
+        return None
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Keeps the result for the next time; a cache that cannot be written costs time, not the run."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        warnings.warn(f"the teacher could not be cached in {path.parent}: {error}", stacklevel=3)
+
+
+@torch.no_grad()
+def _solve(
+    model: Model, drawn: Draw, guidance: float, steps: int, denoise: Denoiser, progress: Callable[[int], None]
+) -> dict[str, Tensor]:
+    """Integrates the probability-flow ODE from t_start to t_end in `steps` evaluations, then takes D there.
+
+    The same solve with half the steps gives the error estimate.
+    """
+    half = _integrate(model, denoise, drawn.noise, guidance, steps // 2, progress)
+    full = _integrate(model, denoise, drawn.noise, guidance, steps, lambda done: progress(steps // 2 + done))
+    return {**full, "error": (full["endpoint"] - half["endpoint"]).double().square().mean()}
+
+
+def _integrate(
+    model: Model, denoise: Denoiser, noise: Tensor, guidance: float, steps: int, progress: Callable[[int], None]
+) -> dict[str, Tensor]:
+    """One solve by UniPC-3, run on the arrays themselves, on the mean of the quadratic and the log-SNR grid."""
+    schedule = model.schedule
+    u = np.linspace(1, 0, steps)
+    nodes = [replace(schedule.node(t), guidance=guidance) for t in (quadratic(schedule, u) + logsnr(schedule, u)) / 2]
+    angles: list[float] = []
+    states: list[Tensor] = []
+    slopes: list[Tensor] = []
+
+    def record(x: Tensor, node: Node) -> Tensor:
+        prediction = denoise(x, node)
+        assert isinstance(prediction, Tensor)
+        angle = atan2(node.sigma, node.alpha)
+        angles.append(angle)
+        states.append(x / hypot(node.alpha, node.sigma))
+        eps = (x - node.alpha * prediction) / node.sigma
+        slopes.append(cos(angle) * eps - sin(angle) * prediction)
+        progress(len(angles))
+        return prediction
+
+    problem = Problem(schedule, record, lambda: noise.new_zeros(()))
+    end = get("unipc_3_full").rule(problem, noise * schedule.initial_scale(nodes[0].t), nodes)
+    endpoint = record(end, nodes[-1])
+    kept = torch.tensor(angles, dtype=torch.float64)
+    return {"angles": kept, "states": torch.stack(states), "slopes": torch.stack(slopes), "endpoint": endpoint}

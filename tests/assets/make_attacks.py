@@ -1,0 +1,106 @@
+"""Made the files of attacks/: `python -m tests.assets.make_attacks FOLDER`. Each is plan_v1.json with one thing wrong, or no plan."""
+
+import json
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+GOOD = (Path(__file__).parent / "plan_v1.json").read_text(encoding="utf-8")
+
+
+def changed(*path: Any, to: Any) -> bytes:
+    """The good plan with another value at the path."""
+    plan = deepcopy(json.loads(GOOD))
+    inner = plan
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = to
+    return json.dumps(plan, indent=1).encode()
+
+
+def without(key: str) -> bytes:
+    return json.dumps({name: value for name, value in json.loads(GOOD).items() if name != key}).encode()
+
+
+def replaced(old: str, new: str) -> bytes:
+    assert GOOD.count(old) >= 1
+    return GOOD.replace(old, new, 1).encode()
+
+
+def attacks() -> Iterator[tuple[str, bytes]]:
+    """File names and contents."""
+    yield from not_json()
+    yield from wrong_parts()
+    yield from wrong_wholes()
+
+
+def not_json() -> Iterator[tuple[str, bytes]]:
+    yield "empty", b""
+    yield "not_json", b"plan: yes\n"
+    yield "cut_off", GOOD.encode()[:300]
+    yield "two_objects", GOOD.encode() * 2
+    yield "list", b"[]"
+    yield "binary", bytes(range(256))
+    yield "utf16", GOOD.encode("utf-16")
+    yield "half_a_surrogate_pair", replaced('"unipc"', '"\\ud800"')
+    yield "deep_lists", b"[" * 5_000
+    yield "deep_decisions", changed("decisions", "a", to=json.loads("[" * 50 + "]" * 50))
+    yield "deep_objects", b'{"format":' * 1_000
+    yield "duplicate_key", replaced('"nfe": 3,', '"nfe": 4, "nfe": 3,')
+    yield "duplicate_key_in_decisions", replaced('"order": 1', '"order": 2, "order": 1')
+    yield "control_characters_in_key", changed("\x1b[2J\nok: fine", to=1)
+    yield "endless_key", changed("k" * 10_000, to=1)
+    yield "endless_integer", replaced('"seed": 7', '"seed": ' + "7" * 10_000)
+    yield "large_seed", changed("provenance", "seed", to=2**60)
+
+
+def wrong_parts() -> Iterator[tuple[str, bytes]]:
+    yield "nan_literal", replaced('"x": 0.5', '"x": NaN')
+    yield "infinity_literal", replaced('"x": 0.5', '"x": -Infinity')
+    yield "overflow_to_infinity", replaced('"x": 0.5', '"x": 1e999')
+    yield "nan_in_decisions", replaced('"order": 1', '"order": NaN')
+    yield "number_as_text", changed("rows", 1, "d", 0, to="0.5")
+    yield "number_as_boolean", changed("rows", 0, "x", to=True)
+    yield "count_as_fraction", changed("nfe", to=3.5)
+    yield "unknown_key", changed("extra", to=1)
+    yield "unknown_key_in_node", changed("nodes", 0, "extra", to=1)
+    yield "unknown_key_in_row", changed("rows", 2, "extra", to=1)
+    yield "unknown_key_in_threshold", changed("threshold", "extra", to=1)
+    yield "unknown_key_in_score", changed("scores", 0, "extra", to=1)
+    yield "unknown_key_in_interval", changed("scores", 1, "endpoint_mse", "extra", to=1)
+    yield "unknown_key_in_provenance", changed("provenance", "extra", to=1)
+    yield "unknown_format", changed("format", to="other")
+    yield "unknown_version", changed("version", to=2)
+    yield "unknown_prediction_type", changed("prediction_type", to="eps")
+    yield "unknown_threshold", changed("threshold", "kind", to="soft")
+    for key in ("format", "version", "nodes", "rows", "nfe", "network_calls", "provenance", "digest"):
+        yield f"missing_{key}", without(key)
+    yield "no_nodes", changed("nodes", to=[])
+    yield "rows_not_a_list", changed("rows", to={"0": {"x": 1.0}})
+    yield "row_without_x", changed("rows", 1, to={"d": [1.0]})
+    yield "limit_zero", changed("threshold", "limit", to=0.0)
+    yield "percentile_above_one", changed("threshold", "percentile", to=99.5)
+    yield "nfe_absurd", changed("nfe", to=10**9)
+    yield "too_many_nodes", changed("nodes", to=[{"t": 1, "alpha": 1, "sigma": 1}] * 1001)
+    yield "digest_malformed", changed("digest", to="sha256:xyz")
+    yield "digest_empty", changed("digest", to="")
+
+
+def wrong_wholes() -> Iterator[tuple[str, bytes]]:
+    yield "too_few_rows", changed("rows", to=[{"x": 1.0}, {"x": 1.0}])
+    yield "row_reads_the_future", changed("rows", 1, "d", to=[0.5, 0.5])
+    yield "row_reads_a_future_difference", changed("rows", 0, "delta", to=[0.5])
+    yield "sigma_zero", changed("nodes", 1, "sigma", to=0.0)
+    yield "alpha_negative", changed("nodes", 1, "alpha", to=-0.5)
+    yield "epsilon_at_pure_noise", changed("prediction_type", to="epsilon")
+    yield "nfe_mismatch", changed("nfe", to=2)
+    yield "network_calls_mismatch", changed("network_calls", to=3)
+    yield "too_many_fresh_noises", changed("rows", 0, "z", to=[0.0] * 1001)
+    yield "digest_mismatch", replaced("0.9539392014169457", "0.9539392014169458")
+
+
+if __name__ == "__main__":
+    for name, content in attacks():
+        (Path(sys.argv[1]) / f"{name}.json").write_bytes(content)

@@ -1,0 +1,374 @@
+"""The plan file is a promise: exact bytes, nothing lost, nothing foreign accepted, and one line that says what is wrong."""
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from solversearch import plan as plan_module
+from solversearch.errors import UserError
+from solversearch.plan import MAX_BYTES, MAX_DEPTH, Interval, Plan, Provenance, Score, Threshold, one_line, schema, write_text
+from solversearch.runtime import Node, Row
+from tests.assets import make_attacks, make_plan_v1
+
+ASSETS = Path(__file__).parent / "assets"
+GOLDEN = ASSETS / "plan_v1.json"
+ATTACKS = {
+    "alpha_negative": "node 1 ",
+    "binary": "Invalid JSON",
+    "control_characters_in_key": "unknown key",
+    "count_as_fraction": "nfe: ",
+    "cut_off": "Invalid JSON",
+    "deep_decisions": "decisions: ",
+    "deep_lists": "Invalid JSON",
+    "deep_objects": "Invalid JSON",
+    "digest_empty": "digest: ",
+    "digest_malformed": "digest: ",
+    "digest_mismatch": "the digest does not match",
+    "duplicate_key": "nfe: the key stands twice",
+    "duplicate_key_in_decisions": "order: the key stands twice",
+    "empty": "Invalid JSON",
+    "endless_integer": "Invalid JSON",
+    "endless_key": "unknown key",
+    "epsilon_at_pure_noise": "nodes: ",
+    "half_a_surrogate_pair": "Invalid JSON",
+    "infinity_literal": "rows.1.x: ",
+    "large_seed": "provenance.seed: ",
+    "limit_zero": "threshold.limit: ",
+    "list": "object",
+    "missing_digest": "digest: missing",
+    "missing_format": "format: missing",
+    "missing_network_calls": "network_calls: ",
+    "missing_nfe": "nfe: ",
+    "missing_nodes": "nodes: ",
+    "missing_provenance": "provenance: ",
+    "missing_rows": "rows: ",
+    "missing_version": "version: missing",
+    "nan_in_decisions": "decisions: ",
+    "nan_literal": "rows.1.x: ",
+    "network_calls_mismatch": "network_calls is 3, but the table spends 6",
+    "nfe_absurd": "nfe: ",
+    "nfe_mismatch": "nfe is 2, but the table spends 3",
+    "no_nodes": "nodes: ",
+    "not_json": "Invalid JSON",
+    "number_as_boolean": "rows.0.x: ",
+    "number_as_text": "rows.1.d.0: ",
+    "overflow_to_infinity": "rows.1.x: ",
+    "percentile_above_one": "threshold.percentile: ",
+    "row_reads_a_future_difference": "row 0 reads the future",
+    "row_reads_the_future": "row 1 reads the future",
+    "row_without_x": "rows.1.x: ",
+    "rows_not_a_list": "rows: ",
+    "sigma_zero": "node 1 ",
+    "too_few_rows": "3 nodes and 2 rows",
+    "too_many_fresh_noises": "rows: ",
+    "too_many_nodes": "nodes: ",
+    "two_objects": "Invalid JSON",
+    "unknown_format": "format: ",
+    "unknown_key": "extra: unknown key",
+    "unknown_key_in_interval": "scores.1.endpoint_mse.extra: unknown key",
+    "unknown_key_in_node": "nodes.0.extra: unknown key",
+    "unknown_key_in_provenance": "provenance.extra: unknown key",
+    "unknown_key_in_row": "rows.2.extra: unknown key",
+    "unknown_key_in_score": "scores.0.extra: unknown key",
+    "unknown_key_in_threshold": "threshold.extra: unknown key",
+    "unknown_prediction_type": "prediction_type: ",
+    "unknown_threshold": "threshold.kind: ",
+    "unknown_version": "version: ",
+    "utf16": "Invalid JSON",
+}
+"""What the message for each file of attacks/ names."""
+NOT_JSON = {name for name, fragment in ATTACKS.items() if fragment == "Invalid JSON"}
+NOT_JSON |= {"nan_literal", "infinity_literal", "overflow_to_infinity", "nan_in_decisions"}
+BEYOND_A_SCHEMA = {  # legal JSON of legal parts: only the whole is wrong
+    "deep_decisions", "digest_mismatch", "duplicate_key", "duplicate_key_in_decisions", "epsilon_at_pure_noise", "network_calls_mismatch",
+    "nfe_mismatch", "row_reads_a_future_difference", "row_reads_the_future", "sigma_zero", "alpha_negative", "too_few_rows",
+    "too_many_fresh_noises",
+}  # fmt: skip
+
+
+def plan(**changes: Any) -> Plan:
+    """A small legal plan."""
+    fields: dict[str, Any] = {
+        "prediction_type": "sample",
+        "guidance": 1.0,
+        "nfe": 1,
+        "network_calls": 1,
+        "nodes": (Node(1.0, 0.5, 0.5),),
+        "rows": (Row(1.0), Row(0.0, (1.0,))),
+        "provenance": Provenance(model="digits", model_digest=""),
+    }
+    return Plan(**{**fields, **changes})
+
+
+# What is written ---------------------------------------------------------------------------------------------
+
+
+def test_exact_bytes(tmp_path: Path) -> None:
+    made = make_plan_v1.make()
+    made.write(tmp_path / "new" / "plan.json")
+    assert (tmp_path / "new" / "plan.json").read_bytes() == GOLDEN.read_bytes()
+    assert Plan.read(GOLDEN) == made
+
+
+def test_digest_as_documented() -> None:
+    import hashlib
+
+    content = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    digest = content.pop("digest")
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert digest == "sha256:" + hashlib.sha256(text.encode()).hexdigest() == Plan.read(GOLDEN).content_digest()
+
+
+def test_every_key_is_documented() -> None:
+    page = (Path(plan_module.__file__).parent / "PLAN_FORMAT.md").read_text()
+    names = {*Plan.model_fields, "alpha", "sigma", "t", "d", "delta", "z", "clamp", "dynamic", "model_digest"}
+    assert not [name for name in names if f"`{name}`" not in page]
+    example = re.search(r'    \{"format".*?\.\.\."\}\n', page, re.DOTALL)
+    assert example and Plan.model_validate_json(example[0].replace('"digest": "sha256:..."', '"guidance": 1.0')).nfe == 1
+
+
+number = st.floats(allow_nan=False, allow_infinity=False)
+text = st.text(max_size=8)
+json_value = st.recursive(
+    st.none() | st.booleans() | st.integers() | number | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+interval = st.builds(Interval, mean=number, low=number, high=number, median=st.none() | number)
+count = st.integers(0, 2**53)
+score = st.builds(
+    Score, name=text, kind=st.sampled_from(["plan", "baseline"]), solver=text, grid=text, nfe=count, network_calls=count,
+    samples=count, endpoint_mse=interval, frechet_teacher=st.none() | interval,
+)  # fmt: skip
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    n = draw(st.integers(1, 4))
+    guidance = draw(number)
+    nodes = tuple(
+        Node(draw(number), draw(st.floats(1e-300, 1e300)), draw(st.floats(1e-300, 1e300)), draw(st.sampled_from([1.0, guidance])))
+        for _ in range(n)
+    )
+    rows = []
+    for i in range(n + 1):
+        d, delta, z = (tuple(draw(st.lists(number, max_size=most))) for most in (i, i if draw(st.booleans()) else 0, 3))
+        rows.append(Row(draw(number), d, delta, z))
+    split = any(any(row.delta) for row in rows)
+    return Plan(
+        prediction_type=draw(st.sampled_from(["epsilon", "v_prediction", "sample", "flow", "edm"])),
+        guidance=guidance,
+        nfe=n,
+        network_calls=sum(2 if split or node.guidance != 1 else 1 for node in nodes),
+        nodes=nodes,
+        rows=tuple(rows),
+        threshold=draw(st.none() | st.builds(Threshold, kind=st.sampled_from(["clamp", "dynamic"]), limit=st.floats(0.1, 9))),
+        decisions=draw(st.dictionaries(text, json_value, max_size=3)),
+        scores=tuple(draw(st.lists(score, max_size=2))),
+        provenance=draw(st.builds(Provenance, model=text, model_digest=text, seed=st.none() | count)),
+    )
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(plans())
+def test_any_plan_survives_bit_for_bit(tmp_path: Path, original: Plan) -> None:
+    path = tmp_path / "plan.json"
+    original.write(path)
+    back = Plan.read(path)
+    assert back == original and back.digest == original.digest and back.text() == original.text()
+    assert repr((back.nodes, back.rows)) == repr((original.nodes, original.rows))  # -0.0 == 0.0, but not here
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_whole_numbers_become_floats() -> None:
+    """1 and 1.0 are one number: the digest must not tell them apart."""
+    assert plan(rows=(Row(1), Row(0, (1,)))) == plan()
+    assert plan(rows=(Row(1), Row(0, (1,)))).digest == plan().digest
+    parsed = Plan.parse(plan().text().replace('"guidance": 1.0', '"guidance": 1'))
+    assert parsed == plan()
+
+
+def test_digest_follows_every_change() -> None:
+    original = Plan.read(GOLDEN)
+    assert original.with_scores(original.scores) == original
+    fewer = original.with_scores(())
+    assert fewer.digest != original.digest and fewer.rows == original.rows and fewer.scores == ()
+    nudged = plan(rows=(Row(1.0), Row(0.0, (math.nextafter(1.0, 2.0),))))
+    assert nudged.digest != plan().digest
+
+
+def test_plans_are_immutable(tmp_path: Path) -> None:
+    frozen = plan(decisions={"order": 2})
+    with pytest.raises(ValidationError, match="frozen"):
+        frozen.nfe = 2
+    with pytest.raises(AttributeError):
+        frozen.rows[0].x = 2.0  # type: ignore[misc]
+    frozen.decisions["order"] = 3  # a dict cannot be frozen, so the writer looks
+    with pytest.raises(ValueError, match="immutable"):
+        frozen.write(tmp_path / "plan.json")
+    with pytest.raises(ValueError, match="immutable"):
+        plan().model_copy(update={"guidance": 2.0}).write(tmp_path / "plan.json")
+    assert not any(tmp_path.iterdir())
+
+
+def test_sample_runs_the_table_with_its_threshold() -> None:
+    clipped = plan(threshold=Threshold(kind="clamp", limit=0.5))
+    seen: list[int] = []
+    result = clipped.sample(lambda x, node: 3 * x, np.ones((2, 3)), callback=lambda i, x, d: seen.append(i))
+    assert result.tolist() == [[0.5] * 3] * 2 and seen == [0]
+    assert plan().sample(lambda x, node: 3 * x, np.ones((2, 3))).tolist() == [[3.0] * 3] * 2
+
+
+# What is refused ---------------------------------------------------------------------------------------------
+
+
+def test_the_folder_of_attacks_is_the_one_that_its_script_makes() -> None:
+    files = {path.name: path.read_bytes() for path in (ASSETS / "attacks").iterdir()}
+    assert files == {f"{name}.json": content for name, content in make_attacks.attacks()}
+    assert {Path(name).stem for name in files} == set(ATTACKS)
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_attacks_are_refused_in_one_line(name: str) -> None:
+    path = ASSETS / "attacks" / f"{name}.json"
+    with pytest.raises(UserError) as caught:
+        Plan.read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and ATTACKS[name] in message
+    assert message.isprintable() and len(message) < len(str(path)) + 700
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": (Row(math.nan), Row(1.0))},
+        {"rows": (Row(1.0), Row(1.0, (math.inf,)))},
+        {"rows": (Row(cast(float, "1")), Row(1.0))},
+        {"rows": (Row(1.0), Row(1.0, cast(tuple[float], [1.0])))},
+        {"nodes": (Node(math.nan, 1.0, 1.0),)},
+        {"guidance": math.inf},
+        {"nfe": True},
+        {"decisions": {"a": math.nan}},
+        {"decisions": {"a": "\ud800"}},
+        {"decisions": {"a": 10**5000}},
+        {"decisions": {"a": json.loads("[" * MAX_DEPTH + "]" * MAX_DEPTH)}},
+        {"decisions": {"a": {1, 2}}},
+        {"provenance": Provenance.model_construct(model=3, model_digest="")},
+    ],
+)
+def test_memory_is_held_to_the_rules_of_the_file(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        plan(**changes)
+
+
+def test_deepest_decisions_can_be_read_back() -> None:
+    deep = plan(decisions={"a": json.loads("[" * (MAX_DEPTH - 2) + "]" * (MAX_DEPTH - 2))})
+    assert Plan.parse(deep.text()) == deep
+
+
+def test_an_absurdly_large_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a terabyte of nothing
+    with pytest.raises(UserError, match="too large"):
+        Plan.read(path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_an_endless_device_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "MAX_BYTES", 2**20)
+    assert MAX_BYTES == 64 * 2**20
+    with pytest.raises(UserError, match="too large"):
+        Plan.read("/dev/zero")
+
+
+@pytest.mark.parametrize("name", ["missing.json", "plan.json/inside", ".", "a\0b", "x" * 300, "new\nline"])
+def test_unreadable_places(tmp_path: Path, name: str) -> None:
+    (tmp_path / "plan.json").touch()
+    with pytest.raises(UserError, match="cannot read the plan") as caught:
+        Plan.read(tmp_path / name)
+    assert str(caught.value).isprintable() and str(tmp_path) in str(caught.value)
+
+
+def test_no_permission_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError, match=r"plan\.json: cannot read the plan: Permission denied$"):
+        Plan.read(tmp_path / "plan.json")
+
+
+def test_messages_are_one_printable_line() -> None:
+    assert one_line("a\n\x1b[31m\u2028b") == "a\ufffd\ufffd[31m\ufffdb"
+    assert one_line("x" * 500) == "x" * 200 + "..."
+
+
+# The schema ----------------------------------------------------------------------------------------------------
+
+SCHEMA = schema()
+
+
+def test_schema_accepts_plans_and_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    for original in (plan(), Plan.read(GOLDEN)):
+        validator.validate(json.loads(original.text()))
+
+
+@pytest.mark.parametrize("name", sorted(set(ATTACKS) - NOT_JSON - BEYOND_A_SCHEMA))
+def test_schema_refuses_what_a_schema_can(name: str) -> None:
+    content = json.loads((ASSETS / "attacks" / f"{name}.json").read_text(encoding="utf-8"))
+    assert not jsonschema.Draft202012Validator(SCHEMA).is_valid(content)
+
+
+# Writing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "plan.json"
+    path.write_text("old")
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(UserError, match=r"plan\.json: cannot write: No space left on device; choose"):
+        plan().write(path)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(tmp_path / "plan.json", "text")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "plan.json/inside", "a\0b", "x" * 300])
+def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "plan.json").write_text("old")
+    with pytest.raises(UserError, match="cannot write") as caught:
+        write_text(tmp_path / name, "text")
+    assert str(caught.value).isprintable()
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    write_text(tmp_path / "plan.json", "å\n")
+    assert (tmp_path / "plan.json").read_bytes() == "å\n".encode()
+    assert (tmp_path / "plan.json").stat().st_mode == (tmp_path / "other").stat().st_mode

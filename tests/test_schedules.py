@@ -1,0 +1,222 @@
+"""Noise schedules, prediction types and timestep grids."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from solversearch.errors import UserError
+from solversearch.schedules import (
+    AYS_SIGMAS,
+    CLEAN,
+    GRIDS,
+    PREDICTION_TYPES,
+    VE,
+    CosineVP,
+    DiscreteVP,
+    Flow,
+    LinearVP,
+    NoiseSchedule,
+    data_prediction,
+    explicit,
+    grid,
+)
+
+SCHEDULES: dict[str, NoiseSchedule] = {
+    "vp": DiscreteVP.named(),
+    "linear_table": DiscreteVP.named("linear", 1e-4, 0.02),
+    "cosine_table": DiscreteVP.named("squaredcos_cap_v2"),
+    "zero_snr": DiscreteVP.named(zero_terminal_snr=True),
+    "linear": LinearVP(),
+    "cosine": CosineVP(),
+    "ve": VE(),
+    "flow": Flow(),
+    "shifted_flow": Flow(shift=3.0, scale=1000.0),
+}
+schedules = st.sampled_from(list(SCHEDULES.values()))
+fractions = st.floats(0, 1)
+
+
+@given(schedules, fractions)
+def test_times_angles_and_lambdas_are_inverses(schedule: NoiseSchedule, u: float) -> None:
+    t = float(schedule.at_fraction(u))
+    assert schedule.t_end <= t <= schedule.t_start
+    span = schedule.t_start - schedule.t_end
+    assert float(schedule.time_of_angle(schedule.angle(t))) == pytest.approx(t, rel=1e-9, abs=1e-9 * span)
+    if float(schedule.alpha(t)) > 0:
+        assert float(schedule.time_of_lam(schedule.lam(t))) == pytest.approx(t, rel=1e-8, abs=1e-8 * span)
+        assert schedule.node_at_lam(float(schedule.lam(t))).sigma == pytest.approx(float(schedule.sigma(t)), rel=1e-7)
+
+
+@given(schedules, fractions, fractions)
+def test_noise_grows_with_time(schedule: NoiseSchedule, u: float, v: float) -> None:
+    low, high = sorted((float(schedule.at_fraction(u)), float(schedule.at_fraction(v))))
+    if high - low > 1e-9 * schedule.t_start:
+        assert schedule.angle(low) < schedule.angle(high)
+        assert schedule.lam(low) > schedule.lam(high)
+
+
+@given(schedules, fractions)
+def test_the_frame_is_that_of_its_family(schedule: NoiseSchedule, u: float) -> None:
+    node = schedule.node(float(schedule.at_fraction(u)))
+    expected = {"Flow": node.alpha + node.sigma, "VE": node.alpha}.get(type(schedule).__name__, node.alpha**2 + node.sigma**2)
+    assert expected == pytest.approx(1, abs=1e-13)
+
+
+@given(st.floats(0.05, 20), st.sampled_from([1.0, 1000.0]))
+def test_any_shift_keeps_the_ends(shift: float, scale: float) -> None:
+    schedule = Flow(shift, scale)
+    for name in GRIDS:
+        assert grid(name, schedule, 4)[-1] == CLEAN
+    assert float(schedule.at_fraction(1.0)) == pytest.approx(scale, rel=1e-14)
+    assert float(schedule.at_fraction(0.0)) == pytest.approx(schedule.t_end, rel=1e-9)
+
+
+def test_zero_terminal_snr_is_exactly_zero() -> None:
+    schedule = SCHEDULES["zero_snr"]
+    assert schedule.node(999).alpha == 0
+    assert schedule.node(999).sigma == 1
+    assert float(schedule.lam(999)) == -np.inf
+    assert Flow().node(1.0).alpha == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_tables_agree_with_diffusers(beta_schedule: str, zero_snr: bool) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    peer = diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule=beta_schedule, rescale_betas_zero_snr=zero_snr
+    )  # fmt: skip
+    ours = DiscreteVP.named(beta_schedule, zero_terminal_snr=zero_snr)
+    np.testing.assert_allclose(ours.alphas_cumprod, peer.alphas_cumprod.numpy(), rtol=0, atol=1e-6)
+    whole = np.arange(1000)
+    np.testing.assert_allclose(np.asarray(ours.alpha(whole)) ** 2, ours.alphas_cumprod, rtol=0, atol=1e-15)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("steps", [1, 3, 5, 10, 20])
+@pytest.mark.parametrize(
+    ("name", "scheduler", "config"),
+    [
+        ("linspace", "DPMSolverMultistepScheduler", {"timestep_spacing": "linspace"}),
+        ("trailing", "DPMSolverMultistepScheduler", {"timestep_spacing": "trailing"}),
+        ("trailing", "DDIMScheduler", {"timestep_spacing": "trailing"}),
+        ("linspace_tmin", "DDIMScheduler", {"timestep_spacing": "linspace"}),
+        ("leading", "DDIMScheduler", {"timestep_spacing": "leading", "steps_offset": 1}),
+    ],
+)
+def test_integer_grids_agree_with_diffusers(name: str, scheduler: str, config: dict[str, Any], steps: int) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    if name == "linspace_tmin" and steps == 1:
+        pytest.skip("one step of np.linspace(0, 999, 1) starts at t = 0, without noise; here at t_start")
+    peer = getattr(diffusers, scheduler)(**config)
+    peer.set_timesteps(steps)
+    ours = grid(name, DiscreteVP.named(), steps, integer=True)
+    assert [node.t for node in ours[:-1]] == peer.timesteps.tolist()
+
+
+def test_the_flow_grid_agrees_with_diffusers() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    peer = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    peer.set_timesteps(6)
+    ours = grid("linspace_tmin", Flow(3.0, 1000.0, sigma_end=float(peer.sigma_min)), 6)
+    # diffusers shifts the ends of its table once more before it spaces them, so only the first times are the same.
+    assert ours[0].t == float(peer.timesteps[0]) == 1000
+    comfy = 3 * (np.arange(6, 0, -1) / 6) / (1 + 2 * np.arange(6, 0, -1) / 6)  # equation 23 at i / n
+    np.testing.assert_allclose([node.sigma for node in grid("trailing", Flow(3.0, 1.0, sigma_end=0.0), 6)[:-1]], comfy, rtol=1e-12)
+
+
+def test_karras_is_the_published_formula() -> None:
+    ours = grid("karras_tmin", VE(), 5)
+    i = np.arange(5)
+    expected = (80 ** (1 / 7) + i / 4 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    np.testing.assert_allclose([node.sigma for node in ours[:-1]], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("table", list(AYS_SIGMAS))
+def test_align_your_steps_at_its_own_count(table: str) -> None:
+    sigmas = AYS_SIGMAS[table]
+    nodes = grid(f"ays_{table}", VE(sigmas[-1], sigmas[0]), 10)
+    np.testing.assert_allclose([node.sigma for node in nodes[:-1]], sigmas[:-1], rtol=1e-9)
+
+
+@given(st.sampled_from(list(GRIDS)), schedules, st.integers(1, 12))
+def test_grids_fall_from_the_start_to_clean(name: str, schedule: NoiseSchedule, n: int) -> None:
+    nodes = grid(name, schedule, n)
+    times = [node.t for node in nodes[:-1]]
+    assert len(times) == n
+    assert nodes[-1] == CLEAN
+    assert all(later < earlier for earlier, later in pairwise(times))
+    assert schedule.t_end <= times[-1]
+    assert times[0] <= schedule.t_start
+    if name != "leading":
+        assert times[0] == schedule.t_start
+    if name.endswith("_tmin") and n > 1:
+        assert times[-1] == pytest.approx(schedule.t_end, rel=1e-7, abs=1e-7)
+
+
+@given(st.integers(1, 8), st.sampled_from([name for name in GRIDS if not name.startswith(("karras", "logsnr", "ays"))]))
+def test_integer_grids_are_whole(n: int, name: str) -> None:
+    assert all(node.t == int(node.t) for node in grid(name, SCHEDULES["vp"], n, integer=True))
+    assert grid("linspace", Flow(), 3, integer=True) == grid("linspace", Flow(), 3)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([], "at least one"),
+        ([900, 900, 10], "fall strictly"),
+        ([100, 200], "fall strictly"),
+        ([float("nan")], "fall strictly"),
+        ([1000, 10], "must lie in"),
+        ([10, -1], "must lie in"),
+    ],
+)
+def test_grids_that_are_refused(times: list[float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        explicit(SCHEDULES["vp"], times)
+
+
+def test_repeated_integer_times_are_refused() -> None:
+    with pytest.raises(UserError, match="fewer steps or another grid"):
+        grid("karras_tmin", SCHEDULES["vp"], 200, integer=True)
+
+
+def test_unknown_names_are_told_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'karras'"):
+        grid("karas", VE(), 3)
+    with pytest.raises(UserError, match="did you mean 'scaled_linear'"):
+        DiscreteVP.named("scaled-linear")
+    with pytest.raises(UserError, match="did you mean 'epsilon'"):
+        data_prediction("eps", 0.5, 0.5)
+
+
+@pytest.mark.parametrize("betas", [[], [0.1], [[0.1, 0.2]], [0.1, 1.0], [0.0, 0.1]])
+def test_beta_tables_that_are_refused(betas: Any) -> None:
+    with pytest.raises(UserError, match="beta table"):
+        DiscreteVP(betas)
+
+
+@given(st.sampled_from(PREDICTION_TYPES), schedules, fractions)
+def test_prediction_types_are_consistent(kind: str, schedule: NoiseSchedule, u: float) -> None:
+    """From x = alpha x0 + sigma eps and the output of a perfect network, each type recovers x0, also at alpha = 0."""
+    node = schedule.node(float(schedule.at_fraction(u)))
+    x0, eps = 0.7, -1.3
+    x = node.alpha * x0 + node.sigma * eps
+    output = {
+        "epsilon": eps,
+        "v_prediction": node.alpha * eps - node.sigma * x0,
+        "sample": x0,
+        "edm": x0,
+        "flow": eps - x0,
+    }[kind]
+    if kind == "epsilon" and node.alpha == 0:
+        with pytest.raises(UserError, match="alpha = 0"):
+            data_prediction(kind, node.alpha, node.sigma)
+        return
+    a, b = data_prediction(kind, node.alpha, node.sigma)
+    assert a * x + b * output == pytest.approx(x0, abs=1e-12 * (1 + abs(a) + abs(b)))
