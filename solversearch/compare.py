@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.objectives.frechet import Gaussian, frechet
 from solversearch.plan import Interval, Plan, Score, Threshold
 from solversearch.runtime import Tableau
-from solversearch.sampling import sample
+from solversearch.sampling import sample, sample_together
 from solversearch.schedules import GRIDS, grid
 from solversearch.solvers import SOLVERS
 from solversearch.teacher import Teacher
@@ -23,7 +24,8 @@ SCREEN = 64
 """Samples on which every baseline is tried before each solver's best grid is measured in full."""
 LADDER_WIDTH = 80
 """Baselines that are carried to the next NFE when the plan's error is looked for."""
-RESAMPLES = 400
+RESAMPLES = 200
+"""Bootstrap samples of every interval."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +115,18 @@ def screen(
     teacher: Teacher,
     batch_size: int = 256,
     clock: Clock | None = None,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[float, Baseline]]:
     """Mean endpoint error of every candidate on the teacher's noise, best first. Equal tables are run once."""
+    different = list(dict.fromkeys(candidate.table for candidate in candidates))
+    together = max(1, batch_size // len(teacher))
     known: dict[Tableau, float] = {}
-    for candidate in candidates:
-        if candidate.table not in known:
-            error = endpoint_mse(sample(model, candidate.table, teacher, batch_size, clock), teacher.endpoint).mean()
-            known[candidate.table] = float(error) if torch.isfinite(error) else float("inf")
-        progress()
+    for first in range(0, len(different), together):
+        group = different[first : first + together]
+        for table, samples in zip(group, sample_together(model, group, teacher, clock), strict=True):
+            error = float(endpoint_mse(samples, teacher.endpoint).mean())
+            known[table] = error if isfinite(error) else inf
+        progress(first + len(group), len(different))
     return sorted(((known[c.table], c) for c in candidates), key=lambda pair: pair[0])
 
 
@@ -141,10 +146,14 @@ class Meter:
         rng = np.random.default_rng([seed, len(teacher)])
         n = len(teacher)
         self.weights = torch.from_numpy(rng.multinomial(n, [1 / n] * n, size=RESAMPLES)).double()
-        features = model.features
-        self.references = {} if features is None else {"frechet_teacher": Gaussian(features(teacher.endpoint))}
-        if features is not None and model.data is not None:
-            self.references["frechet_data"] = Gaussian(features(model.data()))
+        self.references: dict[str, tuple[Gaussian, Gaussian]] = {}
+        if model.features is not None:
+            reached = model.features(teacher.endpoint)
+            # The samples come from the same noise as the teacher's, so both are resampled together.
+            self.references = {"frechet_teacher": (Gaussian.of(reached), Gaussian.resampled(reached, self.weights))}
+            if model.data is not None:
+                real = Gaussian.of(model.features(model.data()))
+                self.references["frechet_data"] = (real, real)
 
     def measure(self, name: str, kind: str, solver: str, grid: str, table: Tableau, threshold: Threshold | None = None) -> Score:
         samples = sample(self.model, table, self.teacher, self.batch_size, self.clock, threshold)
@@ -152,8 +161,9 @@ class Meter:
         scores = {"endpoint_mse": self._interval(error.mean(), self.weights @ error / len(error), error.median())}
         if self.model.features is not None:
             features = self.model.features(samples)
-            for reference, gaussian in self.references.items():
-                scores[reference] = self._interval(frechet(features, gaussian)[0], frechet(features, gaussian, self.weights))
+            moments, resampled = Gaussian.of(features), Gaussian.resampled(features, self.weights)
+            for reference, (whole, parts) in self.references.items():
+                scores[reference] = self._interval(frechet(whole, moments)[0], frechet(parts, resampled))
         return Score.model_validate(
             {"name": name, "kind": kind, "solver": solver, "grid": grid, "nfe": table.nfe, "network_calls": table.network_calls,
              "samples": len(error), **scores}
@@ -164,8 +174,10 @@ class Meter:
 
     @staticmethod
     def _interval(value: Tensor, resampled: Tensor, median: Tensor | None = None) -> Interval:
-        low, high = np.quantile(resampled.numpy(), [0.025, 0.975])
-        return Interval(mean=float(value), low=float(low), high=float(high), median=None if median is None else float(median))
+        """The 95 % interval, moved by the bootstrap's bias: a Frechet distance grows with the noise of resampling."""
+        deviation = np.quantile((resampled - resampled.mean()).numpy(), [0.025, 0.975])
+        low, high = float(value) + deviation
+        return Interval(mean=float(value), low=max(float(low), 0.0), high=float(high), median=None if median is None else float(median))
 
 
 def climb(
@@ -247,3 +259,58 @@ def compare(
 def _median(row: Score) -> float:
     assert row.endpoint_mse.median is not None
     return row.endpoint_mse.median
+
+
+def check_model(plan: Plan, model: Model) -> None:
+    """Raises `UserError` where the plan is another model's.
+
+    A plan belongs to the weights whose digest it carries. One without, an imported scheduler, serves every model of its prediction
+    type with its noise levels.
+    """
+    if plan.prediction_type != model.prediction_type:
+        raise UserError(
+            f"the plan is for a network that predicts {plan.prediction_type!r}, but model {model.name!r} predicts {model.prediction_type!r}"
+        )
+    own = plan.provenance
+    if own.model_digest and own.model_digest != model.digest:
+        raise UserError(
+            f"the plan was made for model {own.model!r} with weights {own.model_digest[:12]}, not for {model.name!r} with weights "
+            f"{model.digest[:12]}; make one for these with 'solversearch optimize --model {model.name} --nfe {plan.nfe}'"
+        )
+    for i, node in enumerate(plan.nodes):
+        angle, expected = atan2(node.sigma, node.alpha), float(model.schedule.angle(node.t))
+        if not own.model_digest and abs(angle - expected) > 0.05:
+            raise UserError(
+                f"the plan is for another noise schedule: its evaluation {i}, t={node.t:g}, is at the angle {angle:.3f} "
+                f"= atan2(sigma, alpha), where model {model.name!r} has {expected:.3f}"
+            )
+
+
+def reguided(plan: Plan, guidance: float) -> Plan:
+    """The plan at another guidance scale: the same table, every node at that scale, no scores.
+
+    Raises `UserError` where the plan has a guidance of its own at some node, or split guidance: its coefficients contain the scale.
+    """
+    if guidance == plan.guidance:
+        return plan
+    if plan.tableau.split or any(node.guidance != plan.guidance for node in plan.nodes):
+        raise UserError(
+            f"the plan's coefficients hold for guidance {plan.guidance:g} only, since it has "
+            f"{'split guidance' if plan.tableau.split else 'a guidance of its own at some evaluations'}; leave out --guidance"
+        )
+    table = plan.tableau.guided(guidance)
+    changed = {"guidance": guidance, "nodes": table.nodes, "network_calls": table.network_calls, "scores": ()}
+    fields = {name: getattr(plan, name) for name in type(plan).model_fields if name != "digest"}
+    return Plan(**{**fields, **changed})
+
+
+def rival(plan: Plan, model: Model, teacher: Teacher) -> Baseline:
+    """The best baseline of the plan's scores; where it has none, the one that a screening on the teacher's noise finds."""
+    integer = all(node.t == round(node.t) for node in plan.nodes)
+    candidates = baselines(model, plan.nfe, plan.guidance) + (baselines(model, plan.nfe, plan.guidance, True) if integer else [])
+    scores = sorted((row for row in plan.scores if row.kind == "baseline"), key=lambda row: row.endpoint_mse.mean)
+    if scores:
+        known = [c for c in candidates if (c.solver, c.grid) == (scores[0].solver, scores[0].grid)]
+        if known:
+            return known[-1]
+    return screen(model, candidates, teacher.first(SCREEN))[0][1]

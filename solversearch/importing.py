@@ -8,14 +8,19 @@ import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from math import atan2, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import solversearch
 from solversearch.errors import UserError, nearest
+from solversearch.plan import Plan, Provenance
 from solversearch.runtime import Node, Row
 from solversearch.schedules import Floats, NoiseSchedule, data_prediction
 from solversearch.tableau import Tableau
+
+if TYPE_CHECKING:
+    from solversearch.models.base import Model
 
 _DEFAULTS: dict[str, Any] = {
     "beta_start": 0.00085,
@@ -193,3 +198,58 @@ def _check_levels(name: str, nodes: list[Node], schedule: NoiseSchedule) -> None
                 f"{name} was made for another model: at its evaluation {i}, t={node.t:g}, it has sigma/alpha={np.tan(angle):.4g}, "
                 f"the model's schedule {np.tan(expected):.4g}"
             )
+
+
+def as_plan(name: str, nfe: int, model: "Model | None" = None, guidance: float = 1.0, command: str = "", **config: Any) -> Plan:
+    """A scheduler of diffusers, by name, as a plan of exactly nfe evaluations.
+
+    With a model, the scheduler reads its network as the model's prediction type, unless config says otherwise, and the noise levels of
+    both must agree; the plan then belongs to that model. Raises `UserError` for what `from_diffusers` refuses and for a number of
+    evaluations that the scheduler cannot spend.
+    """
+    kinds = {"flow": "flow_prediction"}
+    if model is not None and "prediction_type" not in config and not name.startswith(("EDM", "FlowMatch", "IPNDM")):
+        config = {"prediction_type": kinds.get(model.prediction_type, model.prediction_type), **config}
+    scheduler = scheduler_by_name(name, **config)
+    kind = _prediction_type(scheduler)
+    if model is not None and kind != model.prediction_type:
+        raise UserError(f"{name} reads its network as {kind!r}, but model {model.name!r} predicts {model.prediction_type!r}")
+    table = _spending(scheduler, nfe, None if model is None else model.schedule).guided(guidance)
+    return Plan(
+        prediction_type=kind,  # type: ignore[arg-type]  # checked by the model of the plan
+        guidance=guidance,
+        nfe=table.nfe,
+        network_calls=table.network_calls,
+        nodes=table.nodes,
+        rows=table.rows,
+        decisions={"scheduler": type(scheduler).__name__, "solver": name, "grid": "its own", "settings": {k: str(v) for k, v in config.items()}},
+        provenance=Provenance(
+            model=model.name if model else "",
+            model_digest=model.digest if model else "",
+            versions={"diffusers": _diffusers().__version__, "solversearch": solversearch.__version__},
+            command=command,
+        ),
+    )
+
+
+def _prediction_type(scheduler: Any) -> str:
+    if _is_edm(scheduler):
+        return "edm"
+    if type(scheduler).__name__ == "IPNDMScheduler":
+        return "v_prediction"
+    kind = str(scheduler.config.get("prediction_type", "flow_prediction"))
+    return "flow" if kind == "flow_prediction" else kind
+
+
+def _spending(scheduler: Any, nfe: int, schedule: NoiseSchedule | None) -> Tableau:
+    """The table of exactly nfe evaluations; steps and evaluations differ where a step spends two, or the start spends more."""
+    spent = set()
+    for steps in dict.fromkeys([nfe, nfe - 1, (nfe + 1) // 2, nfe // 2 + 1, nfe // 2, nfe - 9]):
+        if steps < 1:
+            continue
+        count = len(_ready(scheduler, steps, {}).timesteps)
+        if count == nfe:
+            return from_diffusers(scheduler, steps, schedule)
+        spent.add(count)
+    near = sorted(spent, key=lambda count: abs(count - nfe))[:2]
+    raise UserError(f"{type(scheduler).__name__} cannot spend exactly {nfe} evaluations; ask for {' or '.join(map(str, sorted(near)))}")

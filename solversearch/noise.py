@@ -33,7 +33,5 @@ def draw(model: Model, split: str, count: int, seed: int = 0) -> Draw:
 
 def fresh_noise(model: Model, split: str, count: int, k: int, seed: int = 0) -> Tensor:
     """The k-th fresh noise of a stochastic plan, (count, *shape)."""
-    noises = [
-        np.random.default_rng([seed, SPLITS.index(split), i, k + 1]).standard_normal(model.shape) for i in range(count)
-    ]
+    noises = [np.random.default_rng([seed, SPLITS.index(split), i, k + 1]).standard_normal(model.shape) for i in range(count)]
     return torch.from_numpy(np.stack(noises)).to(torch.float32).to(model.device)

@@ -57,6 +57,14 @@ class NoiseSchedule(ABC):
         """Inverse of `lam`, clipped to [t_end, t_start]."""
         return self.time_of_angle(np.arctan(np.exp(-np.asarray(lam, dtype=np.float64))))
 
+    def position(self, t: ArrayLike) -> Floats:
+        """ln tan(angle / 2), which falls from 0 at alpha = 0: regular at pure noise, and -lambda up to a constant near the data."""
+        return np.log(np.tan(self.angle(t) / 2))
+
+    def time_at(self, position: ArrayLike) -> Floats:
+        """Inverse of `position`, clipped to [t_end, t_start]."""
+        return self.time_of_angle(2 * np.arctan(np.exp(np.asarray(position, dtype=np.float64))))
+
     def at_fraction(self, u: ArrayLike) -> Floats:
         """Time at the fraction u of the range, 0 at t_end and 1 at t_start: what "uniform in t" means."""
         return np.clip(self.t_end + np.asarray(u, dtype=np.float64) * (self.t_start - self.t_end), self.t_end, self.t_start)
@@ -299,6 +307,7 @@ def ays(table: str) -> Callable[[NoiseSchedule, ArrayLike], Floats]:
     heights = (logs - logs[-1]) / (logs[0] - logs[-1])
 
     def times(schedule: NoiseSchedule, u: ArrayLike) -> Floats:
+        """The published Align Your Steps table, log-linear between its entries (Sabour et al. 2024, arXiv:2404.14507)."""
         height = np.interp(np.asarray(u), np.linspace(0, 1, len(heights)), heights[::-1])
         return logsnr(schedule, height)
 
@@ -345,6 +354,13 @@ GRIDS: dict[str, Grid] = {
     "trailing": trailing,
     "leading": leading,
 }
+
+
+def describe_grid(name: str) -> str:
+    """One line on a grid of `GRIDS`, with its source."""
+    family = _FAMILIES.get(name.removesuffix("_tmin"))
+    text = " ".join(((family or GRIDS[name]).__doc__ or "").split())
+    return text + (" The last evaluation is at t_end." if name.endswith("_tmin") else "")
 
 
 def grid(name: str, schedule: NoiseSchedule, n: int, integer: bool = False) -> list[Node]:

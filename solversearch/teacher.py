@@ -119,9 +119,7 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def _solve(
-    model: Model, drawn: Draw, guidance: float, steps: int, denoise: Denoiser, progress: Callable[[int], None]
-) -> dict[str, Tensor]:
+def _solve(model: Model, drawn: Draw, guidance: float, steps: int, denoise: Denoiser, progress: Callable[[int], None]) -> dict[str, Tensor]:
     """Integrates the probability-flow ODE from t_start to t_end in `steps` evaluations, then takes D there.
 
     The same solve with half the steps gives the error estimate.

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,8 +46,10 @@ class Model:
 
 
 def digest_of(model: Model) -> str:
-    """SHA-256 of the weights (or of the name, for a network that is a plain function), prediction type and shape."""
-    sha = hashlib.sha256(f"{model.prediction_type} {model.shape} {type(model.schedule).__name__}".encode())
+    """SHA-256 of the weights (or of the name, for a network that is a plain function), prediction type, shape and schedule."""
+    schedule = model.schedule
+    angles = [f"{angle:.12g}" for angle in schedule.angle(np.linspace(schedule.t_end, schedule.t_start, 9))]
+    sha = hashlib.sha256(f"{model.prediction_type} {model.shape} {schedule.t_end:g} {schedule.t_start:g} {angles}".encode())
     if isinstance(model.network, nn.Module):
         for name, tensor in sorted(model.network.state_dict().items()):
             sha.update(name.encode())

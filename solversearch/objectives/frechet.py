@@ -1,35 +1,43 @@
 """Frechet distance between samples in a feature space (Heusel et al. 2017, arXiv:1706.08500)."""
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class Gaussian:
-    """Mean and covariance of features (n, F), with the square root of the covariance that the distance needs."""
+    """Moments of features: mean (..., F) and covariance (..., F, F), float64, with any batch shape in front."""
 
-    def __init__(self, features: Tensor) -> None:
-        features = features.double()
-        self.mean = features.mean(0)
-        self.covariance = torch.cov(features.T)
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Gaussian":
+        """Of features (n, F)."""
+        return cls.resampled(features, torch.ones(1, len(features)))
+
+    @classmethod
+    def resampled(cls, features: Tensor, weights: Tensor) -> "Gaussian":
+        """Of R bootstrap samples of features (n, F), given by their counts, weights (R, n)."""
+        features, weights = features.double(), weights.double()
+        total = weights.sum(1)[:, None]
+        mean = weights @ features / total
+        moments = torch.stack([(features * count[:, None]).T @ features for count in weights])
+        outer = mean[:, :, None] * mean[:, None, :]
+        return cls(mean, (moments - total[:, :, None] * outer) / (total[:, :, None] - 1))
+
+    @cached_property
+    def root(self) -> Tensor:
+        """The symmetric square root of the covariance."""
         values, vectors = torch.linalg.eigh(self.covariance)
-        self.root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-        self.trace = float(values.sum())
+        return (vectors * values.clamp(min=0).sqrt()[..., None, :]) @ vectors.mT
 
 
-def frechet(features: Tensor, reference: Gaussian, weights: Tensor | None = None) -> Tensor:
-    """|m - m_r|^2 + tr(C + C_r - 2 (C_r^1/2 C C_r^1/2)^1/2), by eigenvalues.
-
-    features (n, F). weights (R, n), non-negative counts, gives R distances at once, each of a weighted (bootstrap) sample;
-    without it one distance, shape (1,).
-    """
-    features = features.double()
-    if weights is None:
-        weights = torch.ones(1, len(features), dtype=torch.float64)
-    weights = weights.double()
-    total = weights.sum(1)
-    mean = weights @ features / total[:, None]
-    moments = torch.stack([(features * w[:, None]).T @ features for w in weights])
-    covariance = (moments - total[:, None, None] * mean[:, :, None] * mean[:, None, :]) / (total - 1)[:, None, None]
-    eigenvalues = torch.linalg.eigvalsh(reference.root @ covariance @ reference.root).clamp(min=0)
-    trace = covariance.diagonal(dim1=1, dim2=2).sum(1) + reference.trace
-    return ((mean - reference.mean) ** 2).sum(1) + trace - 2 * eigenvalues.sqrt().sum(1)
+def frechet(a: Gaussian, b: Gaussian) -> Tensor:
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2), (R,), by eigenvalues; batch shapes broadcast."""
+    product = torch.linalg.eigvalsh(a.root @ b.covariance @ a.root).clamp(min=0)
+    traces = (a.covariance + b.covariance).diagonal(dim1=-2, dim2=-1).sum(-1)
+    return ((a.mean - b.mean) ** 2).sum(-1) + traces - 2 * product.sqrt().sum(-1)

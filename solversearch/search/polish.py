@@ -1,14 +1,14 @@
 """The gradient polish: times and coefficients of a table, end to end through the sampling loop.
 
 Parameters are residuals on the given table. Coefficients of one row are nearly collinear (successive outputs resemble each
-other), so each row's residual is expressed in the orthonormal basis of its own columns; a time moves in the coordinate
-w = ln tan(phi / 2), phi = atan2(sigma, alpha), regular at pure noise and logarithmic near the data. A quasi-Newton method
-(scipy's BFGS) on all fitting samples then needs few passes; the validation noise decides when to stop.
+other), so each row's residual is expressed in the orthonormal basis of its own columns; a time moves in its schedule's
+`position`. A quasi-Newton method (scipy's BFGS) on all fitting samples then needs few passes; the validation noise decides
+when to stop.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from math import atan, exp, log, tan
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class _Coordinates:
     def __init__(self, model: Model, table: Tableau, columns: Sequence[Tensor], split: bool, times: bool) -> None:
         self.model, self.table, self.times = model, table, times
         n = table.nfe
-        self.w0 = [log(tan(float(model.schedule.angle(node.t)) / 2)) for node in table.nodes]
+        self.w0 = [float(model.schedule.position(node.t)) for node in table.nodes]
         self.start: list[Tensor] = []
         self.basis: list[Tensor] = []
         for i, row in enumerate(table.rows):
@@ -68,7 +68,7 @@ class _Coordinates:
                 nodes[i] = Node(t.to(dtype), alpha.to(dtype).view(view), sigma.to(dtype).view(view), node.guidance)
         rows = []
         for i, residual in enumerate(residuals):
-            weights = [w.to(dtype).view(view) for w in (self.start[i] + residual @ self.basis[i].T).unbind(1)]
+            weights: list[Any] = [w.to(dtype).view(view) for w in (self.start[i] + residual @ self.basis[i].T).unbind(1)]
             rows.append(Row(weights[0], tuple(weights[1 : 1 + i]), tuple(weights[1 + i :])))
         return nodes, rows
 
@@ -77,7 +77,7 @@ class _Coordinates:
         schedule, guidance = self.model.schedule, self.table.nodes[i].guidance
 
         def at(w: float) -> Node:
-            return schedule.node(float(schedule.time_of_angle(2 * atan(exp(w)))))
+            return schedule.node(float(schedule.time_at(w)))
 
         node, low, high = (at(self.w0[i] + shift + step) for step in (0, -h, h))
         t, alpha, sigma = ((getattr(high, name) - getattr(low, name)) / (2 * h) for name in ("t", "alpha", "sigma"))
@@ -110,7 +110,7 @@ def polish(
     clock = clock or Clock()
     columns = _columns(model, table, fitting, split, batch_size, clock)
     coordinates = _Coordinates(model, table, columns, split, times)
-    
+
     def error(candidate: Tableau, teacher: Teacher) -> float:
         samples = sample(model, candidate, teacher, batch_size, clock)
         return float(tempered(endpoint_mse(samples, teacher.endpoint), scale).mean())

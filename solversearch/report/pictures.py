@@ -1,0 +1,201 @@
+"""Pictures of a run: samples side by side, error against cost, and the plan itself. Colours are Okabe and Ito's, told apart by all eyes."""
+
+from collections.abc import Mapping
+from math import atan2, ceil, log, pi, tan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
+
+from solversearch.compare import Comparison
+from solversearch.errors import UserError
+from solversearch.plan import Plan
+from solversearch.report.tables import coefficients, column_names, number
+from solversearch.schedules import NoiseSchedule
+
+if TYPE_CHECKING:
+    from solversearch.models.base import Model
+    from torch import Tensor
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
+COLUMNS = 16
+"""Samples side by side in one line of a row."""
+NUMBERS = 24
+"""Columns of a table up to which its coefficients are written into the picture."""
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes the picture as PNG. Raises `UserError` where the place cannot be written."""
+    FigureCanvasAgg(figure)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120, format="png", metadata={"Software": None})
+    except OSError as error:
+        raise UserError(f"{path}: cannot write: {error.strerror or error}; choose another place with --out") from None
+
+
+def pictures_of(model: "Model", samples: "Tensor") -> NDArray[np.float64]:
+    """Samples (B, *shape) as pictures (B, H, W[, 3]) in [0, 1]: the model's own, else [-1, 1] with one or three channels."""
+    if model.images is not None:
+        return np.asarray(model.images(samples).cpu(), dtype=np.float64).clip(0, 1)
+    if len(model.shape) != 3 or model.shape[0] not in (1, 3):
+        raise UserError(
+            f"model {model.name!r} has samples of shape {model.shape}, which are no pictures; give it `images`, a function of samples"
+        )
+    values = ((samples.double().cpu().numpy() + 1) / 2).clip(0, 1)
+    return values[:, 0] if model.shape[0] == 1 else values.transpose(0, 2, 3, 1)
+
+
+def samples_picture(rows: Mapping[str, NDArray[np.float64]], title: str) -> Figure:
+    """One labelled row a sampler; the samples of one column begin from the same noise. Values are (n, H, W[, 3]) in [0, 1]."""
+    mosaics = {label: _mosaic(images) for label, images in rows.items()}
+    height, width = next(iter(mosaics.values())).shape[:2]
+    inches = 9.0
+    figure = Figure(figsize=(inches + 0.4, len(rows) * (inches * height / width + 0.36) + 0.6), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    for ax, (label, mosaic) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], mosaics.items(), strict=True):
+        ax.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        ax.set_title(label, loc="left", fontsize=10)
+        ax.set_axis_off()
+    return figure
+
+
+def _mosaic(images: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pictures (n, H, W[, 3]) in lines of COLUMNS, with a white gap of a tenth of a picture."""
+    n, h, w = images.shape[:3]
+    columns, gap = min(n, COLUMNS), max(1, round(images.shape[2] / 10))
+    sheet = np.ones((ceil(n / columns) * (h + gap) - gap, columns * (w + gap) - gap, *images.shape[3:]))
+    for i, image in enumerate(images):
+        top, left = i // columns * (h + gap), i % columns * (w + gap)
+        sheet[top : top + h, left : left + w] = image
+    return sheet
+
+
+def comparison_picture(comparison: Comparison) -> Figure:
+    """Error against evaluations, the plan and its baselines; and what each stage brought, where there were stages."""
+    stages = len(comparison.stages) > 0
+    figure = Figure(figsize=(11, 4.6) if stages else (6.6, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2 if stages else 1, squeeze=False, width_ratios=[1.5, 1] if stages else [1])[0]
+    figure.suptitle(f"{comparison.model}, guidance {comparison.guidance:g}: {comparison.samples} held-out samples", fontsize=12)
+    _error_against_cost(axes[0], comparison)
+    if stages:
+        _stage_bars(axes[1], comparison)
+    return figure
+
+
+def _error_against_cost(ax: Axes, comparison: Comparison) -> None:
+    plan, baselines = comparison.rows[0].endpoint_mse, [row.endpoint_mse for row in comparison.rows[1:]]
+    best, nfe, ladder = baselines[0], comparison.nfe, comparison.ladder
+    shown = [row.mean for row in baselines if row.mean <= 30 * best.mean]
+    ax.plot([nfe] * len(shown), shown, ".", color=GREY, alpha=0.5, markersize=5, label="other baselines, each on its best grid")
+    ax.plot([rung.nfe for rung in ladder], [rung.endpoint_mse for rung in ladder], "o-", color=BLUE, label="best baseline")
+    for value, colour in ((best, BLUE), (plan, ORANGE)):
+        ax.vlines(nfe, value.low, value.high, color=colour, linewidth=2)
+    needed = comparison.baseline_nfe_for_plan_error
+    end = needed or ladder[-1].nfe
+    if end > nfe:
+        ax.hlines(plan.mean, nfe, end, color=ORANGE, linestyle="--", linewidth=1)
+        told = f"the best baseline needs {needed}" if needed else f"not reached by any baseline up to {end}"
+        ax.annotate(told, ((nfe + end) / 2, plan.mean), xytext=(0, -6), textcoords="offset points", ha="center", va="top", color=ORANGE)
+    ax.plot([nfe], [plan.mean], "*", color=ORANGE, markersize=15, label=f"plan: {number(comparison.ratio_endpoint_mse)} of the best")
+    ax.set_yscale("log")
+    low, high = min(plan.low, *(rung.endpoint_mse for rung in ladder)), max(*shown, best.high, plan.high)
+    ax.set_ylim(low / (high / low) ** 0.15, high * (high / low) ** 0.05)
+    ax.set_xlim(nfe - 0.6, max(end, nfe + 1) + 0.6)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _plain_log_ticks(ax)
+    ax.set(xlabel="network evaluations a sample (NFE)", ylabel="endpoint MSE to the teacher", title="Error against cost")
+    ax.grid(alpha=0.25)
+    ax.legend(fontsize=9, loc="upper right")
+
+
+def _plain_log_ticks(ax: Axes) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, written out."""
+    low, high = ax.get_ylim()
+    ticks = [m * 10.0**e for e in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1) for m in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) > 9:
+        ticks = [tick for tick in ticks if abs(np.log10(tick) % 1) < 1e-9 or abs(np.log10(tick) % 1 - 1) < 1e-9]
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _stage_bars(ax: Axes, comparison: Comparison) -> None:
+    stages = comparison.stages
+    positions = np.arange(len(stages))
+    bars = ax.barh(positions - 0.19, [stage.endpoint_mse for stage in stages], 0.36, color=BLUE, label="mean over samples")
+    medians = ax.barh(positions + 0.19, [stage.median for stage in stages], 0.36, color=GREEN, label="median")
+    for drawn in (bars, medians):
+        ax.bar_label(drawn, fmt=lambda value: number(value), padding=3, fontsize=9)
+    ax.set_yticks(positions, [f"{stage.name}\n{stage.seconds:.0f} s" for stage in stages])
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.22 * max(max(stage.endpoint_mse, stage.median) for stage in stages))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.set(xlabel="endpoint MSE, validation noise", title="What each stage brought")
+    ax.legend(fontsize=9, loc="lower right")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def plan_picture(plan: Plan, schedule: NoiseSchedule) -> Figure:
+    """The times on the noise schedule, and the coefficients."""
+    names = column_names(plan)
+    wide = min(4.2 + 0.62 * len(names), 24)
+    figure = Figure(figsize=(4.6 + wide, max(4.2, min(1.6 + 0.5 * len(plan.rows), 16))), layout="constrained")
+    guidance = "" if plan.guidance == 1 else f", guidance {plan.guidance:g}"
+    figure.suptitle(f"Plan for {plan.provenance.model or 'any model'}: {plan.nfe} evaluations{guidance}", fontsize=12)
+    left, right = figure.subplots(1, 2, width_ratios=[4.6, wide])
+    _times(left, plan, schedule)
+    _heat_map(figure, right, plan, names)
+    return figure
+
+
+def _times(ax: Axes, plan: Plan, schedule: NoiseSchedule) -> None:
+    """Half log-SNR; infinities of pure noise are drawn at -8."""
+    times = np.linspace(schedule.t_start, schedule.t_end, 400)
+    ax.plot(times, np.clip(schedule.lam(times), -8, 12), color=BLUE, label="noise schedule")
+    lams = [max(-log(tan(min(atan2(node.sigma, node.alpha), pi / 2 - 1e-9))), -8.0) for node in plan.nodes]
+    ax.plot([node.t for node in plan.nodes], lams, "o", color=ORANGE, markersize=8, label="evaluations of the plan")
+    if plan.nfe <= 12:
+        last: tuple[float, float] | None = None
+        span = abs(schedule.t_start - schedule.t_end), max(lams) - min(lams) or 1.0
+        for i, (node, lam) in enumerate(zip(plan.nodes, lams, strict=True)):
+            near = last is not None and abs(node.t - last[0]) < 0.04 * span[0] and abs(lam - last[1]) < 0.06 * span[1]
+            ax.annotate(str(i), (node.t, lam), xytext=(-9, -9) if near else (7, 4), textcoords="offset points", fontsize=9,
+                        ha="right" if near else "left", va="top" if near else "bottom")  # fmt: skip
+            last = (node.t, lam)
+    ax.invert_xaxis()
+    ax.set(xlabel="time t, from noise to data", ylabel="half log-SNR  λ = ln(α/σ)", title="Times")
+    ax.margins(0.07)
+    ax.grid(alpha=0.25)
+    ax.legend(fontsize=9, loc="upper left")
+
+
+def _heat_map(figure: Figure, ax: Axes, plan: Plan, names: list[str]) -> None:
+    """Orange is positive and purple negative; white has no coefficient."""
+    values = np.array([[np.nan if value is None else value for value in row] for row in coefficients(plan)])
+    limit = max(float(np.nanmax(np.abs(values))), 0.1)
+    mesh = ax.imshow(values, cmap="PuOr_r", norm=SymLogNorm(0.1, vmin=-limit, vmax=limit), aspect="auto")
+    if len(names) <= NUMBERS:
+        for (i, j), value in np.ndenumerate(values):
+            if np.isfinite(value) and value != 0:
+                dark = abs(value) > 0.1 and np.log(abs(value) / 0.1) > 0.75 * np.log(limit / 0.1)
+                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        ax.set_xticks(range(len(names)), names)
+        ax.set_yticks(range(len(plan.rows)), [*(f"input {i}" for i in range(plan.nfe)), "result"])
+        if plan.nfe > 12:
+            ax.tick_params(labelsize=8)
+    ax.set(title="Coefficients of the noise and the network's outputs", xlabel="D: data predictions" + _legend(names))
+    figure.colorbar(mesh, ax=ax, shrink=0.9, pad=0.02, format=FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _legend(names: list[str]) -> str:
+    parts = [("Δ", "; Δ: conditional minus unconditional"), ("z", "; z: fresh noise")]
+    return "".join(text for letter, text in parts if any(name.startswith(letter) for name in names))

@@ -1,0 +1,163 @@
+"""What the command line prints: a comparison, the stages of a search and a plan as tables, and the result in one sentence."""
+
+from collections.abc import Sequence
+from math import inf, log
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from solversearch.compare import Comparison, Stage
+from solversearch.plan import Interval, Plan, Score
+
+BASELINES = 8
+"""Baselines in the table of a comparison; the file has them all."""
+MAX_COLUMNS = 26
+"""Columns up to which a plan's coefficients are shown."""
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}"
+
+
+def verdict(comparison: Comparison) -> str:
+    """The result in one or two sentences."""
+    ratio, best = comparison.ratio_endpoint_mse, comparison.best_baseline
+    cost = f"{comparison.nfe} evaluation{'s' if comparison.nfe > 1 else ''}"
+    if is_baseline(comparison):
+        return f"The plan is the best baseline itself, {best}: nothing better was found at {cost}."
+    if ratio >= 1:
+        return f"The plan does not beat the best baseline: at {cost} its error is {number(ratio)} of that of {best}."
+    needed, last = comparison.baseline_nfe_for_plan_error, comparison.ladder[-1].nfe if comparison.ladder else comparison.nfe
+    rival = f"the best baseline needs {needed} evaluations for it" if needed else f"no baseline reaches it up to {last} evaluations"
+    median = f"median over samples: {number(comparison.ratio_endpoint_median)} of the best"
+    return f"The plan's error at {cost} is {number(ratio)} of the best baseline's ({best}; {median}); {rival}."
+
+
+def is_baseline(comparison: Comparison) -> bool:
+    """Whether the plan samples exactly as the best baseline does."""
+    own, best = comparison.rows[0].endpoint_mse, comparison.rows[1].endpoint_mse
+    return abs(own.mean - best.mean) <= 1e-9 * best.mean and own.median == best.median
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """The plan and the best baselines, best first."""
+    title = f"{comparison.model}, {comparison.nfe} evaluations, guidance {comparison.guidance:g}: {comparison.samples} held-out samples"
+    left_out = len(comparison.rows) - 1 - BASELINES
+    caption = "Endpoint MSE is to the teacher; brackets are 95 % bootstrap intervals"
+    table = Table(title=title, caption=f"{caption}; {left_out} more baselines are in the JSON" if left_out > 0 else caption)
+    for name in ("sampler", "endpoint MSE", "median", "Frechet, teacher", "Frechet, data", "NFE", "calls"):
+        table.add_column(name, justify="left" if name == "sampler" else "right", no_wrap=name != "sampler")
+    for i, row in enumerate(comparison.rows[: BASELINES + 1]):
+        table.add_row(*_cells(row), style="bold" if row.kind == "plan" else "", end_section=i == 0)
+    return table
+
+
+def _cells(row: Score) -> tuple[str, ...]:
+    median = row.endpoint_mse.median
+    return (
+        row.name, _interval(row.endpoint_mse), "" if median is None else number(median),
+        _interval(row.frechet_teacher), _interval(row.frechet_data), str(row.nfe), str(row.network_calls),
+    )  # fmt: skip
+
+
+def _interval(value: Interval | None) -> str:
+    return "-" if value is None else f"{number(value.mean)} [{number(value.low)}, {number(value.high)}]"
+
+
+def stage_table(stages: Sequence[Stage]) -> Table:
+    """What each stage of a search brought, on validation noise."""
+    table = Table(title="What each stage brought, on validation noise")
+    for name in ("stage", "endpoint MSE", "of the stage before", "of the first", "median", "network evaluations", "seconds"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for i, stage in enumerate(stages):
+        before = number(stage.endpoint_mse / stages[i - 1].endpoint_mse) if i else ""
+        first = number(stage.endpoint_mse / stages[0].endpoint_mse) if i else ""
+        table.add_row(
+            stage.name, number(stage.endpoint_mse), before, first, number(stage.median), f"{stage.evaluations:,}", f"{stage.seconds:.1f}"
+        )
+    return table
+
+
+def plan_view(plan: Plan) -> RenderableType:
+    """A plan for the eye: what it is, its nodes, its coefficients, its scores, where it comes from."""
+    parts: list[RenderableType] = [_summary(plan), _nodes(plan), _rows(plan)]
+    if plan.scores:
+        parts.append(_scores(plan.scores))
+    return Group(*parts)
+
+
+def _summary(plan: Plan) -> Table:
+    origin = plan.provenance
+    kinds = [name for name, on in (("split guidance", plan.tableau.split), ("stochastic", plan.tableau.stochastic)) if on]
+    facts = {
+        "plan": f"version {plan.version}, {plan.nfe} evaluations, {plan.network_calls} network calls a sample",
+        "guidance": f"{plan.guidance:g}",
+        "prediction type": plan.prediction_type,
+        "kind": ", ".join(["deterministic" if not plan.tableau.stochastic else "", *kinds]).strip(", "),
+        "threshold": "none" if plan.threshold is None else f"{plan.threshold.kind}, limit {plan.threshold.limit:g}",
+        "decisions": ", ".join(f"{key} {value}" for key, value in plan.decisions.items()) or "none",
+        "model": f"{origin.model} ({origin.model_digest[:16]})" if origin.model_digest else "any with these noise levels",
+        "seed": "none" if origin.seed is None else str(origin.seed),
+        "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()) or "unknown",
+        "command": origin.command or "unknown",
+        "digest": plan.digest,
+    }
+    table = Table(show_header=False, box=None)
+    for name, fact in facts.items():
+        table.add_row(Text(name, style="bold"), Text(fact))
+    return table
+
+
+def _nodes(plan: Plan) -> Table:
+    table = Table(title="Nodes: where the network is evaluated")
+    for name in ("i", "t", "alpha", "sigma", "lambda = ln(alpha/sigma)", "guidance"):
+        table.add_column(name, justify="right")
+    for i, node in enumerate(plan.nodes):
+        lam = log(node.alpha / node.sigma) if node.alpha else -inf
+        table.add_row(str(i), f"{node.t:.6g}", f"{node.alpha:.5f}", f"{node.sigma:.5f}", f"{lam:.4f}", f"{node.guidance:g}")
+    return table
+
+
+def column_names(plan: Plan) -> list[str]:
+    """Names of the columns of `coefficients`."""
+    delta, z = _widths(plan)
+    return ["noise", *(f"D{j}" for j in range(plan.nfe)), *(f"Δ{j}" for j in range(delta)), *(f"z{k}" for k in range(z))]
+
+
+def coefficients(plan: Plan) -> list[list[float | None]]:
+    """The whole table, a row a state; None where a row cannot reach: outputs that do not exist yet."""
+    delta, z = _widths(plan)
+
+    def filled(weights: Sequence[float], size: int, known: int) -> list[float | None]:
+        return [weights[j] if j < len(weights) else 0.0 if j < known else None for j in range(size)]
+
+    return [[r.x, *filled(r.d, plan.nfe, i), *filled(r.delta, delta, i), *filled(r.z, z, z)] for i, r in enumerate(plan.rows)]
+
+
+def _widths(plan: Plan) -> tuple[int, int]:
+    delta = plan.nfe if plan.tableau.split else 0
+    return delta, max(len(row.z) for row in plan.rows)
+
+
+def _rows(plan: Plan) -> RenderableType:
+    names = column_names(plan)
+    if len(names) > MAX_COLUMNS:
+        return Text(f"Rows: {len(plan.rows)} of {len(names)} coefficients; the file has them")
+    table = Table(title="Rows: each state as a sum of the noise and the outputs so far")
+    for name in ("state", *names):
+        table.add_column(name, justify="right")
+    for i, row in enumerate(coefficients(plan)):
+        cells = ["" if value is None else f"{value:.4f}" for value in row]
+        table.add_row("result" if i == plan.nfe else f"x{i}", *cells, end_section=i == plan.nfe - 1)
+    return table
+
+
+def _scores(scores: Sequence[Score]) -> Table:
+    table = Table(title=f"Scores on {scores[0].samples} held-out samples")
+    for name in ("sampler", "endpoint MSE", "median", "Frechet, teacher", "Frechet, data", "NFE", "calls"):
+        table.add_column(name, justify="left" if name == "sampler" else "right")
+    for row in scores:
+        table.add_row(*_cells(row))
+    return table
