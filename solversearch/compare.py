@@ -1,6 +1,6 @@
 """The comparison: a plan against every published solver on every grid at the same cost, on held-out noise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
@@ -94,11 +94,15 @@ class Comparison(BaseModel):
     rows: tuple[Score, ...]
 
 
-def baselines(model: Model, nfe: int, guidance: float, integer: bool = False) -> list[Baseline]:
-    """Every solver on every grid that can spend exactly nfe evaluations."""
+def baselines(
+    model: Model, nfe: int, guidance: float, integer: bool = False, among: Collection[tuple[str, str]] | None = None
+) -> list[Baseline]:
+    """Every solver on every grid (or those pairs of them that are named) that can spend exactly nfe evaluations."""
     found = []
     for solver in SOLVERS.values():
         for name in GRIDS:
+            if among is not None and (solver.name, name) not in among:
+                continue
             try:
                 nodes = grid(name, model.schedule, solver.steps(nfe), integer)
             except UserError:  # a count that this solver cannot spend, or a grid whose times coincide
@@ -194,9 +198,10 @@ def climb(
     while (not rungs or rungs[-1].endpoint_mse > target) and nfe < limit:
         nfe += 1
         progress(f"best baseline at NFE {nfe}")
-        kept = {(c.solver, c.grid) for _, c in screened[:LADDER_WIDTH]}
-        candidates = [c for c in baselines(model, nfe, guidance, integer) if (c.solver, c.grid) in kept or c.solver in ("heun", "pndm")]
-        screened = screen(model, candidates, few, meter.batch_size, meter.clock)
+        good = {(c.solver, c.grid) for _, c in screened[:LADDER_WIDTH]}
+        good |= {(solver, name) for solver in ("heun", "plms", "pndm") for name in GRIDS}  # these skip some counts
+        found = baselines(model, nfe, guidance, integer, good)
+        screened = screen(model, found, few, meter.batch_size, meter.clock)
         measured = [(_error(model, meter, c.table), c) for _, c in screened[:3]]
         error, best = min(measured, key=lambda pair: pair[0])
         rungs.append(Rung(nfe=nfe, name=best.name, endpoint_mse=error))
@@ -259,58 +264,3 @@ def compare(
 def _median(row: Score) -> float:
     assert row.endpoint_mse.median is not None
     return row.endpoint_mse.median
-
-
-def check_model(plan: Plan, model: Model) -> None:
-    """Raises `UserError` where the plan is another model's.
-
-    A plan belongs to the weights whose digest it carries. One without, an imported scheduler, serves every model of its prediction
-    type with its noise levels.
-    """
-    if plan.prediction_type != model.prediction_type:
-        raise UserError(
-            f"the plan is for a network that predicts {plan.prediction_type!r}, but model {model.name!r} predicts {model.prediction_type!r}"
-        )
-    own = plan.provenance
-    if own.model_digest and own.model_digest != model.digest:
-        raise UserError(
-            f"the plan was made for model {own.model!r} with weights {own.model_digest[:12]}, not for {model.name!r} with weights "
-            f"{model.digest[:12]}; make one for these with 'solversearch optimize --model {model.name} --nfe {plan.nfe}'"
-        )
-    for i, node in enumerate(plan.nodes):
-        angle, expected = atan2(node.sigma, node.alpha), float(model.schedule.angle(node.t))
-        if not own.model_digest and abs(angle - expected) > 0.05:
-            raise UserError(
-                f"the plan is for another noise schedule: its evaluation {i}, t={node.t:g}, is at the angle {angle:.3f} "
-                f"= atan2(sigma, alpha), where model {model.name!r} has {expected:.3f}"
-            )
-
-
-def reguided(plan: Plan, guidance: float) -> Plan:
-    """The plan at another guidance scale: the same table, every node at that scale, no scores.
-
-    Raises `UserError` where the plan has a guidance of its own at some node, or split guidance: its coefficients contain the scale.
-    """
-    if guidance == plan.guidance:
-        return plan
-    if plan.tableau.split or any(node.guidance != plan.guidance for node in plan.nodes):
-        raise UserError(
-            f"the plan's coefficients hold for guidance {plan.guidance:g} only, since it has "
-            f"{'split guidance' if plan.tableau.split else 'a guidance of its own at some evaluations'}; leave out --guidance"
-        )
-    table = plan.tableau.guided(guidance)
-    changed = {"guidance": guidance, "nodes": table.nodes, "network_calls": table.network_calls, "scores": ()}
-    fields = {name: getattr(plan, name) for name in type(plan).model_fields if name != "digest"}
-    return Plan(**{**fields, **changed})
-
-
-def rival(plan: Plan, model: Model, teacher: Teacher) -> Baseline:
-    """The best baseline of the plan's scores; where it has none, the one that a screening on the teacher's noise finds."""
-    integer = all(node.t == round(node.t) for node in plan.nodes)
-    candidates = baselines(model, plan.nfe, plan.guidance) + (baselines(model, plan.nfe, plan.guidance, True) if integer else [])
-    scores = sorted((row for row in plan.scores if row.kind == "baseline"), key=lambda row: row.endpoint_mse.mean)
-    if scores:
-        known = [c for c in candidates if (c.solver, c.grid) == (scores[0].solver, scores[0].grid)]
-        if known:
-            return known[-1]
-    return screen(model, candidates, teacher.first(SCREEN))[0][1]

@@ -222,7 +222,12 @@ def as_plan(name: str, nfe: int, model: "Model | None" = None, guidance: float =
         network_calls=table.network_calls,
         nodes=table.nodes,
         rows=table.rows,
-        decisions={"scheduler": type(scheduler).__name__, "solver": name, "grid": "its own", "settings": {k: str(v) for k, v in config.items()}},
+        decisions={
+            "scheduler": type(scheduler).__name__,
+            "solver": name,
+            "grid": "its own",
+            **{key: str(value) for key, value in config.items()},
+        },
         provenance=Provenance(
             model=model.name if model else "",
             model_digest=model.digest if model else "",

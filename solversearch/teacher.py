@@ -27,7 +27,7 @@ from solversearch.schedules import logsnr, quadratic
 from solversearch.solvers import get
 from solversearch.tableau import Problem
 
-VERSION = 1
+VERSION = 2
 STEPS = 64
 
 
@@ -102,9 +102,10 @@ def cache_folder() -> Path:
 
 def _read(path: Path) -> dict[str, Tensor] | None:
     try:
-        return load_file(path)
+        stored = load_file(path)
     except (OSError, SafetensorError):  # absent, or damaged: it is made again
         return None
+    return stored if set(stored) == {"angles", "states", "slopes", "endpoint", "error"} else None
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -132,10 +133,11 @@ def _solve(model: Model, drawn: Draw, guidance: float, steps: int, denoise: Deno
 def _integrate(
     model: Model, denoise: Denoiser, noise: Tensor, guidance: float, steps: int, progress: Callable[[int], None]
 ) -> dict[str, Tensor]:
-    """One solve by UniPC-3, run on the arrays themselves, on the mean of the quadratic and the log-SNR grid."""
+    """One solve by UniPC-3, run on the arrays themselves, halfway between the quadratic and the log-SNR grid, by `position`."""
     schedule = model.schedule
     u = np.linspace(1, 0, steps)
-    nodes = [replace(schedule.node(t), guidance=guidance) for t in (quadratic(schedule, u) + logsnr(schedule, u)) / 2]
+    halfway = schedule.time_at((schedule.position(quadratic(schedule, u)) + schedule.position(logsnr(schedule, u))) / 2)
+    nodes = [replace(schedule.node(t), guidance=guidance) for t in halfway]
     angles: list[float] = []
     states: list[Tensor] = []
     slopes: list[Tensor] = []

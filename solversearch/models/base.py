@@ -24,6 +24,8 @@ class Model:
     absent for unconditional models, to a prediction of shape (B, *shape).
     conditions holds one condition a row, shape (C, ...); null_condition, shape (...), is the one guidance leads away from.
     features maps samples (B, *shape) to (B, F); data gives real samples (M, *shape); images gives pictures (B, H, W[, 3]) in [0, 1].
+    pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
+    64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
     """
 
     name: str
@@ -38,11 +40,16 @@ class Model:
     images: Callable[[Tensor], Tensor] | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    pad: int = 1
     digest: str = field(default="")
 
     def __post_init__(self) -> None:
         if not self.digest:
             object.__setattr__(self, "digest", digest_of(self))
+
+    def filled(self, size: int) -> int:
+        """The size of a network batch for `size` samples."""
+        return -(-size // self.pad) * self.pad
 
 
 def digest_of(model: Model) -> str:
@@ -57,11 +64,6 @@ def digest_of(model: Model) -> str:
     else:
         sha.update(model.name.encode())
     return sha.hexdigest()
-
-
-PAD = 16
-"""Network batches are filled up to a multiple of this: matrix products round differently for a few rows only, so with
-it a sample's result does not depend on the batch that it was in."""
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Denoiser:
 
     def __init__(self, model: Model, conditions: Tensor | None, batch_size: int = 256, split: bool = False, clock: Clock | None = None):
         self.model, self.conditions, self.split = model, conditions, split
-        self.batch_size = max(1, -(-batch_size // PAD)) * PAD
+        self.batch_size = model.filled(batch_size)
         self.clock = clock or Clock()
 
     def __call__(self, x: Tensor, node: Node) -> Tensor | tuple[Tensor, Tensor]:
@@ -110,7 +112,7 @@ class Denoiser:
 
     def _predict_batch(self, x: Tensor, node: Node, conditions: Tensor | None) -> Tensor:
         model, size = self.model, len(x)
-        fill = torch.arange(-(-size // PAD) * PAD, device=x.device).clamp(max=size - 1) if size % PAD else slice(None)
+        fill = torch.arange(model.filled(size), device=x.device).clamp(max=size - 1) if size % model.pad else slice(None)
         padded = x[fill].to(model.dtype)
         t = torch.as_tensor(node.t, dtype=model.dtype, device=x.device).expand(size)[fill]
         arguments = (padded, t) if conditions is None else (padded, t, conditions[fill])

@@ -60,7 +60,7 @@ class NoiseEmbedding(nn.Module):
     def forward(self, lam: Tensor) -> Tensor:
         waves = [wave(frequency * lam) for frequency in self.FREQUENCIES for wave in (torch.sin, torch.cos)]
         features = torch.stack([lam / 3, *waves], dim=-1)
-        return self.second(nn.functional.silu(self.first(features)))  # type: ignore[no-any-return]
+        return self.second(nn.functional.silu(self.first(features)))
 
 
 class Block(nn.Module):
@@ -79,7 +79,7 @@ class Block(nn.Module):
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding).chunk(2, dim=-1)
         inner = torch.addcmul(shift, self.norm(h), 1 + scale)
-        return h + self.second(self.dropout(nn.functional.silu(self.first(inner))))  # type: ignore[no-any-return]
+        return h + self.second(self.dropout(nn.functional.silu(self.first(inner))))
 
 
 class DigitsNetwork(nn.Module):
@@ -144,10 +144,10 @@ class DigitsClassifier(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Samples (B, 1, 8, 8) to features (B, 32)."""
-        return self.body(x)  # type: ignore[no-any-return]
+        return self.body(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))  # type: ignore[no-any-return]
+        return self.head(self.features(x))
 
 
 def real_digits(held_out: bool = True) -> tuple[Tensor, Tensor]:
@@ -200,6 +200,7 @@ def load() -> Model:
         schedule=noise_schedule(),
         prediction_type="v_prediction",
         shape=SHAPE,
+        pad=64,
         conditions=torch.arange(CLASSES),
         null_condition=torch.tensor(NULL),
         features=load_classifier().features,

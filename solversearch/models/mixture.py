@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from solversearch.models import digits
-from solversearch.models.base import PAD, Model
+from solversearch.models.base import Model
 from solversearch.models.digits import CLASSES, NULL, PIXELS, SHAPE, WEIGHTS
 
+GROUP = 16
+"""Samples of one class are evaluated in multiples of this, so that matrix products round them alike in any company."""
 COMPONENTS = 3
 """Gaussians a class."""
 FLOOR = 0.05
@@ -70,7 +72,7 @@ class MixtureDenoiser(nn.Module):
         # Samples of one condition together: a class needs a tenth of the components.
         for each in sorted(set(condition.tolist())):
             rows = torch.nonzero(condition == each)[:, 0]
-            fill = rows[torch.arange(-(-len(rows) // PAD) * PAD, device=x.device).clamp(max=len(rows) - 1)]
+            fill = rows[torch.arange(-(-len(rows) // GROUP) * GROUP, device=x.device).clamp(max=len(rows) - 1)]
             order.append(rows)
             means.append(self._posterior_mean(flat[fill], alpha[fill], sigma[fill], each)[: len(rows)])
         return torch.cat(means)[torch.argsort(torch.cat(order))].reshape(x.shape)
@@ -149,6 +151,7 @@ def load() -> Model:
         schedule=digits.noise_schedule(),
         prediction_type="sample",
         shape=SHAPE,
+        pad=64,
         conditions=torch.arange(CLASSES),
         null_condition=torch.tensor(NULL),
         features=digits.load_classifier().features,

@@ -20,8 +20,9 @@ from solversearch.report.tables import coefficients, column_names, number
 from solversearch.schedules import NoiseSchedule
 
 if TYPE_CHECKING:
-    from solversearch.models.base import Model
     from torch import Tensor
+
+    from solversearch.models.base import Model
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
 COLUMNS = 16
@@ -40,16 +41,29 @@ def save(figure: Figure, path: Path) -> None:
         raise UserError(f"{path}: cannot write: {error.strerror or error}; choose another place with --out") from None
 
 
+def are_pictures(model: "Model") -> bool:
+    """Whether samples of the model can be drawn."""
+    return model.images is not None or (len(model.shape) == 3 and model.shape[0] in (1, 3))
+
+
 def pictures_of(model: "Model", samples: "Tensor") -> NDArray[np.float64]:
     """Samples (B, *shape) as pictures (B, H, W[, 3]) in [0, 1]: the model's own, else [-1, 1] with one or three channels."""
     if model.images is not None:
         return np.asarray(model.images(samples).cpu(), dtype=np.float64).clip(0, 1)
-    if len(model.shape) != 3 or model.shape[0] not in (1, 3):
+    if not are_pictures(model):
         raise UserError(
             f"model {model.name!r} has samples of shape {model.shape}, which are no pictures; give it `images`, a function of samples"
         )
     values = ((samples.double().cpu().numpy() + 1) / 2).clip(0, 1)
     return values[:, 0] if model.shape[0] == 1 else values.transpose(0, 2, 3, 1)
+
+
+def distances(pictures: Mapping[str, NDArray[np.float64]], reference: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Rows of absolute distances to the reference, all enlarged by one factor that makes the largest of them visible."""
+    apart = {label: np.abs(images - reference) for label, images in pictures.items()}
+    largest = max(float(np.quantile(each, 0.98)) for each in apart.values())
+    factor = max((times for times in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if times * largest <= 1), default=1)
+    return {f"{label}: {factor} x distance to the teacher": (factor * each).clip(0, 1) for label, each in apart.items()}
 
 
 def samples_picture(rows: Mapping[str, NDArray[np.float64]], title: str) -> Figure:
@@ -102,10 +116,11 @@ def _error_against_cost(ax: Axes, comparison: Comparison) -> None:
     if end > nfe:
         ax.hlines(plan.mean, nfe, end, color=ORANGE, linestyle="--", linewidth=1)
         told = f"the best baseline needs {needed}" if needed else f"not reached by any baseline up to {end}"
-        ax.annotate(told, ((nfe + end) / 2, plan.mean), xytext=(0, -6), textcoords="offset points", ha="center", va="top", color=ORANGE)
+        ax.annotate(told, (nfe, plan.mean), xytext=(12, -6), textcoords="offset points", ha="left", va="top", color=ORANGE)
     ax.plot([nfe], [plan.mean], "*", color=ORANGE, markersize=15, label=f"plan: {number(comparison.ratio_endpoint_mse)} of the best")
     ax.set_yscale("log")
-    low, high = min(plan.low, *(rung.endpoint_mse for rung in ladder)), max(*shown, best.high, plan.high)
+    low = min(max(plan.low, plan.mean / 10), *(rung.endpoint_mse for rung in ladder))
+    high = max(*shown, best.high, plan.high, 1.01 * low)
     ax.set_ylim(low / (high / low) ** 0.15, high * (high / low) ** 0.05)
     ax.set_xlim(nfe - 0.6, max(end, nfe + 1) + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -134,7 +149,7 @@ def _stage_bars(ax: Axes, comparison: Comparison) -> None:
     bars = ax.barh(positions - 0.19, [stage.endpoint_mse for stage in stages], 0.36, color=BLUE, label="mean over samples")
     medians = ax.barh(positions + 0.19, [stage.median for stage in stages], 0.36, color=GREEN, label="median")
     for drawn in (bars, medians):
-        ax.bar_label(drawn, fmt=lambda value: number(value), padding=3, fontsize=9)
+        ax.bar_label(drawn, fmt=number, padding=3, fontsize=9)
     ax.set_yticks(positions, [f"{stage.name}\n{stage.seconds:.0f} s" for stage in stages])
     ax.invert_yaxis()
     ax.set_xlim(0, 1.22 * max(max(stage.endpoint_mse, stage.median) for stage in stages))
@@ -168,8 +183,10 @@ def _times(ax: Axes, plan: Plan, schedule: NoiseSchedule) -> None:
         span = abs(schedule.t_start - schedule.t_end), max(lams) - min(lams) or 1.0
         for i, (node, lam) in enumerate(zip(plan.nodes, lams, strict=True)):
             near = last is not None and abs(node.t - last[0]) < 0.04 * span[0] and abs(lam - last[1]) < 0.06 * span[1]
-            ax.annotate(str(i), (node.t, lam), xytext=(-9, -9) if near else (7, 4), textcoords="offset points", fontsize=9,
-                        ha="right" if near else "left", va="top" if near else "bottom")  # fmt: skip
+            ax.annotate(
+                str(i), (node.t, lam), xytext=(7, -4) if near else (-7, 4), textcoords="offset points", fontsize=9,
+                ha="left" if near else "right", va="top" if near else "bottom",
+            )  # fmt: skip
             last = (node.t, lam)
     ax.invert_xaxis()
     ax.set(xlabel="time t, from noise to data", ylabel="half log-SNR  λ = ln(α/σ)", title="Times")
@@ -186,8 +203,11 @@ def _heat_map(figure: Figure, ax: Axes, plan: Plan, names: list[str]) -> None:
     if len(names) <= NUMBERS:
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value) and value != 0:
-                dark = abs(value) > 0.1 and np.log(abs(value) / 0.1) > 0.75 * np.log(limit / 0.1)
-                ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if dark else "black")
+                red, green, blue, _ = mesh.to_rgba(value)
+                dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
+                ax.text(
+                    j, i, f"{value:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=8, color="white" if dark else "black"
+                )
         ax.set_xticks(range(len(names)), names)
         ax.set_yticks(range(len(plan.rows)), [*(f"input {i}" for i in range(plan.nfe)), "result"])
         if plan.nfe > 12:

@@ -44,14 +44,25 @@ def is_baseline(comparison: Comparison) -> bool:
 def comparison_table(comparison: Comparison) -> Table:
     """The plan and the best baselines, best first."""
     title = f"{comparison.model}, {comparison.nfe} evaluations, guidance {comparison.guidance:g}: {comparison.samples} held-out samples"
-    left_out = len(comparison.rows) - 1 - BASELINES
+    own, *rivals = comparison.rows
+    shown = _different(rivals)[:BASELINES]
+    left_out = len(rivals) - len(shown)
     caption = "Endpoint MSE is to the teacher; brackets are 95 % bootstrap intervals"
     table = Table(title=title, caption=f"{caption}; {left_out} more baselines are in the JSON" if left_out > 0 else caption)
     for name in ("sampler", "endpoint MSE", "median", "Frechet, teacher", "Frechet, data", "NFE", "calls"):
         table.add_column(name, justify="left" if name == "sampler" else "right", no_wrap=name != "sampler")
-    for i, row in enumerate(comparison.rows[: BASELINES + 1]):
-        table.add_row(*_cells(row), style="bold" if row.kind == "plan" else "", end_section=i == 0)
+    table.add_row(*_cells(own), style="bold", end_section=True)
+    for row in shown:
+        table.add_row(*_cells(row))
     return table
+
+
+def _different(rows: Sequence[Score]) -> list[Score]:
+    """Without those that equal one before: at few evaluations several solvers are the same."""
+    kept: dict[tuple[float, float | None], Score] = {}
+    for row in rows:
+        kept.setdefault((row.endpoint_mse.mean, row.endpoint_mse.median), row)
+    return list(kept.values())
 
 
 def _cells(row: Score) -> tuple[str, ...]:
@@ -149,7 +160,7 @@ def _rows(plan: Plan) -> RenderableType:
     for name in ("state", *names):
         table.add_column(name, justify="right")
     for i, row in enumerate(coefficients(plan)):
-        cells = ["" if value is None else f"{value:.4f}" for value in row]
+        cells = ["" if value is None else f"{value:.4f}".replace("-0.0000", "0.0000") for value in row]
         table.add_row("result" if i == plan.nfe else f"x{i}", *cells, end_section=i == plan.nfe - 1)
     return table
 

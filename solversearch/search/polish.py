@@ -107,7 +107,7 @@ def polish(
     split gives the guidance difference coefficients of its own; scale is `tempered`'s. Deterministic in its arguments, except that
     batch_size does not matter.
     """
-    clock = clock or Clock()
+    clock, batch_size = clock or Clock(), model.filled(batch_size)
     columns = _columns(model, table, fitting, split, batch_size, clock)
     coordinates = _Coordinates(model, table, columns, split, times)
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from solversearch.errors import UserError
-from solversearch.models.base import PAD, Clock, Denoiser, Model, NotFinite, digest_of
+from solversearch.models.base import Clock, Denoiser, Model, NotFinite, digest_of
 from solversearch.runtime import Node
 from solversearch.schedules import DiscreteVP
 
 SHAPE = (2, 8)
+PAD = 16
 NODE = Node(500.0, 0.8, 0.6)
 
 
@@ -37,6 +38,7 @@ def model_of(network: Any = None, **changes: Any) -> Model:
         "schedule": DiscreteVP.named(),
         "prediction_type": "sample",
         "shape": SHAPE,
+        "pad": PAD,
         "conditions": torch.arange(3),
         "null_condition": torch.tensor(3),
     }

@@ -58,10 +58,13 @@ def test_a_sample_does_not_depend_on_its_batch(model: Model) -> None:
 def test_derivatives_forward_and_backward() -> None:
     network = digits.load().network.double()  # type: ignore[attr-defined]
     generator = torch.Generator().manual_seed(0)
-    x, dx, weights = torch.randn(3, 6, *SHAPE, generator=generator, dtype=torch.float64)
+    x, dx, weights = (torch.randn(6, *SHAPE, generator=generator, dtype=torch.float64) for _ in range(3))
     t, dt = torch.linspace(0, 999, 6).double(), torch.randn(6, generator=generator, dtype=torch.float64)
-    call = lambda x, t: network(x, t, torch.arange(6))  # noqa: E731
-    _, forward = torch.func.jvp(call, (x, t), (dx, dt))
+
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        return network(x, t, torch.arange(6))
+
+    forward = torch.func.jvp(call, (x, t), (dx, dt))[1]
     step = 1e-5
     difference = (call(x + step * dx, t + step * dt) - call(x - step * dx, t - step * dt)) / (2 * step)
     torch.testing.assert_close(forward, difference, atol=1e-5, rtol=1e-5)

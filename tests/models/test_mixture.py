@@ -30,7 +30,7 @@ def random_mixture() -> MixtureDenoiser:
 
 def means_and_axes(denoiser: MixtureDenoiser) -> tuple[Tensor, Tensor]:
     """Means (K, 64) and axes (K, 64, 64), one axis a column."""
-    axes = torch.stack(denoiser.axes.split(PIXELS, dim=1))
+    axes = torch.stack(torch.split(denoiser.axes, PIXELS, dim=1))
     return torch.einsum("kpa,ka->kp", axes, denoiser.centres), axes
 
 
@@ -120,8 +120,11 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
 def test_derivatives_forward_and_backward(random_mixture: MixtureDenoiser) -> None:
     x, condition = draws(random_mixture, 0.8, 0.6, 6)
     t, dx, dt = torch.full((6,), 400.5, dtype=torch.float64), torch.randn(x.shape).double(), torch.randn(6).double()
-    call = lambda x, t: random_mixture(x, t, condition)  # noqa: E731
-    _, forward = torch.func.jvp(call, (x, t), (dx, dt))
+
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        return random_mixture(x, t, condition)
+
+    forward = torch.func.jvp(call, (x, t), (dx, dt))[1]
     step = 1e-6
     difference = (call(x + step * dx, t + step * dt) - call(x - step * dx, t - step * dt)) / (2 * step)
     torch.testing.assert_close(forward, difference, atol=1e-6, rtol=1e-6)

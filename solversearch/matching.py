@@ -1,0 +1,64 @@
+"""Whether a plan and a model belong together, and the baseline that a plan is shown beside."""
+
+from math import atan2
+
+from solversearch.compare import SCREEN, Baseline, baselines, screen
+from solversearch.errors import UserError
+from solversearch.models.base import Model
+from solversearch.plan import Plan
+from solversearch.teacher import Teacher
+
+
+def check_model(plan: Plan, model: Model) -> None:
+    """Raises `UserError` where the plan is another model's.
+
+    A plan belongs to the weights whose digest it carries. One without, an imported scheduler, serves every model of its prediction
+    type with its noise levels.
+    """
+    if plan.prediction_type != model.prediction_type:
+        raise UserError(
+            f"the plan is for a network that predicts {plan.prediction_type!r}, but model {model.name!r} predicts {model.prediction_type!r}"
+        )
+    own = plan.provenance
+    if own.model_digest and own.model_digest != model.digest:
+        raise UserError(
+            f"the plan was made for model {own.model!r} with weights {own.model_digest[:12]}, not for {model.name!r} with weights "
+            f"{model.digest[:12]}; make one for these with 'solversearch optimize --model {model.name} --nfe {plan.nfe}'"
+        )
+    for i, node in enumerate(plan.nodes):
+        angle, expected = atan2(node.sigma, node.alpha), float(model.schedule.angle(node.t))
+        if not own.model_digest and abs(angle - expected) > 0.05:
+            raise UserError(
+                f"the plan is for another noise schedule: its evaluation {i}, t={node.t:g}, is at the angle {angle:.3f} "
+                f"= atan2(sigma, alpha), where model {model.name!r} has {expected:.3f}"
+            )
+
+
+def reguided(plan: Plan, guidance: float) -> Plan:
+    """The plan at another guidance scale: the same table, every node at that scale, no scores.
+
+    Raises `UserError` where the plan has a guidance of its own at some node, or split guidance: its coefficients contain the scale.
+    """
+    if guidance == plan.guidance:
+        return plan
+    if plan.tableau.split or any(node.guidance != plan.guidance for node in plan.nodes):
+        raise UserError(
+            f"the plan's coefficients hold for guidance {plan.guidance:g} only, since it has "
+            f"{'split guidance' if plan.tableau.split else 'a guidance of its own at some evaluations'}; leave out --guidance"
+        )
+    table = plan.tableau.guided(guidance)
+    changed = {"guidance": guidance, "nodes": table.nodes, "network_calls": table.network_calls, "scores": ()}
+    fields = {name: getattr(plan, name) for name in type(plan).model_fields if name != "digest"}
+    return Plan(**{**fields, **changed})
+
+
+def rival(plan: Plan, model: Model, teacher: Teacher) -> Baseline:
+    """The best baseline of the plan's scores; where it has none, the one that a screening on the teacher's noise finds."""
+    integer = all(node.t == round(node.t) for node in plan.nodes)
+    candidates = baselines(model, plan.nfe, plan.guidance) + (baselines(model, plan.nfe, plan.guidance, True) if integer else [])
+    scores = sorted((row for row in plan.scores if row.kind == "baseline"), key=lambda row: row.endpoint_mse.mean)
+    if scores:
+        known = [c for c in candidates if (c.solver, c.grid) == (scores[0].solver, scores[0].grid)]
+        if known:
+            return known[-1]
+    return screen(model, candidates, teacher.first(SCREEN))[0][1]

@@ -1,0 +1,293 @@
+"""The comparison: every baseline spends what the plan spends, intervals and distances are right, and nobody is flattered."""
+
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from torch import Tensor
+
+from solversearch import models
+from solversearch.compare import Meter, baselines, best_of_each_solver, climb, compare, screen
+from solversearch.errors import UserError
+from solversearch.matching import check_model, reguided, rival
+from solversearch.models.base import Clock, Model
+from solversearch.objectives.endpoint import endpoint_mse, tempered
+from solversearch.objectives.frechet import Gaussian, frechet
+from solversearch.plan import Plan, Provenance, Score
+from solversearch.runtime import Node, Row, Tableau
+from solversearch.sampling import sample
+from solversearch.schedules import GRIDS, DiscreteVP, Flow, grid
+from solversearch.solvers import SOLVERS, get
+from solversearch.teacher import Teacher, teach
+
+COINS = f"python:{Path(__file__).parent / 'assets' / 'coins.py'}"
+
+
+@pytest.fixture(scope="module")
+def coins() -> Model:
+    return models.load(f"{COINS}:factory")
+
+
+@pytest.fixture(scope="module")
+def teacher(coins: Model) -> Teacher:
+    return teach(coins, "held_out", 200, trajectory=False)
+
+
+def plan_of(table: Tableau, model: Model, guidance: float = 1.0, digest: str | None = None, scores: tuple[Score, ...] = ()) -> Plan:
+    return Plan(
+        prediction_type=model.prediction_type,  # type: ignore[arg-type]
+        guidance=guidance,
+        nfe=table.nfe,
+        network_calls=table.network_calls,
+        nodes=table.nodes,
+        rows=table.rows,
+        scores=scores,
+        provenance=Provenance(model=model.name, model_digest=model.digest if digest is None else digest),
+    )
+
+
+# Baselines -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nfe", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_every_baseline_spends_exactly_the_budget(coins: Model, nfe: int, guidance: float) -> None:
+    found = baselines(coins, nfe, guidance)
+    assert {b.table.nfe for b in found} == {nfe}
+    assert {b.table.network_calls for b in found} == {nfe * (2 if guidance != 1 else 1)}
+    assert all(node.guidance == guidance for b in found for node in b.table.nodes)
+    assert len({b.name for b in found}) == len(found) and {b.grid for b in found} <= set(GRIDS)
+
+
+def test_every_solver_is_a_baseline_at_some_cost(coins: Model) -> None:
+    assert {b.solver for nfe in (5, 14) for b in baselines(coins, nfe, 1.0)} == set(SOLVERS)
+
+
+def test_whole_timesteps_are_asked_for_and_given() -> None:
+    digits = models.load("digits")
+    for baseline in baselines(digits, 4, 1.0, integer=True):
+        if baseline.solver not in ("dpm_2s", "dpm_3s", "dpmpp_2s"):  # which evaluate between the grid's times
+            assert all(node.t == round(node.t) for node in baseline.table.nodes), baseline.name
+
+
+def test_screening_is_sorted_and_equal_tables_get_equal_errors(coins: Model, teacher: Teacher) -> None:
+    found = baselines(coins, 3, 1.0)
+    told: list[tuple[int, int]] = []
+    screened = screen(coins, found, teacher.first(64), progress=lambda done, total: told.append((done, total)))
+    errors = [error for error, _ in screened]
+    assert errors == sorted(errors) and len(screened) == len(found)
+    different = {b.table for b in found}
+    assert len(different) < len(found) and told[-1] == (len(different), len(different))
+    by_table: dict[Tableau, set[float]] = {}
+    for error, baseline in screened:
+        by_table.setdefault(baseline.table, set()).add(error)
+    assert all(len(errors) == 1 for errors in by_table.values())
+
+
+def test_screening_agrees_with_sampling_one_by_one(coins: Model, teacher: Teacher) -> None:
+    few = teacher.first(64)
+    found = [b for b in baselines(coins, 4, 3.0) if b.grid in ("linspace", "karras_tmin")]
+    guided = teach(coins, "held_out", 64, 3.0, trajectory=False)
+    assert len(guided) == len(few)
+    for error, baseline in screen(coins, found, guided):
+        alone = endpoint_mse(sample(coins, baseline.table, guided), guided.endpoint).mean()
+        assert error == pytest.approx(float(alone), rel=1e-4) or not isfinite(error)
+
+
+def test_each_solver_keeps_its_best_grid(coins: Model, teacher: Teacher) -> None:
+    screened = screen(coins, baselines(coins, 5, 1.0), teacher.first(64))
+    kept = best_of_each_solver(screened)
+    assert len(kept) == len({b.solver for b in kept}) == len({b.solver for _, b in screened})
+    errors = {(b.solver, b.grid): error for error, b in screened}
+    for baseline in kept:
+        assert errors[baseline.solver, baseline.grid] == min(e for (solver, _), e in errors.items() if solver == baseline.solver)
+
+
+# Objectives ----------------------------------------------------------------------------------------------------
+
+
+def test_endpoint_mse_is_a_mean_over_everything_but_samples() -> None:
+    a, b = torch.zeros(3, 2, 4), torch.arange(3.0).view(3, 1, 1).expand(3, 2, 4)
+    torch.testing.assert_close(endpoint_mse(a, b), torch.tensor([0.0, 1.0, 4.0], dtype=torch.float64))
+
+
+def test_tempered_is_linear_below_its_scale_and_logarithmic_above() -> None:
+    error = torch.tensor([0.0, 1e-6, 1.0, 1e6], dtype=torch.float64)
+    torch.testing.assert_close(tempered(error, None), error)
+    small, large = tempered(error, 1e-2), tempered(error, 1e3)
+    assert float(small[1]) == pytest.approx(1e-6, rel=1e-3) and float(large[2]) == pytest.approx(1, rel=1e-3)
+    assert float(large[3]) == pytest.approx(1e3 * np.log(1001)) and bool((small.diff() > 0).all())
+
+
+def test_frechet_is_the_textbook_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(60, 5, generator=generator, dtype=torch.float64)
+    b = torch.randn(80, 5, generator=generator, dtype=torch.float64) @ torch.randn(5, 5, generator=generator, dtype=torch.float64) + 1
+    ca, cb = np.cov(a.numpy().T), np.cov(b.numpy().T)
+    expected = float(((a.mean(0) - b.mean(0)) ** 2).sum()) + np.trace(ca + cb - 2 * np.real(sqrtm(ca @ cb)))
+    assert float(frechet(Gaussian.of(a), Gaussian.of(b))) == pytest.approx(expected, rel=1e-9)
+    assert float(frechet(Gaussian.of(b), Gaussian.of(a))) == pytest.approx(expected, rel=1e-9)
+    assert float(frechet(Gaussian.of(a), Gaussian.of(a))) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_of_shifted_and_scaled_features() -> None:
+    a = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shift = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    assert float(frechet(Gaussian.of(a), Gaussian.of(a + shift))) == pytest.approx(float((shift**2).sum()), rel=1e-9)
+    centred = a - a.mean(0)
+    total = float(torch.trace(torch.cov(a.T)))
+    assert float(frechet(Gaussian.of(centred), Gaussian.of(3 * centred))) == pytest.approx(4 * total, rel=1e-9)
+
+
+def test_frechet_survives_features_that_never_vary() -> None:
+    a = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.0, 1.0])
+    assert float(frechet(Gaussian.of(a), Gaussian.of(a + 1))) == pytest.approx(3, rel=1e-6)
+
+
+def test_resampled_moments_are_those_of_repeated_rows() -> None:
+    features = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    counts = torch.tensor([[1, 1, 1, 1, 1, 1], [3, 0, 2, 0, 1, 0]])
+    resampled = Gaussian.resampled(features, counts)
+    for i, count in enumerate(counts):
+        repeated = features.repeat_interleave(count, dim=0)
+        torch.testing.assert_close(resampled.mean[i], repeated.mean(0))
+        torch.testing.assert_close(resampled.covariance[i], torch.cov(repeated.T))
+
+
+# Measuring -----------------------------------------------------------------------------------------------------
+
+
+def test_intervals_hold_the_value_and_shrink_with_samples(coins: Model, teacher: Teacher) -> None:
+    table = get("ddim").tableau(coins.schedule, grid("linspace", coins.schedule, 4))
+    scores = [Meter(coins, t).measure("ddim", "baseline", "ddim", "linspace", table) for t in (teacher.first(50), teacher)]
+    for score in scores:
+        for value in (score.endpoint_mse, score.frechet_teacher, score.frechet_data):
+            assert value is not None and 0 <= value.low <= value.mean <= value.high
+        assert score.endpoint_mse.median is not None and score.endpoint_mse.median > 0
+    widths = [score.endpoint_mse.high - score.endpoint_mse.low for score in scores]
+    assert widths[1] < widths[0]
+    assert scores[1].samples == 200 and scores[1].network_calls == scores[1].nfe == 4
+    error = endpoint_mse(sample(coins, table, teacher), teacher.endpoint)
+    assert scores[1].endpoint_mse.mean == pytest.approx(float(error.mean())) and scores[1].endpoint_mse.median == float(error.median())
+    half = 1.96 * float(error.std()) / len(error) ** 0.5  # the central limit's interval
+    assert widths[1] == pytest.approx(2 * half, rel=0.35)
+
+
+def test_a_model_without_features_has_no_distances() -> None:
+    free = models.load(f"{COINS}:unconditional")
+    held_out = teach(free, "held_out", 64, trajectory=False)
+    comparison = compare(free, plan_of(baselines(free, 2, 1.0)[0].table, free), held_out, Clock())
+    assert comparison.ratio_frechet_teacher is None and all(row.frechet_teacher is None for row in comparison.rows)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_best_baseline_as_a_plan_is_itself(coins: Model, guidance: float) -> None:
+    held_out = teach(coins, "held_out", 150, guidance, trajectory=False)
+    meter = Meter(coins, held_out)
+    kept = best_of_each_solver(screen(coins, baselines(coins, 4, guidance), held_out.first(64)))
+    best = min(kept, key=lambda b: meter.baseline(b).endpoint_mse.mean)
+    comparison = compare(coins, plan_of(best.table, coins, guidance), held_out, Clock())
+    assert comparison.ratio_endpoint_mse == 1 and comparison.baseline_nfe_for_plan_error == 4
+    assert comparison.best_baseline == best.name and comparison.guidance == guidance
+    assert [rung.nfe for rung in comparison.ladder] == [4]
+
+
+def test_a_bad_plan_is_told_so(coins: Model, teacher: Teacher) -> None:
+    table = get("ddim").tableau(coins.schedule, grid("karras", coins.schedule, 4))
+    comparison = compare(coins, plan_of(table, coins), teacher, Clock())
+    assert comparison.ratio_endpoint_mse > 1 and comparison.baseline_nfe_for_plan_error == 4
+    assert comparison.rows[0].kind == "plan" and len(comparison.rows) == 1 + len({b.solver for b in baselines(coins, 4, 1.0)})
+    errors = [row.endpoint_mse.mean for row in comparison.rows[1:]]
+    assert errors == sorted(errors) and all(row.nfe == 4 and row.samples == 200 for row in comparison.rows)
+
+
+def test_the_ladder_finds_the_cost_of_an_error(coins: Model, teacher: Teacher) -> None:
+    """With the error of the best baseline at NFE 6 as target, the climb from 4 stops at 6 or before."""
+    meter, few = Meter(coins, teacher), teacher.first(64)
+    screened = screen(coins, baselines(coins, 4, 1.0), few)
+    best = screen(coins, baselines(coins, 6, 1.0), few)[0][1]
+    target = meter.baseline(best).endpoint_mse.mean
+    rungs = climb(coins, meter, screened, target, 1.0, False, lambda note: None)
+    assert rungs[-1].nfe <= 6 and rungs[-1].endpoint_mse <= target
+    assert [rung.nfe for rung in rungs] == list(range(5, rungs[-1].nfe + 1))
+
+
+def test_an_error_out_of_reach_ends_at_the_limit(coins: Model, teacher: Teacher) -> None:
+    screened = screen(coins, baselines(coins, 2, 1.0)[:3], teacher.first(64))
+    rungs = climb(coins, Meter(coins, teacher.first(64)), screened, 0.0, 1.0, False, lambda note: None, limit=5)
+    assert [rung.nfe for rung in rungs] == [3, 4, 5]
+
+
+def test_batch_size_changes_nothing(coins: Model, teacher: Teacher) -> None:
+    plan = plan_of(get("unipc_2").tableau(coins.schedule, grid("karras", coins.schedule, 3)), coins)
+    one, other = (compare(coins, plan, teacher.first(100), Clock(), size) for size in (7, 256))
+    assert one.best_baseline == other.best_baseline
+    for a, b in zip(one.rows, other.rows, strict=True):
+        assert a.endpoint_mse.mean == pytest.approx(b.endpoint_mse.mean, rel=1e-6)
+
+
+# Whether plan and model belong together ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plan(coins: Model) -> Plan:
+    return plan_of(get("unipc_2").tableau(coins.schedule, grid("karras", coins.schedule, 3)), coins)
+
+
+def test_a_plan_serves_its_own_model_only(coins: Model, plan: Plan) -> None:
+    check_model(plan, coins)
+    with pytest.raises(UserError, match=r"made for model 'coins' with weights \w{12}, not for 'other' with weights \w{12}; make one"):
+        check_model(plan, models.load(f"{COINS}:other_weights"))
+    with pytest.raises(UserError, match="predicts 'sample', but model 'flowing' predicts 'flow'"):
+        check_model(plan, replace(coins, name="flowing", prediction_type="flow"))
+
+
+def test_a_plan_of_no_model_serves_those_with_its_noise_levels(coins: Model, plan: Plan) -> None:
+    free = plan_of(plan.tableau, coins, digest="")
+    check_model(free, coins)
+    check_model(free, models.load(f"{COINS}:other_weights"))
+    with pytest.raises(UserError, match="another noise schedule: its evaluation 0"):
+        check_model(free, replace(coins, schedule=Flow(scale=2.0)))
+
+
+def test_a_plan_moves_to_another_guidance(plan: Plan) -> None:
+    assert reguided(plan, plan.guidance) is plan
+    moved = reguided(plan, 4.0)
+    assert moved.guidance == 4 and all(node.guidance == 4 for node in moved.nodes)
+    assert moved.network_calls == 6 and moved.rows == plan.rows and moved.digest != plan.digest
+    assert reguided(moved, 1.0) == plan
+
+
+def test_split_or_mixed_guidance_stays(coins: Model) -> None:
+    nodes = (Node(0.9, 0.1, 0.9, 2.0), Node(0.5, 0.5, 0.5, 2.0))
+    split = Tableau(nodes, (Row(1.0), Row(0.5, (0.5,), (0.1,)), Row(0.0, (0.0, 1.0))))
+    mixed = Tableau((nodes[0], replace(nodes[1], guidance=3.0)), (Row(1.0), Row(0.5, (0.5,)), Row(0.0, (0.0, 1.0))))
+    for table, reason in ((split, "split guidance"), (mixed, "a guidance of its own")):
+        with pytest.raises(UserError, match=f"hold for guidance 2 only, since it has {reason}"):
+            reguided(plan_of(table, coins, 2.0), 4.0)
+
+
+def test_the_rival_is_the_best_of_the_scores_else_of_a_screening(coins: Model, teacher: Teacher, plan: Plan) -> None:
+    meter = Meter(coins, teacher.first(64))
+    named = [b for b in baselines(coins, 3, 1.0) if b.name in ("ddim on linspace", "dpmpp_2m on karras")]
+    scores = tuple(meter.baseline(b) for b in named)
+    expected = min(scores, key=lambda score: score.endpoint_mse.mean).name
+    assert rival(plan.with_scores(scores), coins, teacher).name == expected
+    found = rival(plan, coins, teacher)
+    assert found == screen(coins, baselines(coins, 3, 1.0), teacher.first(64))[0][1]
+
+
+def test_no_baseline_at_all_is_said(coins: Model) -> None:
+    short = replace(coins, schedule=DiscreteVP([0.1, 0.2]))
+    with pytest.raises(UserError, match="no baseline can spend 5 evaluations"):
+        baselines(short, 5, 1.0, integer=True)
+
+
+def test_a_stochastic_baseline_is_the_same_each_time(coins: Model, teacher: Teacher) -> None:
+    table = get("ddim_eta1").tableau(coins.schedule, grid("linspace", coins.schedule, 3))
+    first: Tensor = sample(coins, table, teacher)
+    torch.testing.assert_close(sample(coins, table, teacher, batch_size=17), first, atol=1e-6, rtol=1e-6)

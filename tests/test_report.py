@@ -1,0 +1,242 @@
+"""Tables and pictures: what they say is what was measured, and they can be drawn for every kind of plan."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from rich.console import Console, RenderableType
+
+from solversearch import models
+from solversearch.compare import Comparison, Rung, Stage, Timing
+from solversearch.errors import UserError
+from solversearch.models.base import Model
+from solversearch.plan import Interval, Plan, Provenance, Score
+from solversearch.report import pictures, tables
+from solversearch.report.progress import Display
+from solversearch.runtime import Tableau
+from solversearch.schedules import CosineVP, DiscreteVP, Flow, NoiseSchedule, grid
+from solversearch.solvers import get
+
+COINS = f"python:{Path(__file__).parent / 'assets' / 'coins.py'}"
+
+
+def score(name: str, mean: float, kind: str = "baseline", median: float | None = None) -> Score:
+    value = Interval(mean=mean, low=0.8 * mean, high=1.3 * mean, median=mean / 2 if median is None else median)
+    distance = Interval(mean=0.1, low=0.05, high=0.2)
+    return Score(
+        name=name, kind=kind, solver=name, grid="karras", nfe=5, network_calls=10, samples=1024, endpoint_mse=value,  # type: ignore[arg-type]
+        frechet_teacher=distance, frechet_data=None,
+    )  # fmt: skip
+
+
+def comparison(error: float = 0.002, best: float = 0.01, needed: int | None = 8, stages: bool = True) -> Comparison:
+    rows = [score("plan", error, "plan"), *(score(f"solver_{i}", best * 1.2**i) for i in range(12))]
+    end = needed or 40
+    ladder = [Rung(nfe=n, name="unipc_2", endpoint_mse=best * (error / best) ** ((n - 5) / (end - 5) * (1.05 if needed else 0.9)))
+              for n in range(5, end + 1)] if end > 5 else [Rung(nfe=5, name="unipc_2", endpoint_mse=best)]  # fmt: skip
+    return Comparison(
+        model="digits", nfe=5, guidance=4.0, samples=1024, seed=0, ratio_endpoint_mse=error / best, ratio_endpoint_median=error / best,
+        ratio_frechet_teacher=1.0, best_baseline="solver_0", baseline_nfe_for_plan_error=needed, teacher_error=1e-7,
+        timing=Timing(wall_s=60, network_s=50),
+        stages=tuple(Stage(name=n, endpoint_mse=e, median=e / 3, seconds=3.2, evaluations=12345)
+                     for n, e in (("best baseline", 0.01), ("fit", 0.005), ("search", 0.004), ("polish", 0.002))) if stages else (),
+        ladder=tuple(ladder), rows=tuple(rows),
+    )  # fmt: skip
+
+
+def plan_of(table: Tableau, guidance: float = 1.0, digest: str = "0123456789abcdef") -> Plan:
+    return Plan(
+        prediction_type="sample", guidance=guidance, nfe=table.nfe, network_calls=table.network_calls, nodes=table.nodes, rows=table.rows,
+        scores=(score("plan", 0.1, "plan"), score("rival", 0.2)), decisions={"solver": "unipc_2"},
+        provenance=Provenance(model="digits", model_digest=digest, seed=3, versions={"torch": "2"}, command="solversearch optimize"),
+    )  # fmt: skip
+
+
+def tabled(solver: str = "unipc_2", nfe: int = 5, schedule: NoiseSchedule | None = None) -> Tableau:
+    schedule = schedule or DiscreteVP.named()
+    return get(solver).tableau(schedule, grid("karras", schedule, get(solver).steps(nfe)))
+
+
+def split(table: Tableau) -> Tableau:
+    rows = [replace(row, delta=tuple(0.1 * (j + 1) for j in range(i))) for i, row in enumerate(table.rows)]
+    return replace(table, rows=tuple(rows)).guided(4.0)
+
+
+PLANS = {
+    "unipc": plan_of(tabled()),
+    "one evaluation": plan_of(tabled("ddim", 1)),
+    "split": plan_of(split(tabled()), 4.0),
+    "stochastic": plan_of(tabled("ddim_eta1", 4)),
+    "many": plan_of(tabled("dpmpp_2m", 40)),
+    "pure noise": plan_of(tabled("dpmpp_2m", 4, Flow()), digest=""),
+}
+SCHEDULES: dict[str, NoiseSchedule] = {"pure noise": Flow()}
+
+
+def printed(what: RenderableType, width: int = 250) -> str:
+    console = Console(width=width, no_color=True)
+    with console.capture() as capture:
+        console.print(what)
+    return capture.get()
+
+
+# The verdict ---------------------------------------------------------------------------------------------------
+
+
+def test_the_verdict_says_by_how_much_and_what_it_saves() -> None:
+    assert tables.verdict(comparison()) == (
+        "The plan's error at 5 evaluations is 0.2 of the best baseline's (solver_0; median over samples: 0.2 of the best); "
+        "the best baseline needs 8 evaluations for it."
+    )
+    assert "no baseline reaches it up to 40 evaluations" in tables.verdict(comparison(needed=None))
+
+
+def test_the_verdict_admits_defeat() -> None:
+    assert "does not beat the best baseline: at 5 evaluations its error is 2 of that of solver_0" in tables.verdict(
+        comparison(0.02, needed=5)
+    )
+    assert "is the best baseline itself, solver_0" in tables.verdict(comparison(0.01, needed=5))
+
+
+# Tables --------------------------------------------------------------------------------------------------------
+
+
+def test_the_comparison_has_the_plan_first_and_says_what_it_leaves_out() -> None:
+    text = printed(tables.comparison_table(comparison()))
+    names = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
+    assert names == ["plan", *(f"solver_{i}" for i in range(8))]
+    assert "1024 held-out samples" in text and "4 more baselines" in text
+    assert "0.002 [0.0016, 0.0026]" in text
+
+
+def test_baselines_that_are_the_same_are_shown_once() -> None:
+    shown = comparison()
+    twin = shown.rows[1].model_copy(update={"name": "twin"})
+    text = printed(tables.comparison_table(shown.model_copy(update={"rows": (*shown.rows[:2], twin, *shown.rows[2:])})))
+    assert "twin" not in text and "solver_7" in text
+
+
+def test_the_stages_say_what_each_brought() -> None:
+    lines = printed(tables.stage_table(comparison().stages)).splitlines()
+    fit = next(line for line in lines if "fit" in line)
+    assert [cell.strip() for cell in fit.split("│")[1:-1]] == ["fit", "0.005", "0.5", "0.5", "0.00167", "12,345", "3.2"]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_plan_can_be_shown(name: str) -> None:
+    plan = PLANS[name]
+    text = printed(tables.plan_view(plan))
+    assert plan.digest in text and f"{plan.nfe} evaluations" in text
+    assert ("Δ0" in text) == (name == "split") and ("z0" in text) == (name == "stochastic")
+    assert ("any with these noise levels" in text) == (name == "pure noise")
+    assert ("the file has them" in text) == (name == "many")
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_coefficients_are_the_rows_of_the_plan(name: str) -> None:
+    plan = PLANS[name]
+    names, values = tables.column_names(plan), tables.coefficients(plan)
+    assert len(values) == plan.nfe + 1 and {len(row) for row in values} == {len(names)}
+    for i, (row, shown) in enumerate(zip(plan.rows, values, strict=True)):
+        assert shown[0] == row.x and tuple(shown[1 : 1 + len(row.d)]) == row.d
+        assert all(value is None for value in shown[1 + i : 1 + plan.nfe])
+
+
+# Pictures ------------------------------------------------------------------------------------------------------
+
+
+def texts(figure: Figure) -> list[str]:
+    return [found.get_text() for found in figure.findobj(Text) if isinstance(found, Text)]
+
+
+def is_picture(path: Path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG\r\n")
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_plan_can_be_drawn(name: str, tmp_path: Path) -> None:
+    plan = PLANS[name]
+    figure = pictures.plan_picture(plan, SCHEDULES.get(name, DiscreteVP.named()))
+    numbers = [f"{value:.2f}".replace("-0.00", "0.00") for row in tables.coefficients(plan) for value in row if value]
+    if name != "many":
+        assert set(numbers) <= set(texts(figure))
+    pictures.save(figure, tmp_path / "new" / "plan.png")
+    assert is_picture(tmp_path / "new" / "plan.png")
+
+
+@pytest.mark.parametrize("case", [
+    comparison(), comparison(needed=None), comparison(0.02, needed=5), comparison(0.01, needed=5), comparison(stages=False),
+    comparison(1e-12, 1e-3),
+])  # fmt: skip
+def test_every_comparison_can_be_drawn(case: Comparison, tmp_path: Path) -> None:
+    figure = pictures.comparison_picture(case)
+    assert len(figure.axes) == (2 if case.stages else 1)
+    if case.ratio_endpoint_mse < 1:
+        wanted = f"needs {case.baseline_nfe_for_plan_error}" if case.baseline_nfe_for_plan_error else "not reached by any baseline up to 40"
+        assert any(wanted in text for text in texts(figure))
+    pictures.save(figure, tmp_path / "comparison.png")
+    assert is_picture(tmp_path / "comparison.png")
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (8, 8)), (16, (8, 8)), (20, (4, 6, 3))])
+def test_samples_are_drawn_in_labelled_rows(count: int, shape: tuple[int, ...], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = {name: rng.random((count, *shape)) for name in ("teacher", "baseline", "plan")}
+    figure = pictures.samples_picture(rows, "the same noise")
+    assert {*rows, "the same noise"} <= set(texts(figure))
+    pictures.save(figure, tmp_path / "samples.png")
+    assert is_picture(tmp_path / "samples.png")
+
+
+def test_distances_share_one_factor() -> None:
+    reference = np.zeros((2, 4, 4))
+    rows = pictures.distances({"far": reference + 0.04, "near": reference - 0.01}, reference)
+    assert list(rows) == ["far: 20 x distance to the teacher", "near: 20 x distance to the teacher"]
+    assert [float(row.mean()) for row in rows.values()] == pytest.approx([0.8, 0.2])
+
+
+def test_samples_of_any_model_with_one_or_three_channels_are_pictures() -> None:
+    import torch
+
+    coins = models.load(f"{COINS}:factory")
+    drawn = pictures.pictures_of(coins, torch.tensor([-1.0, 0.0, 1.0, 3.0]).view(1, 1, 2, 2))
+    np.testing.assert_allclose(drawn, [[[0.0, 0.5], [1.0, 1.0]]])
+    colour = Model("colour", coins.network, CosineVP(), "sample", (3, 2, 2))
+    assert pictures.pictures_of(colour, torch.zeros(5, 3, 2, 2)).shape == (5, 2, 2, 3)
+    flat = Model("flat", coins.network, CosineVP(), "sample", (4,))
+    assert not pictures.are_pictures(flat)
+    with pytest.raises(UserError, match=r"model 'flat' has samples of shape \(4,\), which are no pictures; give it `images`"):
+        pictures.pictures_of(flat, torch.zeros(1, 4))
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot write: .*; choose another place with --out"):
+        pictures.save(pictures.comparison_picture(comparison()), tmp_path / "file" / "comparison.png")
+
+
+# Progress ------------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_a_line_a_stage_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(Console(stderr=True, highlight=False)) as display:
+        for done in range(1, 4):
+            display("teacher", done, 3, "fit")
+        for done in range(1, 4):
+            display("teacher", done, 3, "validate")
+        display("search", 1, 60, "")
+        display("search", 2, 60, "best 0.1")
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.splitlines() == ["teacher: fit", "teacher: validate", "search"]
+
+
+def test_progress_is_bars_on_a_terminal() -> None:
+    console = Console(force_terminal=True, width=150, record=True, legacy_windows=False)
+    with console.capture() as capture, Display(console) as display:
+        display("search", 30, 60, "best validation error 0.1")
+        display("comparison", 1, 0, "screening")
+    text = capture.get()
+    assert "30/30" in text and "screening" in text and "best validation error 0.1" in text

@@ -1,0 +1,167 @@
+"""The teacher: exact where the solution is known, honest about its own error, and cached under what it depends on."""
+
+from dataclasses import replace
+from math import atan2, hypot
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from solversearch import models
+from solversearch.models.base import Model
+from solversearch.objectives.endpoint import endpoint_mse
+from solversearch.runtime import Node
+from solversearch.schedules import VE, CosineVP, DiscreteVP, Flow, NoiseSchedule
+from solversearch.teacher import cache_folder, teach
+
+COINS = f"python:{Path(__file__).parent / 'assets' / 'coins.py'}"
+MEAN, STD = 0.3, 0.7
+
+
+@pytest.fixture
+def coins() -> Model:
+    return models.load(f"{COINS}:factory")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SOLVERSEARCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def gaussian(schedule: NoiseSchedule) -> Model:
+    """Data N(MEAN, STD^2) in every pixel: the denoiser, and the flow to any time, are known."""
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = float(schedule.alpha(float(t[0]))), float(schedule.sigma(float(t[0])))
+        q = alpha**2 * STD**2 + sigma**2
+        return (alpha * STD**2 * x + sigma**2 * MEAN) / q
+
+    return Model(f"gaussian {type(schedule).__name__}", network, schedule, "sample", (3,))
+
+
+def exact(model: Model, noise: Tensor, node: Node) -> Tensor:
+    """The standardised state (x - alpha MEAN) / sqrt(alpha^2 STD^2 + sigma^2) never changes along the flow."""
+    schedule = model.schedule
+    start = schedule.node(schedule.t_start)
+    x = noise.double() * schedule.initial_scale(start.t)
+    standard = (x - start.alpha * MEAN) / hypot(start.alpha * STD, start.sigma)
+    return node.alpha * MEAN + hypot(node.alpha * STD, node.sigma) * standard
+
+
+@pytest.mark.parametrize("schedule", [DiscreteVP.named(), CosineVP(), Flow(), VE()], ids=lambda s: type(s).__name__)
+def test_a_gaussian_is_solved_exactly(schedule: NoiseSchedule, cache: Path) -> None:
+    model = gaussian(schedule)
+    teacher = teach(model, "fit", 20)
+    end = schedule.node(schedule.t_end)
+    q = end.alpha**2 * STD**2 + end.sigma**2
+    clean = (end.alpha * STD**2 * exact(model, teacher.noise, end) + end.sigma**2 * MEAN) / q
+    error = float((teacher.endpoint - clean).square().mean())
+    assert error < 2 * teacher.error + 1e-10 and teacher.error < 1e-4
+    atol = 1e-2 if isinstance(schedule, VE) else 1e-3  # over noise 80 times the data
+    for fraction in (0.05, 0.3, 0.5, 0.8, 0.99):
+        node = schedule.node(float(schedule.at_fraction(fraction)))
+        scale = hypot(node.alpha, node.sigma)
+        torch.testing.assert_close(teacher.state(node).double() / scale, exact(model, teacher.noise, node) / scale, atol=atol, rtol=0)
+
+
+def test_states_agree_with_a_finer_solve(coins: Model, cache: Path) -> None:
+    teacher, fine = teach(coins, "fit", 50), teach(coins, "fit", 50, steps=512)
+    for angle in (teacher.angles[:-1] + teacher.angles[1:]) / 2:  # halfway between the nodes of the teacher
+        node = coins.schedule.node(float(coins.schedule.time_of_angle(float(angle))))
+        error = float((teacher.state(node) - fine.state(node)).double().square().mean())
+        assert error < 1e-5, f"at sigma = {node.sigma}"
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_the_error_estimate_is_honest(coins: Model, cache: Path, guidance: float) -> None:
+    """By step doubling it is an estimate for half the steps, so the true error must not exceed it."""
+    teacher = teach(coins, "validate", 100, guidance)
+    fine = teach(coins, "validate", 100, guidance, steps=256)
+    true = float(endpoint_mse(teacher.endpoint, fine.endpoint).mean())
+    assert 0 < true < teacher.error < 1e-2
+
+
+def test_angles_fall_from_noise_to_data_and_states_begin_with_the_noise(coins: Model, cache: Path) -> None:
+    teacher = teach(coins, "fit", 10)
+    angles = teacher.angles.tolist()
+    assert angles == sorted(angles, reverse=True) and len(angles) == 64
+    first = coins.schedule.node(coins.schedule.t_start)
+    assert angles[0] == pytest.approx(atan2(first.sigma, first.alpha))
+    torch.testing.assert_close(teacher.state(first), teacher.noise)
+
+
+def test_without_trajectory_only_the_endpoint_is_kept(coins: Model, cache: Path) -> None:
+    teacher = teach(coins, "held_out", 10, trajectory=False)
+    assert len(teacher.states) == len(teacher.angles) == 0
+    torch.testing.assert_close(teacher.endpoint, teach(coins, "held_out", 10).endpoint, atol=0, rtol=0)
+
+
+def test_first_is_the_teacher_of_fewer(coins: Model, cache: Path) -> None:
+    few, many = teach(coins, "fit", 16), teach(coins, "fit", 48).first(16)
+    for name in ("noise", "conditions", "endpoint", "states", "slopes"):
+        torch.testing.assert_close(getattr(few, name), getattr(many, name), atol=1e-6, rtol=1e-6)
+    assert len(many) == 16
+
+
+# The cache -----------------------------------------------------------------------------------------------------
+
+
+class Counter:
+    """What `progress` was told: nothing where the cache answered."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def __call__(self, done: int) -> None:
+        self.told.append(done)
+
+
+def test_the_second_time_comes_from_the_cache(coins: Model, cache: Path) -> None:
+    first, second = Counter(), Counter()
+    made, read = (teach(coins, "fit", 10, progress=counter) for counter in (first, second))
+    assert first.told == list(range(1, 97)) and second.told == []
+    assert cache_folder() == cache and len(list(cache.iterdir())) == 1
+    for name in ("noise", "conditions", "endpoint", "states", "slopes", "angles"):
+        torch.testing.assert_close(getattr(made, name), getattr(read, name), atol=0, rtol=0)
+    assert made.error == read.error
+
+
+def test_whatever_the_result_depends_on_is_in_the_key(coins: Model, cache: Path) -> None:
+    other = models.load(f"{COINS}:other_weights")
+    runs = [
+        teach(coins, "fit", 10), teach(coins, "fit", 10, 2.0), teach(coins, "fit", 10, seed=1), teach(coins, "validate", 10),
+        teach(coins, "fit", 11), teach(coins, "fit", 10, steps=32), teach(coins, "fit", 10, trajectory=False), teach(other, "fit", 10),
+        teach(replace(coins, dtype=torch.float64, network=coins.network.double()), "fit", 10),  # type: ignore[attr-defined]
+    ]  # fmt: skip
+    assert len(list(cache.iterdir())) == len(runs)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "], ids=["empty", "garbage", "no tensors"]
+)
+def test_a_damaged_file_is_made_again(coins: Model, cache: Path, content: bytes) -> None:
+    made = teach(coins, "fit", 10)
+    (file,) = cache.iterdir()
+    file.write_bytes(content)
+    counter = Counter()
+    again = teach(coins, "fit", 10, progress=counter)
+    assert counter.told
+    torch.testing.assert_close(again.endpoint, made.endpoint, atol=0, rtol=0)
+
+
+def test_a_cache_that_cannot_be_written_costs_time_not_the_run(coins: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SOLVERSEARCH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.warns(UserWarning, match="the teacher could not be cached in"):
+        teacher = teach(coins, "fit", 10)
+    assert torch.isfinite(teacher.endpoint).all()
+
+
+def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SOLVERSEARCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "solversearch"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "solversearch"
