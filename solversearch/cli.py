@@ -118,7 +118,7 @@ def compare(
     from solversearch.matching import check_model
     from solversearch.models.base import Clock
     from solversearch.report.progress import Display
-    from solversearch.teacher import teach
+    from solversearch.teacher import STEPS, teach
 
     loaded = models.load(model)
     check_model(chosen, loaded)
@@ -126,7 +126,7 @@ def compare(
     with Display(_stderr()) as display:
         teacher = teach(
             loaded, "held_out", samples, chosen.guidance, seed, trajectory=False, batch_size=batch_size, clock=clock,
-            progress=lambda done: display("teacher", done, 96, f"{samples} samples"),
+            progress=lambda done: display("teacher", done, STEPS * 3 // 2, f"{samples} samples"),
         )  # fmt: skip
         comparison = run(
             loaded, chosen, teacher, clock, batch_size,

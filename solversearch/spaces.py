@@ -18,7 +18,7 @@ from solversearch.solvers.integrals import Prediction
 from solversearch.solvers.mixed import FAMILIES, Decision, mixed
 from solversearch.tableau import trace
 
-_CLOSEST = 1e-3
+_CLOSEST = 1e-4
 """Least distance of two times, as a fraction of the range: coinciding times make singular tables."""
 
 
@@ -99,7 +99,7 @@ class SearchSpace(BaseModel):
         apart = np.maximum(apart, _CLOSEST * np.arange(len(fractions) - 1, -1, -1))
         times = schedule.time_at(last + apart * (first - last))
         if integer and schedule.discrete:
-            times = np.round(times)
+            times = np.maximum(np.round(times), schedule.t_end + np.arange(len(times) - 1, -1, -1))
             for i in range(1, len(times)):
                 times[i] = min(times[i], times[i - 1] - 1)
         return tuple(float(t) for t in times)

@@ -53,7 +53,7 @@ def plan_of(table: Tableau, model: Model, guidance: float = 1.0, digest: str | N
 # Baselines -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("nfe", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("nfe", [1, 3, 6])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_every_baseline_spends_exactly_the_budget(coins: Model, nfe: int, guidance: float) -> None:
     found = baselines(coins, nfe, guidance)
@@ -64,7 +64,7 @@ def test_every_baseline_spends_exactly_the_budget(coins: Model, nfe: int, guidan
 
 
 def test_every_solver_is_a_baseline_at_some_cost(coins: Model) -> None:
-    assert {b.solver for nfe in (5, 14) for b in baselines(coins, nfe, 1.0)} == set(SOLVERS)
+    assert {b.solver for nfe in (3, 13) for b in baselines(coins, nfe, 1.0)} == set(SOLVERS)
 
 
 def test_whole_timesteps_are_asked_for_and_given() -> None:

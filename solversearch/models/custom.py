@@ -2,7 +2,7 @@
 
 The factory takes no arguments and returns a `Model`, or a dict or dataclass with some of its fields. `network`, `schedule`,
 `prediction_type` and `shape` must be there; `conditions` too unless the model is unconditional, and `null_condition` for
-guidance; `features`, `data`, `images`, `dtype`, `device` and `name` may. Complete, with a network of one layer:
+guidance; `features`, `data`, `images`, `dtype`, `device`, `pad` and `name` may. Complete, with a network of one layer:
 
     import torch
     from solversearch.schedules import DiscreteVP
@@ -179,6 +179,7 @@ def _check_types(fields: Mapping[str, Any], where: str) -> None:
         "data": (callable, "a function without arguments"),
         "images": (callable, "a function of samples"),
         "dtype": (lambda value: isinstance(value, torch.dtype), "a torch.dtype"),
+        "pad": (lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1"),
         "device": (lambda value: isinstance(value, str), "a text such as 'cuda'"),
         "name": (lambda value: isinstance(value, str), "a text"),
         "digest": (lambda value: isinstance(value, str), "a text"),

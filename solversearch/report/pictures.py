@@ -162,10 +162,12 @@ def _stage_bars(ax: Axes, comparison: Comparison) -> None:
 def plan_picture(plan: Plan, schedule: NoiseSchedule) -> Figure:
     """The times on the noise schedule, and the coefficients."""
     names = column_names(plan)
-    wide = min(4.2 + 0.62 * len(names), 24)
-    figure = Figure(figsize=(4.6 + wide, max(4.2, min(1.6 + 0.5 * len(plan.rows), 16))), layout="constrained")
+    written = len(names) <= NUMBERS
+    wide, high = (4.2 + 0.62 * len(names), max(4.2, 1.6 + 0.5 * len(plan.rows))) if written else (8.0, 6.0)
+    figure = Figure(figsize=(4.6 + wide, high), layout="constrained")
     guidance = "" if plan.guidance == 1 else f", guidance {plan.guidance:g}"
-    figure.suptitle(f"Plan for {plan.provenance.model or 'any model'}: {plan.nfe} evaluations{guidance}", fontsize=12)
+    count = f"{plan.nfe} evaluation{'s' if plan.nfe > 1 else ''}"
+    figure.suptitle(f"Plan for {plan.provenance.model or 'any model'}: {count}{guidance}", fontsize=12)
     left, right = figure.subplots(1, 2, width_ratios=[4.6, wide])
     _times(left, plan, schedule)
     _heat_map(figure, right, plan, names)

@@ -15,22 +15,20 @@ import torch
 from torch import Tensor
 
 from solversearch.models.base import Denoiser
-from solversearch.runtime import Node, Row, Tableau, run
+from solversearch.runtime import Row, Tableau, run
+from solversearch.search.columns import Recorder, row, weights
 from solversearch.teacher import Teacher
 
 
 class _FittedRows(Sequence[Row]):
     """Rows that are solved for when the sampling loop asks for them, from the outputs it has seen by then."""
 
-    def __init__(self, nodes: Sequence[Node], prior: Sequence[Row], teacher: Teacher, ridge: float, robust: bool, split: bool) -> None:
-        self.nodes, self.prior, self.teacher = nodes, prior, teacher
-        self.ridge, self.robust, self.split = ridge, robust, split
-        self.d: list[Tensor] = []
-        self.delta: list[Tensor] = []
+    def __init__(self, prior: Tableau, teacher: Teacher, seen: Recorder, ridge: float, robust: bool) -> None:
+        self.prior, self.teacher, self.seen, self.ridge, self.robust = prior, teacher, seen, ridge, robust
         self.solved: list[Row] = []
 
     def __len__(self) -> int:
-        return len(self.prior)
+        return len(self.prior.rows)
 
     def __getitem__(self, index: int) -> Row:  # type: ignore[override]
         index = range(len(self))[index]
@@ -39,12 +37,10 @@ class _FittedRows(Sequence[Row]):
         return self.solved[index]
 
     def _solve(self, i: int) -> Row:
-        n = len(self.teacher)
-        target = self.teacher.endpoint if i == len(self.nodes) else self.teacher.state(self.nodes[i])
-        columns = [self.teacher.noise, *self.d, *self.delta]
-        features = torch.stack([column[:n].reshape(n, -1) for column in columns], dim=-1).double()
-        prior = self.prior[i]
-        start = torch.tensor([prior.x, *_padded(prior.d, i), *_padded(prior.delta, i if self.split else 0)], dtype=torch.float64)
+        nodes, n = self.prior.nodes, len(self.teacher)
+        target = self.teacher.endpoint if i == len(nodes) else self.teacher.state(nodes[i])
+        features = self.seen.features(i, n)
+        start = weights(self.prior.rows[i], i, self.seen.denoise.split)
         residual = target.reshape(n, -1).double() - features @ start
         change = torch.zeros_like(start)
         for _ in range(3 if self.robust else 1):
@@ -53,12 +49,7 @@ class _FittedRows(Sequence[Row]):
             weighted = (features * (weight / weight.mean())[:, None, None]).reshape(-1, len(start))
             gram = weighted.T @ features.reshape(-1, len(start))
             change = torch.linalg.solve(gram + self.ridge * torch.diag(gram.diagonal() + 1e-12), weighted.T @ residual.reshape(-1))
-        solved = (start + change).tolist()
-        return Row(solved[0], tuple(solved[1 : 1 + i]), tuple(solved[1 + i :]))
-
-
-def _padded(weights: Sequence[float], size: int) -> tuple[float, ...]:
-    return (*weights, *[0.0] * (size - len(weights)))
+        return row(start + change, i)
 
 
 def fit(
@@ -69,15 +60,7 @@ def fit(
     noise (B, *shape) begins with the teacher's n samples; the rest goes along unfitted, for validation. The denoiser's conditions
     match it; where it is split, the guidance difference gets columns of its own. Returns the fitted table and the samples (B, *shape).
     """
-    rows = _FittedRows(prior.nodes, prior.rows, teacher, ridge, robust, denoise.split)
-
-    def observed(x: Tensor, node: Node) -> Tensor | tuple[Tensor, Tensor]:
-        output = denoise(x, node)
-        prediction, difference = output if isinstance(output, tuple) else (output, None)
-        rows.d.append(prediction)
-        if difference is not None:
-            rows.delta.append(difference)
-        return output
-
-    samples = run(prior.nodes, rows, observed, noise)
+    seen = Recorder(denoise, noise)
+    rows = _FittedRows(prior, teacher, seen, ridge, robust)
+    samples = run(prior.nodes, rows, seen, noise)
     return Tableau(prior.nodes, tuple(rows.solved)), samples

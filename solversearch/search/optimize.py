@@ -23,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend
 from pydantic import BaseModel, ConfigDict, Field
 
 import solversearch
-from solversearch.compare import SCREEN, Comparison, Stage, Timing, baselines, compare, screen
+from solversearch.compare import SCREEN, Baseline, Comparison, Stage, Timing, baselines, compare, screen
 from solversearch.errors import UserError, nearest
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
@@ -46,6 +46,8 @@ STRATEGIES: dict[str, Callable[[int], BaseSampler]] = {
 
 STARTS = 8
 """Grids of the best baselines that are fitted, and from which the search starts."""
+RIDGE = 1e-4
+"""Of the first fits; the search chooses its own."""
 POLISHED = 4
 """Candidates that are polished a little before the best of them is polished to the end."""
 SHORT, LONG = 25, 150
@@ -125,22 +127,22 @@ class _Search:
                 model, found, self.validation.first(SCREEN), settings.batch_size, self.clock,
                 lambda done, total: self.progress("baselines", done, total, ""),
             )  # fmt: skip
-            starts: dict[str, Tableau] = {}
+            starts: dict[str, Baseline] = {}
             for _, baseline in screened:
                 if not baseline.table.stochastic and len(starts) < STARTS:
-                    starts.setdefault(baseline.grid, baseline.table)
+                    starts.setdefault(baseline.grid, baseline)
             best = screened[0][1]
             self.best = self._tried(best.table, {"solver": best.solver, "grid": best.grid})
             self.scale = max(float(self.best.error.median()), 1e-12)
         candidates = [self.best]
         if settings.fit:
             with self.stage("fit"):
-                for table in starts.values():
-                    candidates.append(self._fitted(table, 1e-4, {"solver": "fit"}))
+                for start in starts.values():
+                    candidates.append(self._fitted(start.table, RIDGE, {"solver": start.solver, "grid": start.grid}))
                     self._keep(candidates[-1])
         if settings.search and settings.trials:
             with self.stage("search"):
-                candidates += self._searched(list(starts.values()))
+                candidates += self._searched([start.table for start in starts.values()])
         if settings.polish:
             with self.stage("polish"):
                 self._polished(sorted(candidates, key=lambda c: c.loss(self.scale)))

@@ -7,7 +7,7 @@ when to stop.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,39 +16,36 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.runtime import Node, Row, Tableau, run
 from solversearch.sampling import sample
+from solversearch.search.columns import Recorder, row, weights
 from solversearch.teacher import Teacher
+
+_TOO_FAR = 1e6  # in units of the loss at the start
 
 
 class _Coordinates:
     """theta (P,), zero at the given table, and the way from it to nodes and rows; all numbers float64."""
 
-    def __init__(self, model: Model, table: Tableau, columns: Sequence[Tensor], split: bool, times: bool) -> None:
+    def __init__(self, model: Model, table: Tableau, seen: Recorder, times: bool) -> None:
         self.model, self.table, self.times = model, table, times
-        n = table.nfe
         self.w0 = [float(model.schedule.position(node.t)) for node in table.nodes]
         self.start: list[Tensor] = []
         self.basis: list[Tensor] = []
-        for i, row in enumerate(table.rows):
-            chosen = [columns[0], *columns[1 : 1 + i], *(columns[1 + n : 1 + n + i] if split else [])]
-            features = torch.stack([column.reshape(-1) for column in chosen], dim=1).double()
+        for i, given in enumerate(table.rows):
+            features = seen.features(i, len(seen.noise)).flatten(0, 1)
             values, vectors = torch.linalg.eigh(features.T @ features / len(features))
             self.basis.append(vectors / values.clamp(min=1e-6 * float(values.max())).sqrt())
-            self.start.append(torch.tensor([row.x, *_filled(row.d, i), *(_filled(row.delta, i) if split else [])], dtype=torch.float64))
-        self.sizes = [n if times else 0, *map(len, self.start)]
-        self.split = split
+            self.start.append(weights(given, i, seen.denoise.split))
+        self.sizes = [table.nfe if times else 0, *map(len, self.start)]
 
     def table_at(self, theta: Tensor) -> Tableau:
         """The table of theta (P,), in plain numbers."""
         shifts, *residuals = torch.split(theta, self.sizes)
         nodes = [self._node(i, float(shift))[0] for i, shift in enumerate(shifts)] if self.times else self.table.nodes
-        rows = []
-        for i, residual in enumerate(residuals):
-            weights = (self.start[i] + self.basis[i] @ residual).tolist()
-            rows.append(Row(weights[0], tuple(weights[1 : 1 + i]), tuple(weights[1 + i :])))
+        rows = [row(self.start[i] + self.basis[i] @ residual, i) for i, residual in enumerate(residuals)]
         return Tableau(tuple(nodes), tuple(rows))
 
     def differentiable(self, theta: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[list[Node], list[Row]]:
@@ -68,8 +65,8 @@ class _Coordinates:
                 nodes[i] = Node(t.to(dtype), alpha.to(dtype).view(view), sigma.to(dtype).view(view), node.guidance)
         rows = []
         for i, residual in enumerate(residuals):
-            weights: list[Any] = [w.to(dtype).view(view) for w in (self.start[i] + residual @ self.basis[i].T).unbind(1)]
-            rows.append(Row(weights[0], tuple(weights[1 : 1 + i]), tuple(weights[1 + i :])))
+            each: list[Any] = [w.to(dtype).view(view) for w in (self.start[i] + residual @ self.basis[i].T).unbind(1)]
+            rows.append(Row(each[0], tuple(each[1 : 1 + i]), tuple(each[1 + i :])))
         return nodes, rows
 
     def _node(self, i: int, shift: float, h: float = 1e-4) -> tuple[Node, Node]:
@@ -82,10 +79,6 @@ class _Coordinates:
         node, low, high = (at(self.w0[i] + shift + step) for step in (0, -h, h))
         t, alpha, sigma = ((getattr(high, name) - getattr(low, name)) / (2 * h) for name in ("t", "alpha", "sigma"))
         return Node(node.t, node.alpha, node.sigma, guidance), Node(t, alpha, sigma)
-
-
-def _filled(weights: Sequence[float], size: int) -> list[float]:
-    return [*weights, *[0.0] * (size - len(weights))]
 
 
 def polish(
@@ -108,8 +101,10 @@ def polish(
     batch_size does not matter.
     """
     clock, batch_size = clock or Clock(), model.filled(batch_size)
-    columns = _columns(model, table, fitting, split, batch_size, clock)
-    coordinates = _Coordinates(model, table, columns, split, times)
+    seen = Recorder(_denoiser(model, fitting, slice(None), split, batch_size, clock), fitting.noise)
+    with torch.no_grad():
+        run(table.nodes, table.rows, seen, fitting.noise)
+    coordinates = _Coordinates(model, table, seen, times)
 
     def error(candidate: Tableau, teacher: Teacher) -> float:
         samples = sample(model, candidate, teacher, batch_size, clock)
@@ -118,6 +113,12 @@ def polish(
     unit = max(error(table, fitting), 1e-300)
 
     def loss_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        try:
+            return differentiated(theta)
+        except NotFinite:  # a line search went too far: a bad, flat place sends it back
+            return _TOO_FAR, np.zeros_like(theta)
+
+    def differentiated(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         losses, gradients = [], []
         for first in range(0, len(fitting), batch_size):
             batch = slice(first, first + batch_size)
@@ -152,22 +153,3 @@ def polish(
 
 def _denoiser(model: Model, teacher: Teacher, batch: slice, split: bool, batch_size: int, clock: Clock) -> Denoiser:
     return Denoiser(model, None if teacher.conditions is None else teacher.conditions[batch], batch_size, split, clock)
-
-
-@torch.no_grad()
-def _columns(model: Model, table: Tableau, teacher: Teacher, split: bool, batch_size: int, clock: Clock) -> list[Tensor]:
-    """Noise, outputs and (where split) guidance differences of a run: what rows combine."""
-    d: list[Tensor] = []
-    delta: list[Tensor] = []
-    denoise = _denoiser(model, teacher, slice(None), split, batch_size, clock)
-
-    def record(x: Tensor, node: Node) -> Tensor | tuple[Tensor, Tensor]:
-        output = denoise(x, node)
-        prediction, difference = output if isinstance(output, tuple) else (output, None)
-        d.append(prediction)
-        if difference is not None:
-            delta.append(difference)
-        return output
-
-    run(table.nodes, table.rows, record, teacher.noise)
-    return [teacher.noise, *d, *delta]

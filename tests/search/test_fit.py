@@ -1,0 +1,92 @@
+"""The closed-form fit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from solversearch.models.base import Denoiser, Model
+from solversearch.objectives.endpoint import endpoint_mse
+from solversearch.runtime import Row, Tableau
+from solversearch.sampling import sample
+from solversearch.schedules import CLEAN, VE, explicit, grid
+from solversearch.search.columns import Recorder, row, weights
+from solversearch.search.fit import fit
+from solversearch.solvers import get
+from solversearch.teacher import Teacher, teach
+
+
+def baseline(model: Model, solver: str = "unipc_2", name: str = "quadratic", nfe: int = 5, guidance: float = 1.0) -> Tableau:
+    return get(solver).tableau(model.schedule, grid(name, model.schedule, nfe)).guided(guidance)
+
+
+def denoiser(model: Model, teacher: Teacher, split: bool = False) -> Denoiser:
+    return Denoiser(model, teacher.conditions, split=split)
+
+
+def mean_error(model: Model, table: Tableau, teacher: Teacher) -> float:
+    return float(endpoint_mse(sample(model, table, teacher), teacher.endpoint).mean())
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_fit_beats_its_prior_on_held_out_noise(digits: Model, fitting: Teacher, held_out: Teacher, robust: bool) -> None:
+    prior = baseline(digits, "ddim")
+    table, _ = fit(prior, fitting, denoiser(digits, fitting), fitting.noise, 1e-4, robust)
+    assert mean_error(digits, table, held_out) < 0.5 * mean_error(digits, prior, held_out)
+
+
+def test_samples_returned_are_those_of_the_fitted_table(digits: Model, fitting: Teacher) -> None:
+    table, samples = fit(baseline(digits), fitting, denoiser(digits, fitting), fitting.noise)
+    torch.testing.assert_close(samples, sample(digits, table, fitting), rtol=0, atol=1e-6)
+
+
+def test_infinite_ridge_is_the_prior_and_no_ridge_is_least_squares(digits: Model, fitting: Teacher) -> None:
+    prior = baseline(digits, nfe=3)
+    kept, _ = fit(prior, fitting, denoiser(digits, fitting), fitting.noise, ridge=1e12)
+    for i, (given, found) in enumerate(zip(prior.rows, kept.rows, strict=True)):
+        torch.testing.assert_close(weights(found, i, False), weights(given, i, False), rtol=0, atol=1e-9)
+    free, _ = fit(prior, fitting, denoiser(digits, fitting), fitting.noise, ridge=0.0)
+    seen = Recorder(denoiser(digits, fitting), fitting.noise)
+    x = fitting.noise * free.rows[0].x
+    for i in range(3):
+        seen(x, free.nodes[i])
+        target = fitting.endpoint if i == 2 else fitting.state(free.nodes[i + 1])
+        features = seen.features(i + 1, len(fitting)).flatten(0, 1)
+        solution = np.linalg.lstsq(features.numpy(), target.double().flatten().numpy(), rcond=None)[0]
+        fitted = weights(free.rows[i + 1], i + 1, False)
+        x = (seen.features(i + 1, len(fitting)) @ fitted).float().view_as(x)
+        np.testing.assert_allclose(features.numpy() @ fitted.numpy(), features.numpy() @ solution, atol=1e-5)
+
+
+def test_linear_model_is_solved_exactly() -> None:
+    """For one Gaussian every state is a multiple of the noise, so that the fit finds the exact flow even from a wrong prior."""
+    variance = 0.3
+    schedule = VE(0.01, 10.0)
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x * (variance / (variance + t**2))[:, None]
+
+    model = Model("gaussian", network, schedule, "sample", (6,))
+    teacher = teach(model, "fit", 32, steps=128)
+    table = get("ddim").tableau(schedule, explicit(schedule, [10.0, 2.0, 0.4]))
+    wrong = Tableau(table.nodes, tuple(replace(r, d=tuple(2 * value for value in r.d)) for r in table.rows))
+    _, samples = fit(wrong, teacher, Denoiser(model, None), teacher.noise, ridge=1e-12)
+    scale = np.sqrt((variance + 0.01**2) / (variance + 10.0**2)) * variance / (variance + 0.01**2)
+    torch.testing.assert_close(samples, (teacher.noise * 10.0 * scale), rtol=1e-3, atol=1e-4)
+    assert CLEAN.sigma == 0
+
+
+def test_split_columns_help_under_guidance(digits: Model) -> None:
+    teacher = teach(digits, "fit", 96, guidance=4.0)
+    prior = baseline(digits, guidance=4.0)
+    together, _ = fit(prior, teacher, denoiser(digits, teacher), teacher.noise, 1e-6)
+    apart, samples = fit(prior, teacher, denoiser(digits, teacher, split=True), teacher.noise, 1e-6)
+    assert apart.split and not together.split
+    assert float(endpoint_mse(samples, teacher.endpoint).mean()) < mean_error(digits, together, teacher)
+
+
+def test_row_and_weights_are_inverse() -> None:
+    given = Row(1.5, (0.25,), (0.0, -2.0))
+    assert row(weights(given, 3, True), 3) == Row(1.5, (0.25, 0.0, 0.0), (0.0, -2.0, 0.0))
+    assert row(weights(given, 3, False), 3) == Row(1.5, (0.25, 0.0, 0.0), ())

@@ -1,0 +1,105 @@
+"""The gradient polish."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import solversearch.search.polish as module
+from solversearch.models.base import Model, NotFinite
+from solversearch.objectives.endpoint import endpoint_mse, tempered
+from solversearch.runtime import Tableau, run
+from solversearch.sampling import sample
+from solversearch.search.polish import polish
+from solversearch.teacher import Teacher, teach
+from tests.search.test_fit import baseline, mean_error
+
+
+def objective(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> tuple[Any, int]:
+    """The loss-and-gradient function that the polish hands to the optimiser, and its dimension."""
+    taken: list[Any] = []
+
+    def minimize(function: Any, theta: Any, **_: Any) -> None:
+        taken.extend([function, len(theta)])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "minimize", minimize)
+        polish(*arguments, **options)
+    return taken[0], taken[1]
+
+
+@pytest.mark.parametrize(("guidance", "split"), [(1.0, False), (4.0, True)])
+def test_gradient_against_finite_differences(digits: Model, monkeypatch: pytest.MonkeyPatch, guidance: float, split: bool) -> None:
+    teacher = teach(digits, "fit", 16, guidance=guidance)
+    table = baseline(digits, nfe=3, guidance=guidance)
+    function, size = objective(monkeypatch, digits, table, teacher, teacher, split=split, scale=1e-2)
+    at = np.full(size, 0.01)
+    gradient = function(at)[1]
+    for k in range(size):
+        step = np.zeros(size)
+        step[k] = 2e-3
+        slope = (function(at + step)[0] - function(at - step)[0]) / 4e-3
+        assert slope == pytest.approx(gradient[k], abs=2e-2 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("batch_size", [16, 37, 64])
+def test_gradient_does_not_depend_on_the_batch_size(
+    digits: Model, fitting: Teacher, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    whole, size = objective(monkeypatch, digits, baseline(digits), fitting, fitting, batch_size=256)
+    parts, _ = objective(monkeypatch, digits, baseline(digits), fitting, fitting, batch_size=batch_size)
+    at = np.full(size, 0.01)
+    assert whole(at)[0] == parts(at)[0]
+    assert np.array_equal(whole(at)[1], parts(at)[1])
+
+
+def test_polish_beats_its_start_on_held_out_noise(digits: Model, fitting: Teacher, validation: Teacher, held_out: Teacher) -> None:
+    start = baseline(digits, nfe=4)
+    table = polish(digits, start, fitting, validation, iterations=25, scale=1e-2)
+    assert mean_error(digits, table, held_out) < 0.6 * mean_error(digits, start, held_out)
+    assert [node.t for node in table.nodes] != [node.t for node in start.nodes]
+
+
+def test_times_can_be_held(digits: Model, fitting: Teacher, validation: Teacher) -> None:
+    start = baseline(digits, nfe=3)
+    table = polish(digits, start, fitting, validation, iterations=5, times=False)
+    assert table.nodes == start.nodes and table.rows != start.rows
+
+
+def test_never_worse_on_validation_and_stops_early(digits: Model, fitting: Teacher, validation: Teacher) -> None:
+    start = baseline(digits, nfe=3)
+    losses: list[float] = []
+    table = polish(digits, start, fitting, validation, iterations=400, patience=3, progress=lambda i, loss: losses.append(loss))
+
+    def loss(candidate: Tableau) -> float:
+        return float(endpoint_mse(sample(digits, candidate, validation), validation.endpoint).mean())
+
+    assert len(losses) < 400
+    assert losses == sorted(losses, reverse=True)
+    assert loss(table) == pytest.approx(losses[-1], rel=1e-5) and losses[-1] < loss(start)
+
+
+def test_a_network_that_fails_far_away_does_not_end_the_polish(
+    digits: Model, fitting: Teacher, validation: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, calls = baseline(digits, nfe=3), 0
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise NotFinite("too far")
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(module, "run", failing)
+    table = polish(digits, start, fitting, validation, iterations=8)
+    assert calls > 4
+    assert mean_error(digits, table, validation) < mean_error(digits, start, validation)
+
+
+def test_tempered_is_linear_below_the_scale_and_logarithmic_above() -> None:
+    error = torch.tensor([1e-6, 1e3], dtype=torch.float64)
+    low, high = tempered(error, 1.0).tolist()
+    assert low == pytest.approx(1e-6, rel=1e-5) and high == pytest.approx(np.log(1001.0))
+    assert torch.equal(tempered(error, None), error)
