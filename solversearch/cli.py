@@ -1,7 +1,6 @@
 """The command line: commands, no logic. Heavy imports stand inside the commands, so that --help answers at once."""
 
 import json
-import re
 import shlex
 import sys
 import warnings
@@ -12,10 +11,10 @@ import typer
 from rich.console import Console
 
 from solversearch.errors import UserError, nearest
+from solversearch.places import check_free, check_place, claim, slug
 
 if TYPE_CHECKING:
     from solversearch.compare import Comparison
-    from solversearch.models.base import Model
     from solversearch.plan import Plan
     from solversearch.search.optimize import Settings
 
@@ -25,9 +24,6 @@ app = typer.Typer(
 )  # fmt: skip
 plan_app = typer.Typer(no_args_is_help=True, help="Looks at plan files.")
 app.add_typer(plan_app, name="plan")
-
-OWN_FILES = ("plan.json", "comparison.json", "journal.log", "samples.png", "comparison.png", "plan.png")
-"""What a run writes, and so what --overwrite replaces."""
 
 ModelName = Annotated[str, typer.Option("--model", help="A model of 'solversearch list models', or python:FILE_OR_MODULE:FACTORY.")]
 PlanFile = Annotated[Path, typer.Option("--plan", help="A plan file.")]
@@ -47,6 +43,7 @@ def optimize(
     out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/<model>-nfe<NFE>-g<GUIDANCE>")] = None,
     trials: Annotated[int, typer.Option(help="Candidates that the search evaluates.")] = 60,
     strategy: Annotated[str, typer.Option(help="tpe, cmaes or random.")] = "tpe",
+    space: Annotated[Path | None, typer.Option(help="The decisions to search, a YAML file.", show_default="all")] = None,
     samples: Samples = 1024,
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit coefficients to the teacher in closed form.")] = True,
     search: Annotated[bool, typer.Option("--search/--no-search", help="Search times and decisions.")] = True,
@@ -66,11 +63,16 @@ def optimize(
         "nfe": nfe, "guidance": guidance, "seed": seed, "trials": trials, "strategy": strategy, "samples": samples, "fit": fit,
         "search": search, "polish": polish, "split": split, "integer": integer, "batch_size": batch_size,
     }  # fmt: skip
+    if space is not None:
+        from solversearch.spaces import SearchSpace
+
+        asked["space"] = SearchSpace.read(space)
     settings = _settings(asked)
-    folder = out or Path("runs") / f"{_slug(model)}-nfe{nfe}-g{guidance:g}"
-    _check_free(folder, overwrite)
+    folder = out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{guidance:g}"
+    check_free(folder, overwrite)
 
     from solversearch import models
+    from solversearch.report.draw import draw_run
     from solversearch.report.progress import Display
     from solversearch.search.optimize import Interrupted, check, estimate
     from solversearch.search.optimize import optimize as run
@@ -79,14 +81,14 @@ def optimize(
     if dry_run:
         return _print_facts(estimate(loaded, settings), as_json)
     check(loaded, settings)
-    _claim(folder)
+    claim(folder)
     try:
         with Display(_stderr()) as display:
             plan, comparison = run(loaded, settings, folder, context.obj or "", display)
     except Interrupted as stopped:
         _tell(str(stopped))
         raise typer.Exit(130) from None
-    drawn = _draw_run(loaded, plan, comparison, folder, batch_size)
+    drawn = draw_run(loaded, plan, comparison, folder, batch_size)
     if as_json:
         print(comparison.model_dump_json())
     else:
@@ -129,7 +131,7 @@ def compare(
             progress=lambda done: display("teacher", done, STEPS * 3 // 2, f"{samples} samples"),
         )  # fmt: skip
         comparison = run(
-            loaded, chosen, teacher, clock, batch_size,
+            loaded, chosen, teacher, clock, batch_size, integer=chosen.decisions.get("timesteps") == "whole",
             timing=lambda: Timing(wall_s=round(time.perf_counter() - start, 3), network_s=round(clock.seconds, 3)),
             progress=lambda note: display("comparison", next(rounds), 0, note),
         )  # fmt: skip
@@ -150,14 +152,15 @@ def sample(
 ) -> None:
     """Draw samples of the teacher, the best baseline and a plan, side by side from the same noise."""
     chosen = _plan_at(plan, None)
-    _check_place(out)
+    check_place(out)
 
     from solversearch import models
     from solversearch.matching import check_model
+    from solversearch.report.draw import draw_samples
 
     loaded = models.load(model)
     check_model(chosen, loaded)
-    _draw_samples(loaded, chosen, out, count, seed, batch_size)
+    draw_samples(loaded, chosen, out, count, seed, batch_size)
     Console().print(f"wrote {out}", soft_wrap=True, highlight=False)
 
 
@@ -173,7 +176,7 @@ def import_(
 ) -> None:
     """Write a scheduler of diffusers as a plan."""
     config = dict(map(_setting, settings or []))
-    _check_place(out)
+    check_place(out)
 
     from solversearch import models
     from solversearch.importing import as_plan
@@ -268,85 +271,6 @@ def _plan_at(path: Path, guidance: float | None) -> "Plan":
     from solversearch.matching import reguided
 
     return reguided(plan, guidance)
-
-
-def _slug(model: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"
-
-
-def _check_free(folder: Path, overwrite: bool) -> None:
-    """A run never mixes with another, nor with files of the person."""
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: a file is in the way of the run folder; choose another folder with --out")
-        taken = sorted(each.name for each in folder.iterdir()) if folder.exists() else []
-    except OSError as error:
-        raise UserError(f"{folder}: cannot look there: {error.strerror}; choose another folder with --out") from None
-    if taken and not overwrite:
-        raise UserError(f"{folder}: the run folder exists and holds {', '.join(taken[:3])}; choose another with --out, or --overwrite")
-
-
-def _claim(folder: Path) -> None:
-    """Makes the folder, proves that it can be written, and clears away the files of the run before."""
-    probe = folder / ".solversearch-probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-        for name in OWN_FILES:
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write there: {error.strerror}; choose another folder with --out") from None
-
-
-def _check_place(file: Path) -> None:
-    """Whether a file can be written, before the work for it begins."""
-    try:
-        if file.is_dir():
-            raise UserError(f"{file}: it is a folder; name a file with --out")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        probe = file.parent / ".solversearch-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{file}: cannot write there: {error.strerror}; choose another place with --out") from None
-
-
-def _draw_run(model: "Model", plan: "Plan", comparison: "Comparison", folder: Path, batch_size: int) -> list[str]:
-    """The pictures of a run; names of those that could be drawn."""
-    from solversearch.report import pictures
-
-    pictures.save(pictures.comparison_picture(comparison), folder / "comparison.png")
-    pictures.save(pictures.plan_picture(plan, model.schedule), folder / "plan.png")
-    drawn = ["comparison.png", "plan.png"]
-    if pictures.are_pictures(model):
-        _draw_samples(model, plan, folder / "samples.png", 16, comparison.seed, batch_size)
-        drawn.append("samples.png")
-    return drawn
-
-
-def _draw_samples(model: "Model", plan: "Plan", path: Path, count: int, seed: int, batch_size: int) -> None:
-    from solversearch.matching import rival
-    from solversearch.objectives.endpoint import endpoint_mse
-    from solversearch.report import pictures
-    from solversearch.sampling import sample as run
-    from solversearch.teacher import STEPS, teach
-
-    teacher = teach(model, "held_out", count, plan.guidance, seed, trajectory=False, batch_size=batch_size)
-    best = rival(plan, model, teacher)
-    outputs = {
-        "best baseline": (best.name, run(model, best.table, teacher, batch_size)),
-        "plan": (plan.digest[7:15], run(model, plan.tableau, teacher, batch_size, threshold=plan.threshold)),
-    }
-    drawn = {label: pictures.pictures_of(model, samples) for label, (_, samples) in outputs.items()}
-    target = pictures.pictures_of(model, teacher.endpoint)
-    rows = {f"teacher, {STEPS} evaluations": target}
-    for label, (name, samples) in outputs.items():
-        error = float(endpoint_mse(samples, teacher.endpoint).mean())
-        rows[f"{label}: {name}, {plan.nfe} evaluations, mean squared error to the teacher {error:.2g}"] = drawn[label]
-    rows |= pictures.distances(drawn, target)
-    guidance = "" if plan.guidance == 1 else f", guidance {plan.guidance:g}"
-    pictures.save(pictures.samples_picture(rows, f"{model.name}{guidance}: the same noise in every row"), path)
 
 
 def _models() -> list[dict[str, Any]]:

@@ -216,7 +216,7 @@ def as_plan(name: str, nfe: int, model: "Model | None" = None, guidance: float =
         raise UserError(f"{name} reads its network as {kind!r}, but model {model.name!r} predicts {model.prediction_type!r}")
     table = _spending(scheduler, nfe, None if model is None else model.schedule).guided(guidance)
     return Plan(
-        prediction_type=kind,  # type: ignore[arg-type]  # checked by the model of the plan
+        prediction_type=kind,
         guidance=guidance,
         nfe=table.nfe,
         network_calls=table.network_calls,

@@ -18,6 +18,7 @@ import pytest
 
 from solversearch import cli
 from solversearch.compare import Comparison
+from solversearch.places import OWN_FILES
 from solversearch.plan import Plan, schema
 
 ASSETS = Path(__file__).parent / "assets"
@@ -81,7 +82,7 @@ def coins_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_optimize_writes_a_run_that_others_can_read(digits_run: tuple[Path, str]) -> None:
     folder, _ = digits_run
-    assert {each.name for each in folder.iterdir()} == set(cli.OWN_FILES)
+    assert {each.name for each in folder.iterdir()} == set(OWN_FILES)
     plan = Plan.read(folder / "plan.json")
     assert plan.nfe == 2 and plan.provenance.model == "digits" and plan.provenance.seed == 0
     assert plan.provenance.command.startswith("solversearch optimize --model digits --nfe 2 --trials 2")

@@ -39,7 +39,7 @@ def teacher(coins: Model) -> Teacher:
 
 def plan_of(table: Tableau, model: Model, guidance: float = 1.0, digest: str | None = None, scores: tuple[Score, ...] = ()) -> Plan:
     return Plan(
-        prediction_type=model.prediction_type,  # type: ignore[arg-type]
+        prediction_type=model.prediction_type,
         guidance=guidance,
         nfe=table.nfe,
         network_calls=table.network_calls,

@@ -263,7 +263,7 @@ def test_attacks_are_refused_in_one_line(name: str) -> None:
         {"decisions": {"a": 10**5000}},
         {"decisions": {"a": json.loads("[" * MAX_DEPTH + "]" * MAX_DEPTH)}},
         {"decisions": {"a": {1, 2}}},
-        {"provenance": Provenance.model_construct(model=3, model_digest="")},
+        {"provenance": Provenance.model_construct(model=3, model_digest="")},  # type: ignore[arg-type]
     ],
 )
 def test_memory_is_held_to_the_rules_of_the_file(changes: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ def score(name: str, mean: float, kind: str = "baseline", median: float | None =
     value = Interval(mean=mean, low=0.8 * mean, high=1.3 * mean, median=mean / 2 if median is None else median)
     distance = Interval(mean=0.1, low=0.05, high=0.2)
     return Score(
-        name=name, kind=kind, solver=name, grid="karras", nfe=5, network_calls=10, samples=1024, endpoint_mse=value,  # type: ignore[arg-type]
+        name=name, kind=kind, solver=name, grid="karras", nfe=5, network_calls=10, samples=1024, endpoint_mse=value,
         frechet_teacher=distance, frechet_data=None,
     )  # fmt: skip
 

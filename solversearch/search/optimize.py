@@ -166,13 +166,17 @@ class _Search:
         settings, model = self.settings, self.model
         versions = {"solversearch": solversearch.__version__, "torch": torch.__version__, "python": platform.python_version()}
         return Plan(
-            prediction_type=model.prediction_type,  # type: ignore[arg-type]  # checked by the model of the plan
+            prediction_type=model.prediction_type,
             guidance=settings.guidance,
             nfe=table.nfe,
             network_calls=table.network_calls,
             nodes=table.nodes,
             rows=table.rows,
-            decisions={**decisions, "stages": [stage.name for stage in self.stages]},
+            decisions={
+                **decisions,
+                "timesteps": "whole" if settings.integer else "any",
+                "stages": [stage.name for stage in self.stages],
+            },
             provenance=Provenance(model=model.name, model_digest=model.digest, seed=settings.seed, versions=versions, command=command),
         )
 

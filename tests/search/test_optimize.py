@@ -8,6 +8,8 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 import solversearch.compare as peers
 import solversearch.search.optimize as module
@@ -55,7 +57,7 @@ def test_writes_a_plan_that_beats_the_baselines(digits: Model, tmp_path: Path) -
     assert comparison.rows[0].kind == "plan" and {row.kind for row in comparison.rows[1:]} == {"baseline"}
     assert {score.kind for score in plan.scores} == {"plan", "baseline"}
     assert comparison.baseline_nfe_for_plan_error is not None and comparison.baseline_nfe_for_plan_error > 4
-    storage = module.JournalStorage(module.JournalFileBackend(str(tmp_path / "run" / "journal.log")))
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "run" / "journal.log")))
     assert len(optuna.load_study(study_name="search", storage=storage).trials) == 6
 
 
@@ -100,7 +102,7 @@ def test_the_baseline_is_exported_when_nothing_beats_it(digits: Model, tmp_path:
     def spoiled(self: Any, prior: Any, ridge: float, origin: dict[str, str]) -> Any:
         result = original(self, prior, ridge, origin)
         result.error = result.error * 0  # a validation that lies: the comparison must not
-        result.table = module.baselines(self.model, self.settings.nfe, 1.0)[0].table
+        result.table = peers.baselines(self.model, self.settings.nfe, 1.0)[0].table
         return result
 
     original = module._Search._fitted
@@ -136,7 +138,7 @@ def test_failed_candidates_are_noted_and_the_search_goes_on(digits: Model, tmp_p
 
     monkeypatch.setattr(module._Search, "_evaluated", sometimes)
     run(digits, tmp_path / "run", polish=False)
-    storage = module.JournalStorage(module.JournalFileBackend(str(tmp_path / "run" / "journal.log")))
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "run" / "journal.log")))
     states = [trial.state.name for trial in optuna.load_study(study_name="search", storage=storage).trials]
     assert states == ["FAIL", "COMPLETE"] * 3
 

@@ -1,0 +1,51 @@
+"""Where commands write: told before the work begins, and never over what is not theirs."""
+
+import re
+from pathlib import Path
+
+from solversearch.errors import UserError
+
+OWN_FILES = ("plan.json", "comparison.json", "journal.log", "samples.png", "comparison.png", "plan.png")
+"""What a run writes, and so what --overwrite replaces."""
+
+
+def slug(model: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model"
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """A run never mixes with another, nor with files of the person."""
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: a file is in the way of the run folder; choose another folder with --out")
+        taken = sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+    except OSError as error:
+        raise UserError(f"{folder}: cannot look there: {error.strerror}; choose another folder with --out") from None
+    if taken and not overwrite:
+        raise UserError(f"{folder}: the run folder exists and holds {', '.join(taken[:3])}; choose another with --out, or --overwrite")
+
+
+def claim(folder: Path) -> None:
+    """Makes the folder, proves that it can be written, and clears away the files of the run before."""
+    probe = folder / ".solversearch-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+        for name in OWN_FILES:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there: {error.strerror}; choose another folder with --out") from None
+
+
+def check_place(file: Path) -> None:
+    """Whether a file can be written, before the work for it begins."""
+    try:
+        if file.is_dir():
+            raise UserError(f"{file}: it is a folder; name a file with --out")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        probe = file.parent / ".solversearch-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{file}: cannot write there: {error.strerror}; choose another place with --out") from None

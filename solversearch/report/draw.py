@@ -1,0 +1,43 @@
+"""The pictures of a run: what is sampled for them, and where they go."""
+
+from pathlib import Path
+
+from solversearch.compare import Comparison
+from solversearch.matching import rival
+from solversearch.models.base import Model
+from solversearch.objectives.endpoint import endpoint_mse
+from solversearch.plan import Plan
+from solversearch.report import pictures
+from solversearch.sampling import sample as run
+from solversearch.teacher import STEPS, teach
+
+
+def draw_run(model: Model, plan: Plan, comparison: Comparison, folder: Path, batch_size: int) -> list[str]:
+    """The pictures of a run; names of those that could be drawn."""
+
+    pictures.save(pictures.comparison_picture(comparison), folder / "comparison.png")
+    pictures.save(pictures.plan_picture(plan, model.schedule), folder / "plan.png")
+    drawn = ["comparison.png", "plan.png"]
+    if pictures.are_pictures(model):
+        draw_samples(model, plan, folder / "samples.png", 16, comparison.seed, batch_size)
+        drawn.append("samples.png")
+    return drawn
+
+
+def draw_samples(model: Model, plan: Plan, path: Path, count: int, seed: int, batch_size: int) -> None:
+
+    teacher = teach(model, "held_out", count, plan.guidance, seed, trajectory=False, batch_size=batch_size)
+    best = rival(plan, model, teacher)
+    outputs = {
+        "best baseline": (best.name, run(model, best.table, teacher, batch_size)),
+        "plan": (plan.digest[7:15], run(model, plan.tableau, teacher, batch_size, threshold=plan.threshold)),
+    }
+    drawn = {label: pictures.pictures_of(model, samples) for label, (_, samples) in outputs.items()}
+    target = pictures.pictures_of(model, teacher.endpoint)
+    rows = {f"teacher, {STEPS} evaluations": target}
+    for label, (name, samples) in outputs.items():
+        error = float(endpoint_mse(samples, teacher.endpoint).mean())
+        rows[f"{label}: {name}, {plan.nfe} evaluations, mean squared error to the teacher {error:.2g}"] = drawn[label]
+    rows |= pictures.distances(drawn, target)
+    guidance = "" if plan.guidance == 1 else f", guidance {plan.guidance:g}"
+    pictures.save(pictures.samples_picture(rows, f"{model.name}{guidance}: the same noise in every row"), path)
