@@ -53,7 +53,7 @@ def optimize(
         typer.Option("--split/--no-split", help="Coefficients for the guidance difference.", show_default="where there is guidance"),
     ] = None,
     integer: Annotated[bool, typer.Option("--integer", help="Whole timesteps only, on models that have them.")] = False,
-    batch_size: BatchSize = 256,
+    batch_size: BatchSize = 512,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the search would cost, and stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an existing run.")] = False,
@@ -106,7 +106,7 @@ def compare(
     ] = None,
     samples: Samples = 1024,
     seed: Seed = 0,
-    batch_size: BatchSize = 256,
+    batch_size: BatchSize = 512,
     as_json: Json = False,
 ) -> None:
     """Compare a plan with every published solver on every grid at the same cost, on held-out noise."""
@@ -148,7 +148,7 @@ def sample(
     count: Annotated[int, typer.Option(min=1, max=1024, help="Samples in each row.")] = 16,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The picture, a PNG file.")] = Path("samples.png"),
-    batch_size: BatchSize = 256,
+    batch_size: BatchSize = 512,
 ) -> None:
     """Draw samples of the teacher, the best baseline and a plan, side by side from the same noise."""
     chosen = _plan_at(plan, None)

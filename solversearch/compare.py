@@ -117,7 +117,7 @@ def screen(
     model: Model,
     candidates: Sequence[Baseline],
     teacher: Teacher,
-    batch_size: int = 256,
+    batch_size: int = 512,
     clock: Clock | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[float, Baseline]]:
@@ -145,7 +145,7 @@ def best_of_each_solver(screened: Sequence[tuple[float, Baseline]]) -> list[Base
 class Meter:
     """Measures samplers on one set of held-out noise: endpoint error and Frechet distances with bootstrap intervals."""
 
-    def __init__(self, model: Model, teacher: Teacher, seed: int = 0, batch_size: int = 256, clock: Clock | None = None) -> None:
+    def __init__(self, model: Model, teacher: Teacher, seed: int = 0, batch_size: int = 512, clock: Clock | None = None) -> None:
         self.model, self.teacher, self.batch_size, self.clock = model, teacher, batch_size, clock
         rng = np.random.default_rng([seed, len(teacher)])
         n = len(teacher)
@@ -218,7 +218,7 @@ def compare(
     plan: Plan,
     teacher: Teacher,
     clock: Clock,
-    batch_size: int = 256,
+    batch_size: int = 512,
     integer: bool = False,
     timing: Callable[[], Timing] = lambda: Timing(wall_s=0.0, network_s=0.0),
     stages: tuple[Stage, ...] = (),

@@ -16,7 +16,7 @@ from solversearch.teacher import Teacher
 
 @torch.no_grad()
 def sample(
-    model: Model, table: Tableau, teacher: Teacher, batch_size: int = 256, clock: Clock | None = None, threshold: Threshold | None = None
+    model: Model, table: Tableau, teacher: Teacher, batch_size: int = 512, clock: Clock | None = None, threshold: Threshold | None = None
 ) -> Tensor:
     """Runs a table from the teacher's noise under its conditions; (n, *shape)."""
     denoise = Denoiser(model, teacher.conditions, batch_size, table.split, clock)

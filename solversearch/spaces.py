@@ -21,6 +21,9 @@ from solversearch.tableau import trace
 _CLOSEST = 1e-4
 """Least distance of two times, as a fraction of the range: coinciding times make singular tables."""
 
+_MARGIN = 0.03
+"""How far beyond the good grids times are searched, as a fraction of the range."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -37,7 +40,7 @@ class Candidate:
 class SearchSpace(BaseModel):
     """The decisions of a search. Every list holds the choices; `order` is chosen anew at every step, the rest once a plan.
 
-    Times are always free: ordered positions (see `NoiseSchedule.position`) between pure noise and the cleanest time.
+    Times are always free: ordered positions (see `NoiseSchedule.position`) about those of the grids that a search starts from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,12 +85,13 @@ class SearchSpace(BaseModel):
         """Number of combinations of the choices that are counted (times and ridge are continuous)."""
         return len(self.solver) * len(self.prediction) * len(self.corrector) * len(self.order) ** nfe
 
-    def suggest(self, trial: Trial, schedule: NoiseSchedule, nfe: int, integer: bool) -> Candidate:
-        fractions = sorted((trial.suggest_float(f"time_{i}", 0.0, 1.0) for i in range(nfe)), reverse=True)
+    def suggest(self, trial: Trial, schedule: NoiseSchedule, integer: bool, ranges: Sequence[tuple[float, float]]) -> Candidate:
+        """The candidate of a trial; ranges has the bounds of each time, as fractions of the range of positions (see `ranges`)."""
+        fractions = sorted((trial.suggest_float(f"time_{i}", *bounds) for i, bounds in enumerate(ranges)), reverse=True)
         solver = trial.suggest_categorical("solver", self.solver)
         prediction = cast(Prediction, trial.suggest_categorical("prediction", self.prediction))
         corrector = trial.suggest_categorical("corrector", self.corrector)
-        orders = [trial.suggest_categorical(f"order_{i}", self.order) for i in range(nfe)]
+        orders = [trial.suggest_categorical(f"order_{i}", self.order) for i in range(len(ranges))]
         ridge = trial.suggest_float("ridge", *self.ridge, log=True)
         decisions = tuple(Decision(solver, order, prediction, corrector) for order in orders)
         return Candidate(self._times(schedule, fractions, integer), decisions, ridge)
@@ -103,6 +107,13 @@ class SearchSpace(BaseModel):
             for i in range(1, len(times)):
                 times[i] = min(times[i], times[i - 1] - 1)
         return tuple(float(t) for t in times)
+
+    @classmethod
+    def ranges(cls, schedule: NoiseSchedule, starts: Sequence[Sequence[Node]]) -> list[tuple[float, float]]:
+        """Where each time is worth searching: between its places on good grids, and a margin beyond."""
+        places = np.array([list(cls.seed(schedule, nodes).values()) for nodes in starts])
+        low, high = np.clip([places.min(0) - _MARGIN, places.max(0) + _MARGIN], 0, 1)
+        return list(zip(low.tolist(), high.tolist(), strict=True))
 
     @staticmethod
     def seed(schedule: NoiseSchedule, nodes: Sequence[Node]) -> dict[str, Any]:

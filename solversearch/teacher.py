@@ -74,7 +74,7 @@ class Teacher:
 
 def teach(
     model: Model, split: str, count: int, guidance: float = 1.0, seed: int = 0, trajectory: bool = True, steps: int = STEPS,
-    batch_size: int = 256, clock: Clock | None = None, progress: Callable[[int], None] = lambda evaluations: None,
+    batch_size: int = 512, clock: Clock | None = None, progress: Callable[[int], None] = lambda evaluations: None,
 ) -> Teacher:  # fmt: skip
     """The teacher's solve of a split, from the cache where it has been made before.
 

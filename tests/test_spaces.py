@@ -58,7 +58,7 @@ def test_every_suggestion_compiles(schedule: NoiseSchedule, fractions: list[floa
         {**{f"time_{i}": f for i, f in enumerate(fractions)}, **{f"order_{i}": 1 + i % 3 for i in range(4)},
          "solver": "unip", "prediction": "data", "corrector": True, "ridge": 1e-3}
     )  # fmt: skip
-    candidate = SearchSpace().suggest(trial, schedule, 4, integer)  # type: ignore[arg-type]
+    candidate = SearchSpace().suggest(trial, schedule, integer, [(0.0, 1.0)] * 4)  # type: ignore[arg-type]
     assert np.all(np.diff(candidate.times) < 0)
     if integer and schedule.discrete:
         assert all(t == round(t) for t in candidate.times)
@@ -71,8 +71,10 @@ def test_every_suggestion_compiles(schedule: NoiseSchedule, fractions: list[floa
 def test_a_seed_gives_its_own_times_back(schedule: NoiseSchedule, name: str) -> None:
     nodes = grid(name, schedule, 5)[:-1]
     parameters = SearchSpace.seed(schedule, nodes)
+    ranges = SearchSpace.ranges(schedule, [nodes, grid("karras", schedule, 5)[:-1]])
+    assert all(low <= parameters[f"time_{i}"] <= high for i, (low, high) in enumerate(ranges))
     fixed = {**parameters, **{f"order_{i}": 2 for i in range(5)}, "solver": "unip", "prediction": "data", "corrector": False, "ridge": 1e-3}
-    candidate = SearchSpace().suggest(optuna.trial.FixedTrial(fixed), schedule, 5, False)  # type: ignore[arg-type]
+    candidate = SearchSpace().suggest(optuna.trial.FixedTrial(fixed), schedule, False, ranges)  # type: ignore[arg-type]
     positions = schedule.position([node.t for node in nodes])
     np.testing.assert_allclose(
         schedule.position(candidate.times), positions, atol=6e-4 * np.ptp(schedule.position([schedule.t_end, schedule.t_start]))

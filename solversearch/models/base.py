@@ -81,7 +81,7 @@ class Denoiser:
     unconditional data prediction is returned as well. Raises `UserError` where the network fails or returns NaN.
     """
 
-    def __init__(self, model: Model, conditions: Tensor | None, batch_size: int = 256, split: bool = False, clock: Clock | None = None):
+    def __init__(self, model: Model, conditions: Tensor | None, batch_size: int = 512, split: bool = False, clock: Clock | None = None):
         self.model, self.conditions, self.split = model, conditions, split
         self.batch_size = model.filled(batch_size)
         self.clock = clock or Clock()

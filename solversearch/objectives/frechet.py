@@ -25,7 +25,8 @@ class Gaussian:
         features, weights = features.double(), weights.double()
         total = weights.sum(1)[:, None]
         mean = weights @ features / total
-        moments = torch.stack([(features * count[:, None]).T @ features for count in weights])
+        products = (features[:, :, None] * features[:, None, :]).flatten(1)
+        moments = (weights @ products).view(len(weights), features.shape[1], -1)
         outer = mean[:, :, None] * mean[:, None, :]
         return cls(mean, (moments - total[:, :, None] * outer) / (total[:, :, None] - 1))
 

@@ -41,14 +41,14 @@ class _FittedRows(Sequence[Row]):
         target = self.teacher.endpoint if i == len(nodes) else self.teacher.state(nodes[i])
         features = self.seen.features(i, n)
         start = weights(self.prior.rows[i], i, self.seen.denoise.split)
-        residual = target.reshape(n, -1).double() - features @ start
-        change = torch.zeros_like(start)
+        residual = target.reshape(n, -1, 1).double() - features @ start[:, None]
+        grams, moments = features.mT @ features, features.mT @ residual  # a sample: (n, columns, columns), (n, columns, 1)
+        weight, change = torch.ones(n, dtype=torch.float64), torch.zeros_like(start)
         for _ in range(3 if self.robust else 1):
-            error = (residual - features @ change).square().mean(1)
-            weight = 1 / (error + error.median() + 1e-12) if self.robust else torch.ones_like(error)
-            weighted = (features * (weight / weight.mean())[:, None, None]).reshape(-1, len(start))
-            gram = weighted.T @ features.reshape(-1, len(start))
-            change = torch.linalg.solve(gram + self.ridge * torch.diag(gram.diagonal() + 1e-12), weighted.T @ residual.reshape(-1))
+            gram, moment = (torch.tensordot(weight / weight.mean(), each, 1) for each in (grams, moments))
+            change = torch.linalg.solve(gram + self.ridge * torch.diag(gram.diagonal() + 1e-12), moment[:, 0])
+            error = (residual - features @ change[:, None]).square().mean((1, 2))
+            weight = 1 / (error + error.median() + 1e-12)
         return row(start + change, i)
 
 

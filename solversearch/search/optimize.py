@@ -38,19 +38,19 @@ from solversearch.teacher import STEPS, Teacher, teach
 Progress = Callable[[str, int, int, str], None]
 """progress(stage, done, total, note); total 0 where it is not known."""
 
-STRATEGIES: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, n_startup_trials=12),
-    "cmaes": lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False),
-    "random": lambda seed: RandomSampler(seed=seed),
-}
-
 STARTS = 8
 """Grids of the best baselines that are fitted, and from which the search starts."""
 RIDGE = 1e-4
 """Of the first fits; the search chooses its own."""
 POLISHED = 4
 """Candidates that are polished a little before the best of them is polished to the end."""
-SHORT, LONG = 25, 150
+STRATEGIES: dict[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, n_startup_trials=STARTS),
+    "cmaes": lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False),
+    "random": lambda seed: RandomSampler(seed=seed),
+}
+
+SHORT, LONG = 30, 200
 """Iterations of the two polishes."""
 
 
@@ -72,7 +72,7 @@ class Settings(BaseModel):
     polish: bool = True
     split: bool | None = None
     integer: bool = False
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(512, ge=1)
 
     @property
     def splits(self) -> bool:
@@ -203,12 +203,13 @@ class _Search:
         """Ask, evaluate, tell; a candidate that fails is told as such and the search goes on."""
         settings, schedule = self.settings, self.model.schedule
         tried: list[_Best] = []
+        ranges = SearchSpace.ranges(schedule, [start.nodes for start in starts])
         for start in starts:
             self.study.enqueue_trial(SearchSpace.seed(schedule, start.nodes))
         for number in range(settings.trials):
             trial = self.study.ask()
             try:
-                candidate = settings.space.suggest(trial, schedule, settings.nfe, settings.integer)
+                candidate = settings.space.suggest(trial, schedule, settings.integer, ranges)
                 result = self._evaluated(candidate)
             except (NotFinite, ValueError, RuntimeError, UserError) as failure:
                 trial.set_user_attr("failure", str(failure))

@@ -87,11 +87,11 @@ def polish(
     fitting: Teacher,
     validation: Teacher,
     iterations: int = 100,
-    patience: int = 15,
+    patience: int = 25,
     scale: float | None = None,
     split: bool = False,
     times: bool = True,
-    batch_size: int = 256,
+    batch_size: int = 512,
     clock: Clock | None = None,
     progress: Callable[[int, float], None] = lambda iteration, loss: None,
 ) -> Tableau:
