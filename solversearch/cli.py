@@ -69,7 +69,8 @@ def optimize(
         asked["space"] = SearchSpace.read(space)
     settings = _settings(asked)
     folder = out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{guidance:g}"
-    check_free(folder, overwrite)
+    if not dry_run:
+        check_free(folder, overwrite)
 
     from solversearch import models
     from solversearch.report.draw import draw_run

@@ -23,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend
 from pydantic import BaseModel, ConfigDict, Field
 
 import solversearch
-from solversearch.compare import SCREEN, Baseline, Comparison, Stage, Timing, baselines, compare, screen
+from solversearch.compare import LADDER_WIDTH, SCREEN, Baseline, Comparison, Stage, Timing, baselines, compare, screen
 from solversearch.errors import UserError, nearest
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
@@ -32,6 +32,7 @@ from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.search.fit import fit
 from solversearch.search.polish import polish
+from solversearch.solvers import SOLVERS
 from solversearch.spaces import Candidate, SearchSpace
 from solversearch.teacher import STEPS, Teacher, teach
 
@@ -341,11 +342,12 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
         "fit": STARTS * nfe * both * settings.fit,
         "search": settings.trials * nfe * both * settings.search,
         "polish": (SHORT * POLISHED + LONG) * nfe * (3 * settings.fit_samples + settings.validation_samples) * settings.polish,
-        "comparison": nfe * (count * SCREEN + 47 * settings.samples) * 3,
+        "comparison": nfe * (count * SCREEN + len(SOLVERS) * settings.samples)
+        + 3 * (nfe + 2) * (LADDER_WIDTH * SCREEN + 3 * settings.samples),
     }
     speed = _speed(model, settings)
     evaluations = {name: value * guided for name, value in stages.items()}
-    total = sum(evaluations.values())
+    total = sum(evaluations.values()) - evaluations["polish"] // 2  # which mostly stops early
     return {
         "model": model.name,
         "discrete choices of the space": f"{settings.space.size(nfe):,} and {nfe + 1} continuous",
