@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.search_share [--model digits] [--nfe 5]
 
-Run by hand, on an idle machine. Seconds are of `optimize` itself, without Python's start and the pictures; the share is the figure to watch.
+Run by hand, on an idle machine. Seconds are of `optimize` itself, without Python's start and the pictures.
 """
 
 import argparse
