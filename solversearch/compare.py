@@ -93,6 +93,15 @@ class Comparison(BaseModel):
     ladder: tuple[Rung, ...] = ()
     rows: tuple[Score, ...]
 
+    @property
+    def won(self) -> bool:
+        """Whether the plan is the better one: by its mean error, or by its median where outliers leave the means undecided.
+
+        Undecided: the bootstrap intervals of the two means overlap.
+        """
+        own, best = self.rows[0].endpoint_mse, self.rows[1].endpoint_mse
+        return self.ratio_endpoint_mse < 1 or (self.ratio_endpoint_median < 1 and own.low <= best.high)
+
 
 def baselines(
     model: Model, nfe: int, guidance: float, integer: bool = False, among: Collection[tuple[str, str]] | None = None

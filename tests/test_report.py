@@ -104,6 +104,14 @@ def test_the_verdict_admits_defeat() -> None:
 # Tables --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("error", "median", "won"), [(0.005, 2.0, True), (0.011, 0.1, True), (0.011, 1.1, False), (0.03, 0.1, False)])
+def test_outliers_alone_do_not_decide(error: float, median: float, won: bool) -> None:
+    """The mean decides; where the means' intervals overlap, the median."""
+    case = comparison(error, needed=5).model_copy(update={"ratio_endpoint_median": median})
+    assert case.won is won
+    assert ("a few outliers decide" in tables.verdict(case)) is (won and error > 0.01)
+
+
 def test_the_comparison_has_the_plan_first_and_says_what_it_leaves_out() -> None:
     text = printed(tables.comparison_table(comparison()))
     names = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]

@@ -27,6 +27,11 @@ def verdict(comparison: Comparison) -> str:
     cost = f"{comparison.nfe} evaluation{'s' if comparison.nfe > 1 else ''}"
     if is_baseline(comparison):
         return f"The plan is the best baseline itself, {best}: nothing better was found at {cost}."
+    if ratio >= 1 and comparison.won:
+        return (
+            f"At {cost} a few outliers decide the mean error: the plan's is {number(ratio)} of that of {best}, and the intervals overlap. "
+            f"The plan's median over samples is {number(comparison.ratio_endpoint_median)} of the best."
+        )
     if ratio >= 1:
         return f"The plan does not beat the best baseline: at {cost} its error is {number(ratio)} of that of {best}."
     needed, last = comparison.baseline_nfe_for_plan_error, comparison.ladder[-1].nfe if comparison.ladder else comparison.nfe

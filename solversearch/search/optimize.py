@@ -3,7 +3,7 @@
     best baseline -> fit (closed form) -> search (Optuna: times and decisions, each candidate fitted) -> polish (gradient)
 
 The stages see fitting and validation noise; the comparison alone sees the held-out noise, and decides whether the plan or the best
-baseline is exported.
+baseline is exported (`Comparison.won`).
 """
 
 import math
@@ -128,11 +128,12 @@ class _Search:
                 model, found, self.validation.first(SCREEN), settings.batch_size, self.clock,
                 lambda done, total: self.progress("baselines", done, total, ""),
             )  # fmt: skip
+            smooth = [baseline for _, baseline in screened if not baseline.table.stochastic]
             starts: dict[str, Baseline] = {}
-            for _, baseline in screened:
-                if not baseline.table.stochastic and len(starts) < STARTS:
+            for baseline in smooth:
+                if len(starts) < STARTS:
                     starts.setdefault(baseline.grid, baseline)
-            best = screened[0][1]
+            best = smooth[0]
             self.best = self._tried(best.table, {"solver": best.solver, "grid": best.grid})
             self.scale = max(float(self.best.error.median()), 1e-12)
         candidates = [self.best]
@@ -290,7 +291,7 @@ def optimize(model: Model, settings: Settings, folder: Path, command: str, progr
         plan = search.plan(search.best.table, search.best.origin, command)
         plan.write(folder / "plan.json")
         comparison = search_comparison(search, plan)
-        if comparison.ratio_endpoint_mse >= 1:
+        if not comparison.won:
             row = next(row for row in comparison.rows if row.kind == "baseline")
             table = next(b.table for b in baselines(model, settings.nfe, settings.guidance, settings.integer) if b.name == row.name)
             plan = search.plan(table, {"solver": row.solver, "grid": row.grid, "baseline": "no candidate was better"}, command)
