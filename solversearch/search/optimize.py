@@ -43,6 +43,8 @@ STARTS = 8
 """Grids of the best baselines that are fitted, and from which the search starts."""
 RIDGE = 1e-4
 """Of the first fits; the search chooses its own."""
+GUIDED = 0.1
+"""Under guidance errors are tempered from a tenth of the best baseline's median on, not from the median: more samples end in another mode."""
 POLISHED = 4
 """Candidates that are polished a little before the best of them is polished to the end."""
 STRATEGIES: dict[str, Callable[[int], BaseSampler]] = {
@@ -135,7 +137,7 @@ class _Search:
                     starts.setdefault(baseline.grid, baseline)
             best = smooth[0]
             self.best = self._tried(best.table, {"solver": best.solver, "grid": best.grid})
-            self.scale = max(float(self.best.error.median()), 1e-12)
+            self.scale = max(float(self.best.error.median()) * (1.0 if settings.guidance == 1 else GUIDED), 1e-12)
         candidates = [self.best]
         if settings.fit:
             with self.stage("fit"):
