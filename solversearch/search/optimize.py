@@ -44,7 +44,7 @@ STARTS = 8
 RIDGE = 1e-4
 """Of the first fits; the search chooses its own."""
 GUIDED = 0.1
-"""Under guidance errors are tempered from a tenth of the best baseline's median on, not from the median: more samples end in another mode."""
+"""Under guidance errors are tempered from a tenth of the best baseline's median on: more samples end in another mode."""
 POLISHED = 4
 """Candidates that are polished a little before the best of them is polished to the end."""
 STRATEGIES: dict[str, Callable[[int], BaseSampler]] = {
