@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from solversearch.errors import UserError
-from solversearch.models.base import Clock, Model
+from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.objectives.frechet import Gaussian, frechet
 from solversearch.plan import Interval, Plan, Score, Threshold
@@ -134,12 +134,19 @@ def screen(
     different = list(dict.fromkeys(candidate.table for candidate in candidates))
     together = max(1, batch_size // len(teacher))
     known: dict[Tableau, float] = {}
+
+    def errors(group: Sequence[Tableau]) -> list[float]:
+        try:
+            return [float(endpoint_mse(x, teacher.endpoint).mean()) for x in sample_together(model, group, teacher, clock)]
+        except NotFinite:  # one of them ran away: alone, it costs the others nothing
+            return [inf] if len(group) == 1 else [error for table in group for error in errors([table])]
+
     for first in range(0, len(different), together):
         group = different[first : first + together]
-        for table, samples in zip(group, sample_together(model, group, teacher, clock), strict=True):
-            error = float(endpoint_mse(samples, teacher.endpoint).mean())
-            known[table] = error if isfinite(error) else inf
+        known.update(zip(group, errors(group), strict=True))
         progress(first + len(group), len(different))
+    if not any(map(isfinite, known.values())):
+        raise NotFinite(f"the network of {model.name!r} returned NaN or inf with every baseline; check its weights and dtype")
     return sorted(((known[c.table], c) for c in candidates), key=lambda pair: pair[0])
 
 

@@ -11,10 +11,10 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from solversearch import models
-from solversearch.compare import Meter, baselines, best_of_each_solver, climb, compare, screen
+from solversearch.compare import Baseline, Meter, baselines, best_of_each_solver, climb, compare, screen
 from solversearch.errors import UserError
 from solversearch.matching import check_model, reguided, rival
-from solversearch.models.base import Clock, Model
+from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.objectives.frechet import Gaussian, frechet
 from solversearch.plan import Plan, Provenance, Score
@@ -291,3 +291,18 @@ def test_a_stochastic_baseline_is_the_same_each_time(coins: Model, teacher: Teac
     table = get("ddim_eta1").tableau(coins.schedule, grid("linspace", coins.schedule, 3))
     first: Tensor = sample(coins, table, teacher)
     torch.testing.assert_close(sample(coins, table, teacher, batch_size=17), first, atol=1e-6, rtol=1e-6)
+
+
+def test_a_baseline_that_runs_away_costs_the_others_nothing() -> None:
+    """A network that fails for large inputs fails for one table; a network that always fails is told."""
+    schedule = DiscreteVP.named()
+    table = get("ddim").tableau(schedule, grid("logsnr", schedule, 3))
+    wild = replace(table, rows=(replace(table.rows[0], x=1e6), *table.rows[1:]))
+    model = Model("fragile", lambda x, t: torch.where(x.abs() > 1e3, torch.nan, 0.5 * x), schedule, "sample", (4,))
+    teacher = teach(model, "held_out", 16, trajectory=False)
+    candidates = [Baseline("wild", "logsnr", wild), Baseline("tame", "logsnr", table)]
+    ranked = screen(model, candidates, teacher)
+    assert [candidate.solver for _, candidate in ranked] == ["tame", "wild"]
+    assert ranked[0][0] == screen(model, candidates[1:], teacher)[0][0] and ranked[1][0] == float("inf")
+    with pytest.raises(NotFinite, match="every baseline"):
+        screen(model, candidates[:1], teacher)

@@ -121,7 +121,8 @@ class Denoiser:
         a, b = data_prediction(model.prediction_type, node.alpha, node.sigma)
         prediction = b * output if isinstance(a, float) and a == 0 else a * x + b * output
         if not torch.isfinite(prediction).all():
-            raise NotFinite(f"the network of {model.name!r} returned NaN or inf at t = {float(node.t):g}; check its weights and dtype")
+            at = float(t[0].detach())  # times may be given one a sample
+            raise NotFinite(f"the network of {model.name!r} returned NaN or inf at t = {at:g}; check its weights and dtype")
         return prediction
 
 
