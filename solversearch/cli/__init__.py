@@ -1,0 +1,49 @@
+"""The command line: commands, no logic."""
+
+import shlex
+import sys
+import warnings
+from typing import Any, NoReturn
+
+import typer
+
+from solversearch.cli import listing, optimize, plans
+from solversearch.cli.shared import show_warning, tell
+from solversearch.errors import UserError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Searches the few-step sampling procedure that suits a pretrained diffusion or flow model best, and ships it as a JSON plan.",
+)  # fmt: skip
+for command in (optimize.optimize, plans.compare, plans.sample):
+    app.command()(command)
+app.command("import")(plans.import_)
+app.command("list")(listing.list_)
+app.add_typer(plans.plan_app, name="plan")
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """The entry point: whatever the person can mend is one line on stderr and exit code 2; Ctrl-C is one line and 130."""
+    given = sys.argv[1:] if arguments is None else arguments
+    # ClickException, of click or of the copy that newer releases of typer carry.
+    usage_error: Any = typer.BadParameter.__mro__[2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module="solversearch")
+        warnings.showwarning = show_warning
+        try:
+            code = app(given or ["--help"], standalone_mode=False, obj=shlex.join(["solversearch", *given]))
+            sys.stdout.flush()
+        except UserError as error:
+            tell(str(error))
+            code = 2
+        except (KeyboardInterrupt, typer.Abort):
+            tell("interrupted")
+            code = 130
+        except BrokenPipeError:  # the reader of a pipe has gone
+            sys.stdout = None
+            code = 1
+        except usage_error as error:
+            tell(error.format_message())
+            code = 2
+    sys.exit(code if isinstance(code, int) else 0)

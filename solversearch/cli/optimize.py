@@ -1,0 +1,112 @@
+"""`solversearch optimize`."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, report, stderr, tell
+from solversearch.errors import UserError, nearest
+from solversearch.places import check_free, claim, slug
+
+if TYPE_CHECKING:
+    from solversearch.search.optimize import Settings
+
+
+def optimize(
+    context: typer.Context,
+    model: ModelName,
+    nfe: Annotated[int, typer.Option(help="Network evaluations a sample may cost.")],
+    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/<model>-nfe<NFE>-g<GUIDANCE>")] = None,
+    trials: Annotated[int, typer.Option(help="Candidates that the search evaluates.")] = 60,
+    strategy: Annotated[str, typer.Option(help="tpe, cmaes or random.")] = "tpe",
+    space: Annotated[Path | None, typer.Option(help="The decisions to search, a YAML file.", show_default="all")] = None,
+    samples: Samples = 1024,
+    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit coefficients to the teacher in closed form.")] = True,
+    search: Annotated[bool, typer.Option("--search/--no-search", help="Search times and decisions.")] = True,
+    polish: Annotated[bool, typer.Option("--polish/--no-polish", help="Polish times and coefficients by gradient.")] = True,
+    split: Annotated[
+        bool | None,
+        typer.Option("--split/--no-split", help="Coefficients for the guidance difference.", show_default="where there is guidance"),
+    ] = None,
+    integer: Annotated[bool, typer.Option("--integer", help="Whole timesteps only, on models that have them.")] = False,
+    batch_size: BatchSize = 512,
+    as_json: Json = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the search would cost, and stop.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an existing run.")] = False,
+) -> None:
+    """Search a plan for a model and a budget, compare it with every published solver, and write a run folder."""
+    asked = {
+        "nfe": nfe, "guidance": guidance, "seed": seed, "trials": trials, "strategy": strategy, "samples": samples, "fit": fit,
+        "search": search, "polish": polish, "split": split, "integer": integer, "batch_size": batch_size,
+    }  # fmt: skip
+    if space is not None:
+        from solversearch.spaces import SearchSpace
+
+        asked["space"] = SearchSpace.read(space)
+    settings = _settings(asked)
+    folder = out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{guidance:g}"
+    if not dry_run:
+        check_free(folder, overwrite)
+
+    from solversearch import models
+    from solversearch.report.draw import draw_run
+    from solversearch.report.progress import Display
+    from solversearch.search.optimize import Interrupted, check, estimate
+    from solversearch.search.optimize import optimize as run
+
+    loaded = models.load(model)
+    if dry_run:
+        return _print_facts(estimate(loaded, settings), as_json)
+    check(loaded, settings)
+    claim(folder)
+    try:
+        with Display(stderr()) as display:
+            plan, comparison = run(loaded, settings, folder, context.obj or "", display)
+    except Interrupted as stopped:
+        tell(str(stopped))
+        raise typer.Exit(130) from None
+    drawn = draw_run(loaded, plan, comparison, folder, batch_size)
+    if as_json:
+        print(comparison.model_dump_json())
+    else:
+        report(comparison)
+        _print_files(folder, drawn, model)
+
+
+def _settings(asked: dict[str, Any]) -> "Settings":
+    from pydantic import ValidationError
+
+    from solversearch.plan import first_error
+    from solversearch.search.optimize import STRATEGIES, Settings
+
+    if asked["strategy"] not in STRATEGIES:
+        raise UserError(nearest(asked["strategy"], list(STRATEGIES), "strategy"))
+    try:
+        return Settings(**asked)
+    except ValidationError as error:
+        option = str(error.errors()[0]["loc"][0])
+        raise UserError(f"--{first_error(error).replace(option, option.replace('_', '-'), 1)}, got {asked[option]}") from None
+
+
+def _print_facts(facts: dict[str, str | int | float], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for name, fact in facts.items():
+        print(f"{name}: {fact:,}" if isinstance(fact, int) else f"{name}: {fact}")
+
+
+def _print_files(folder: Path, drawn: list[str], model: str) -> None:
+    name = shlex.quote(str(folder / "plan.json"))
+    lines = [
+        f"Wrote {folder}: {', '.join(['plan.json', 'comparison.json', 'journal.log', *drawn])}",
+        f"Look at it: solversearch plan show {name}",
+        f"Use it:     solversearch sample --plan {name} --model {shlex.quote(model)}, or in Python Plan.read({str(folder / 'plan.json')!r})"
+        ".sample(denoise, noise)",
+    ]
+    print("\n".join(lines))

@@ -1,0 +1,51 @@
+"""What commands share: options, consoles, the report. Heavy imports stand inside functions, so that --help answers at once."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from solversearch.compare import Comparison
+
+ModelName = Annotated[str, typer.Option("--model", help="A model of 'solversearch list models', or python:FILE_OR_MODULE:FACTORY.")]
+PlanFile = Annotated[Path, typer.Option("--plan", help="A plan file.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all noise.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Samples in one network call; changes memory and speed, never a result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
+Samples = Annotated[int, typer.Option(min=128, help="Held-out samples that the comparison is made on.")]
+
+
+def stdout() -> Console:
+    """Tables keep their columns where the output is piped into a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def report(comparison: "Comparison") -> None:
+    from solversearch.report import tables
+
+    console = stdout()
+    if comparison.stages:
+        console.print(tables.stage_table(comparison.stages))
+    console.print(tables.comparison_table(comparison))
+    console.print(tables.verdict(comparison), soft_wrap=True, highlight=False)
+    console.print(
+        f"The teacher's own error is {tables.number(comparison.teacher_error)}; "
+        f"{comparison.timing.wall_s:.0f} s, {comparison.timing.network_s:.0f} s of it in the network.",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip
+
+
+def tell(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
