@@ -60,6 +60,19 @@ class Timing(BaseModel):
     network_s: float
 
 
+class Tau(BaseModel):
+    """Kendall's tau between the errors of the last candidates and what was predicted before they were evaluated.
+
+    evaluated is how many had been by then; surrogate alone, the learned model alone, and both together.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    evaluated: int
+    surrogate: float
+    learned: float
+    both: float
+
+
 class Rung(BaseModel):
     """The best baseline at one NFE, measured in full."""
 
@@ -91,6 +104,9 @@ class Comparison(BaseModel):
     timing: Timing
     stages: tuple[Stage, ...] = ()
     ladder: tuple[Rung, ...] = ()
+    progress: tuple[float, ...] = ()
+    """Of a search: the best value so far after each trial."""
+    predictor: tuple[Tau, ...] = ()
     rows: tuple[Score, ...]
 
     @property

@@ -1,6 +1,6 @@
 """Samples of tables from the noise of a teacher: what the search, the comparison and the pictures look at."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -16,9 +16,15 @@ from solversearch.teacher import Teacher
 
 @torch.no_grad()
 def sample(
-    model: Model, table: Tableau, teacher: Teacher, batch_size: int = 512, clock: Clock | None = None, threshold: Threshold | None = None
+    model: Model,
+    table: Tableau,
+    teacher: Teacher,
+    batch_size: int = 512,
+    clock: Clock | None = None,
+    threshold: Threshold | None = None,
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
-    """Runs a table from the teacher's noise under its conditions; (n, *shape)."""
+    """Runs a table from the teacher's noise under its conditions; (n, *shape). callback is `run`'s."""
     denoise = Denoiser(model, teacher.conditions, batch_size, table.split, clock)
     samples: Tensor = run(
         table.nodes,
@@ -27,6 +33,7 @@ def sample(
         teacher.noise,
         draw=lambda k: fresh_noise(model, teacher.split, len(teacher), k, teacher.seed),
         threshold=threshold.function() if threshold else None,
+        callback=callback,
     )
     return samples
 

@@ -44,7 +44,8 @@ class Linear:
         return Linear(terms)
 
     def __mul__(self, factor: float) -> "Linear":
-        return Linear({key: value * float(factor) for key, value in self.terms.items()})
+        factor = float(factor)
+        return Linear({key: value * factor for key, value in self.terms.items()})
 
     __rmul__ = __mul__
 
@@ -55,7 +56,10 @@ class Linear:
         return self * -1.0
 
     def __sub__(self, other: "Linear") -> "Linear":
-        return self + (-other)
+        terms = dict(self.terms)
+        for key, value in other.terms.items():
+            terms[key] = terms.get(key, 0.0) - value
+        return Linear(terms)
 
     def row(self) -> Row:
         def weights(kind: str) -> tuple[float, ...]:

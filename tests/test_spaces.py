@@ -1,86 +1,385 @@
 """Search spaces: from YAML to candidates to tables."""
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution
+from rich.console import Console
 
 from solversearch.errors import UserError
+from solversearch.report.space_view import space_view
 from solversearch.schedules import VE, DiscreteVP, Flow, LinearVP, NoiseSchedule, grid
-from solversearch.spaces import SearchSpace
+from solversearch.solvers import get
+from solversearch.solvers.dc import compensated
+from solversearch.solvers.mixed import Decision
+from solversearch.spaces import Candidate, Domain, SearchSpace, presets
+from solversearch.tableau import trace
 
-SCHEDULES: list[NoiseSchedule] = [
-    DiscreteVP.named(), DiscreteVP.named(zero_terminal_snr=True), LinearVP(), VE(), Flow(shift=3.0, scale=1000.0),
-]  # fmt: skip
+VP = DiscreteVP.named()
+SCHEDULES: list[NoiseSchedule] = [VP, DiscreteVP.named(zero_terminal_snr=True), LinearVP(), VE(), Flow(shift=3.0, scale=1000.0)]
+PRESETS = ["autodiffusion", "ays", "dc", "default", "full", "ld3", "nonstationary", "s3"]
 
 
-def test_the_shipped_file_is_the_default() -> None:
-    assert SearchSpace.read(Path(__file__).parents[1] / "search_spaces" / "default.yaml") == SearchSpace()
+def read(tmp_path: Path, text: str) -> SearchSpace:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    return SearchSpace.read(path)
+
+
+def domain(space: SearchSpace, schedule: NoiseSchedule = VP, nfe: int = 5, guidance: float = 1.0, integer: bool = False) -> Domain:
+    starts = [grid(name, schedule, nfe)[:-1] for name in ("linspace", "karras", "logsnr")]
+    return space.domain(schedule, nfe, guidance, starts, integer)
+
+
+def drawn(each: Domain, seed: int = 0) -> Candidate:
+    return each.candidate(each.random(np.random.default_rng(seed)))
+
+
+# Files -----------------------------------------------------------------------------------------------------
+
+
+def test_the_presets_are_these_and_the_first_is_the_default() -> None:
+    assert list(presets()) == PRESETS
+    assert SearchSpace.named("default") == SearchSpace()
+    for name in PRESETS:
+        assert SearchSpace.named(name).name == name
+        assert SearchSpace.model_validate(SearchSpace.named(name).model_dump(exclude_defaults=True)) == SearchSpace.named(name)
+
+
+def test_every_package_is_shipped_and_the_spaces_with_them() -> None:
+    """setuptools cannot both search for packages and take one from another folder, so they are listed."""
+    root = Path(__file__).parents[1]
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(path.parent.relative_to(root).parts) for path in (root / "solversearch").rglob("*.py")}
+    assert sorted(listed) == sorted({*found, "solversearch.search_spaces"})
+
+
+def test_a_space_is_found_by_path_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("solver: unip")
+    assert SearchSpace.named(str(tmp_path / "mine.yaml")) == SearchSpace.model_validate({"solver": "unip"})
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "line", "message"),
     [
-        ("solvers: [unip]", "solvers: unknown key"),
-        ("solver: [unipp]", "unknown step solver 'unipp'; did you mean 'unip'?"),
-        ("solver: []", "solver"),
-        ("order: [0]", "order"),
-        ("order: [4]", "orders 1 to 3"),
-        ("prediction: [velocity]", "prediction"),
-        ("ridge: [1.0e-2, 1.0e-6]", "ridge: needs 0 < low <= high"),
-        ("ridge: [.nan, 1]", "ridge"),
-        ("- a list", "space"),
-        ("solver: [unip", "not YAML"),
-        ("!!python/object/apply:os.system ['true']", "not YAML"),
+        ("order: 2\nsolvers: [unip]", 2, "solvers: unknown key 'solvers'; did you mean 'solver'?"),
+        ("solver: {chose: [unip]}", 1, "solver.chose: unknown key 'chose'; did you mean 'choose'?"),
+        ("search:\n  stages:\n    polish: some", 3, "search.stages.polish"),
+        ("search:\n  stage: {}", 2, "did you mean 'stages'?"),
+        ("solver:\n- unip\n- unipp", 3, "solver[2]: unknown choice 'unipp'; did you mean 'unip'?"),
+        ("solver: {choose: [unip, unip]}", 1, "twice in the list"),
+        ("solver: []", 1, "solver: an empty list"),
+        ("solver: {per: step}", 1, "needs the values to choose from"),
+        ("solver: {choose: [unip], low: 1}", 1, "not both"),
+        ("solver: {low: 0, high: 1}", 1, "needs a list of values"),
+        ("solver: ~", 1, "got nothing"),
+        ("solver: {choose: [unip], per: stage}", 1, "solver.per"),
+        ("order: [0]", 1, "order[1]: expected a number from 1 to 4, got 0"),
+        ("order: [1.5]", 1, "whole number"),
+        ("order: [true]", 1, "expected a number"),
+        ("solver: dpmpp\norder:\n  choose:\n  - 3\n  - 4", 5, "order.choose[2]: order 4 is impossible: dpmpp has orders 1 to 3"),
+        ("prediction: velocity", 1, "unknown choice 'velocity'"),
+        ("prediction: [1.5]", 1, "from 0 to 1"),
+        ("corrector: 1", 1, "expected true or false, got 1"),
+        ("compensation:\n  low: 1.5\n  high: 0.5", 2, "compensation.low: an empty range: low 1.5 is above high 0.5"),
+        ("compensation: {low: 0.5}", 1, "both ends"),
+        ("compensation: {low: .nan, high: 1}", 1, "finite"),
+        ("compensation: [.inf]", 1, "expected a name, a finite number"),
+        ("compensation: [1, 20]", 1, "compensation[2]: expected a number from -2 to 4, got 20"),
+        ("timesteps: {rho: 5}", 1, "grid is missing"),
+        ("ridge: {low: 0, high: 1, log: true}", 1, "low > 0"),
+        ("ridge: {low: 1.0e-6, high: 1.0e-2, per: step}", 1, "once a plan"),
+        ("timesteps: karas", 1, "unknown timesteps 'karas'; did you mean 'karras'?"),
+        ("timesteps: [free, karras]", 1, "stand alone"),
+        ("timesteps:\n- linspace\n- {grid: logsnr, rho: 7}", 3, "timesteps[2].rho: logsnr has no rho"),
+        ("timesteps: []", 1, "an empty list"),
+        ("timesteps: 7", 1, "timesteps"),
+        ("timesteps: [karras, karras]", 1, "twice"),
+        ("guidance_interval: {above: 0.8, below: 0.2}", 1, "an empty interval"),
+        ("guidance_interval: {above: 2}", 1, "from 0 to 1"),
+        ("corrector: {choose: [true], when: {slover: unip}}", 1, "when.slover: unknown decision 'slover'; did you mean 'solver'?"),
+        ("solver: [unip]\ncorrector:\n  choose: [true]\n  when: {solver: [dpmpp]}", 4, "solver is never dpmpp: it is one of unip"),
+        ("corrector: {choose: true, when: {corrector: true}}", 1, "circle"),
+        ("start: {choose: [singlestep], when: {corrector: [true]}}\ncorrector: {choose: [true], when: {start: [singlestep]}}",
+         2, "conditions go in a circle: corrector -> start -> corrector"),
+        ("solver: {choose: [unip, ipndm], per: step}\ncorrector: {choose: [true], when: {solver: [unip]}}", 2, "cannot depend on solver"),
+        ("compensation: {low: 0, high: 1}\ncorrector: {choose: [true], when: {compensation: 1}}", 2, "compensation is a range"),
+        ("corrector: {choose: [true], when: []}", 1, "when"),
+        ("order: 1\norder: 2", 2, "order: the key stands twice"),
+        ("solver: &a [unip]\nprediction: *a", 2, "aliases"),
+        ("- a list", 1, "expected a mapping"),
+        ("[" * 30 + "]" * 30, 1, "nested deeper"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_told_with_file_line_and_key(tmp_path: Path, text: str, line: int, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path / 'space.yaml'}:{line}: ")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"solver: [unip", "not YAML"),
+        (b"!!python/object/apply:os.system ['true']", "not YAML"),
+        (b"\xff\xfe\x00", "not YAML"),
+        (b"", "an empty file"),
+        (b"order: 1\n" + b"# more\n" * 20_000, "more than 64 KiB"),
     ],
 )
-def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_what_is_no_space_at_all_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "space.yaml"
-    path.write_text(text)
+    path.write_bytes(content)
     with pytest.raises(UserError) as caught:
         SearchSpace.read(path)
     assert str(path) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_space_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         SearchSpace.read(tmp_path / "absent.yaml")
+    with pytest.raises(UserError, match="cannot read"):
+        SearchSpace.named(str(tmp_path / "absent.yaml"))
+    with pytest.raises(UserError, match=r"unknown search space 's4'; did you mean 's3'\?"):
+        SearchSpace.named("s4")
+
+
+def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
+    """YAML takes 1e-6 for a word."""
+    space = read(tmp_path, "ridge: {low: 1e-6, high: 1e-2, log: true}\nchurn: [1e-1]")
+    assert (space.ridge.low, space.churn.choose) == (1e-6, (0.1,))
+
+
+# Candidates ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
-@given(fractions=st.lists(st.floats(0, 1), min_size=4, max_size=4), integer=st.booleans())
-def test_every_suggestion_compiles(schedule: NoiseSchedule, fractions: list[float], integer: bool) -> None:
-    """Also where times coincide or sit at the ends."""
-    trial = optuna.trial.FixedTrial(
-        {**{f"time_{i}": f for i, f in enumerate(fractions)}, **{f"order_{i}": 1 + i % 3 for i in range(4)},
-         "solver": "unip", "prediction": "data", "corrector": True, "ridge": 1e-3}
-    )  # fmt: skip
-    candidate = SearchSpace().suggest(trial, schedule, integer, [(0.0, 1.0)] * 4)  # type: ignore[arg-type]
-    assert np.all(np.diff(candidate.times) < 0)
-    if integer and schedule.discrete:
-        assert all(t == round(t) for t in candidate.times)
-    table = candidate.tableau(schedule, 2.0)
-    assert table.nfe == 4 and {node.guidance for node in table.nodes} == {2.0}
+@pytest.mark.parametrize("name", PRESETS)
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), nfe=st.integers(1, 8), guidance=st.sampled_from([1.0, 7.5]), integer=st.booleans())
+def test_every_candidate_of_every_preset_compiles(
+    name: str, schedule: NoiseSchedule, seed: int, nfe: int, guidance: float, integer: bool
+) -> None:
+    each = domain(SearchSpace.named(name), schedule, nfe, guidance, integer)
+    rng = np.random.default_rng(seed)
+    one, other = (each.candidate(each.random(rng)) for _ in range(2))
+    table = one.tableau(schedule)
+    assert table.nfe == nfe and not table.stochastic
+    assert np.all(np.diff(one.times) < 0) and schedule.t_end <= one.times[-1] <= one.times[0] <= schedule.t_start
+    assert {node.guidance for node in table.nodes} == {guidance}
+    if (integer or each.space.integer) and schedule.discrete:
+        assert all(node.t == round(node.t) for node in table.nodes)
+    assert (one.signature == other.signature) == (one == other) and hash(one) == hash(each.candidate(dict(_params(each, one, seed))))
+
+
+def _params(each: Domain, one: Candidate, seed: int) -> dict[str, Any]:
+    params = each.random(np.random.default_rng(seed))
+    assert each.candidate(params) == one
+    return params
+
+
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.booleans(), st.booleans())
+def test_times_that_coincide_are_held_apart(fractions: list[float], integer: bool, free: bool) -> None:
+    space = SearchSpace.model_validate({"solver": "unip", "order": 3, "analytic_first_step": free})
+    for schedule in SCHEDULES:
+        each = space.domain(schedule, 4, 1.0, (), integer)
+        candidate = each.candidate({f"time.{i}": fraction for i, fraction in enumerate(fractions)})
+        assert np.all(np.diff(candidate.times) < 0)
+        assert candidate.tableau(schedule).nfe == 4
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
 @pytest.mark.parametrize("name", ["logsnr", "quadratic", "linspace"])
-def test_a_seed_gives_its_own_times_back(schedule: NoiseSchedule, name: str) -> None:
-    nodes = grid(name, schedule, 5)[:-1]
-    parameters = SearchSpace.seed(schedule, nodes)
-    ranges = SearchSpace.ranges(schedule, [nodes, grid("karras", schedule, 5)[:-1]])
-    assert all(low <= parameters[f"time_{i}"] <= high for i, (low, high) in enumerate(ranges))
-    fixed = {**parameters, **{f"order_{i}": 2 for i in range(5)}, "solver": "unip", "prediction": "data", "corrector": False, "ridge": 1e-3}
-    candidate = SearchSpace().suggest(optuna.trial.FixedTrial(fixed), schedule, False, ranges)  # type: ignore[arg-type]
-    positions = schedule.position([node.t for node in nodes])
-    np.testing.assert_allclose(
-        schedule.position(candidate.times), positions, atol=6e-4 * np.ptp(schedule.position([schedule.t_end, schedule.t_start]))
-    )
+def test_a_seed_gives_its_own_times_and_decisions_back(schedule: NoiseSchedule, name: str) -> None:
+    nodes = grid(name, schedule, 5)
+    each = SearchSpace.named("s3").domain(schedule, 5, 1.0, [nodes, grid("karras", schedule, 5)])
+    for decision in (None, Decision("dpmpp", 3, "noise", derivative_scale=0.08, start="singlestep")):
+        params = each.seed(nodes, decision)
+        assert set(params) == set(each.distributions)
+        candidate = each.candidate(params)
+        positions = schedule.position([node.t for node in nodes[:-1]])
+        reach = np.ptp(schedule.position([schedule.t_end, schedule.t_start]))
+        np.testing.assert_allclose(schedule.position(candidate.times), positions, atol=6e-4 * reach)
+    assert candidate.decisions[3] == Decision("dpmpp", 3, "noise", derivative_scale=0.1, start="singlestep")
 
 
-def test_size_counts_the_choices() -> None:
+def test_a_seed_of_a_space_of_grids_is_the_nearest_grid() -> None:
+    each = domain(SearchSpace.named("nonstationary"))
+    for name in ("linspace", "karras_tmin", "ays_sdxl"):
+        assert each.seed(grid(name, VP, 5))["grid"] == name
+
+
+def test_parameters_that_cannot_be_are_told_by_name() -> None:
+    each = domain(SearchSpace.named("s3"))
+    params = each.random(np.random.default_rng(0))
+    for name, value in (
+        ("order.2", 5),
+        ("order.2", 2.0),
+        ("time.0", float("nan")),
+        ("corrector.1", 1),
+        ("time.1", "noon"),
+        ("solver.0", []),
+    ):
+        with pytest.raises(UserError, match=name):
+            each.candidate({**params, name: value})
+    with pytest.raises(UserError, match=r"time\.4 is missing"):
+        each.candidate({name: value for name, value in params.items() if name != "time.4"})
+    with pytest.raises(UserError, match=r"unknown parameter 'oder\.1'; did you mean 'order\.1'"):
+        each.candidate({**params, "oder.1": 1})
+
+
+def test_a_domain_has_parameters_where_decisions_have_an_effect() -> None:
+    """No order before there is a history, no corrector at the last step, no guidance without guidance, no ridge without a fit."""
+    space = {"order": {"choose": [1, 2], "per": "step"}, "corrector": {"choose": [True, False], "per": "step"},
+             "guidance": {"low": 0, "high": 2, "per": "step"}, "compensation": {"low": 0, "high": 2, "per": "step"}}  # fmt: skip
+    names = set(SearchSpace.model_validate(space).domain(VP, 4, 1.0).distributions)
+    assert names == {f"time.{i}" for i in range(4)} | {"order.1", "order.2", "order.3", "corrector.0", "corrector.1", "corrector.2",
+                                                       "compensation.2", "compensation.3"}  # fmt: skip
+    fitted = {"ridge": {"low": 0.1, "high": 1}, "analytic_first_step": [True, False], **space}
+    names = set(SearchSpace.model_validate(fitted).domain(VP, 4, 2.0).distributions)
+    assert {"ridge", "order.0", "compensation.1", "guidance.0", "analytic_first_step"} <= names and "compensation.0" not in names
+    bare = {**fitted, "search": {"stages": {"fit": False}}}
+    assert "ridge" not in SearchSpace.model_validate(bare).domain(VP, 4, 2.0).distributions
+    assert "analytic_first_step" not in SearchSpace.model_validate(fitted).domain(Flow(), 4, 2.0).distributions
+
+
+def test_conditions_leave_a_decision_at_its_default() -> None:
+    space = SearchSpace.model_validate({
+        "solver": {"choose": ["unip", "ipndm"], "per": "step"},
+        "order": {"choose": [2, 3], "per": "step", "when": {"solver": "unip"}},
+        "derivative": {"choose": "low", "per": "step", "when": {"order": 3}},
+    })  # fmt: skip
+    each = domain(space)
+    params = each.seed(grid("linspace", VP, 5)) | {f"solver.{i}": "unip" for i in range(5)} | {f"order.{i}": 3 for i in range(1, 5)}
+    assert [d.derivative for d in each.candidate(params).decisions] == ["exact", "exact", "low", "low", "exact"]
+    off = each.candidate({**params, "solver.3": "ipndm"}).decisions[3]
+    assert (off.order, off.derivative) == (2, "exact")
+    assert each.candidate({**params, "solver.3": "ipndm"}) == each.candidate({**params, "solver.3": "ipndm", "order.3": 2})
+
+
+def test_orders_are_lowered_to_what_solver_history_and_end_allow() -> None:
+    space = {"solver": {"choose": ["dpmpp", "unip"], "per": "step"}, "order": 4, "prediction": "noise"}
+    each = domain(SearchSpace.model_validate(space), nfe=6)
+    params = each.seed(grid("linspace", VP, 6)) | {f"solver.{i}": "dpmpp" if i == 3 else "unip" for i in range(6)}
+    assert [d.order for d in each.candidate(params).decisions] == [1, 2, 3, 3, 4, 4]
+    lowered = domain(SearchSpace.model_validate({"order": 3, "prediction": "noise", "lower_final_order": True}), nfe=6)
+    assert [d.order for d in drawn(lowered).decisions] == [1, 2, 3, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "solver"),
+    [
+        ({"solver": "dpmpp", "order": 3, "lower_final_order": True}, "dpmpp_3m"),
+        ({"solver": "unip_bh2", "order": 3, "lower_final_order": True, "corrector": True}, "unipc_3"),
+        ({"solver": "ipndm", "order": 4}, "ipndm_4"),
+    ],
+)
+def test_a_space_of_one_solver_is_that_solver(content: dict[str, Any], solver: str) -> None:
+    space = SearchSpace.model_validate({**content, "timesteps": {"grid": "karras", "rho": 7}})
+    assert space.size(5) == 1
+    table, nodes = domain(space).tableau({}), grid("karras", VP, 5)
+    for ours, theirs in zip(table.rows, get(solver).tableau(VP, nodes).rows, strict=True):
+        np.testing.assert_allclose([ours.x, *ours.d], [theirs.x, *theirs.d], rtol=0, atol=1e-12)
+
+
+def test_dc_is_dc_solver() -> None:
+    each = domain(SearchSpace.named("dc"), nfe=6)
+    ratios = [1.0, 1.0, 0.5, 0.9, 1.1, 1.2]
+    table = each.tableau({"grid": "logsnr", **{f"compensation.{i}": ratios[i] for i in range(2, 6)}})
+    theirs = trace(compensated(ratios), VP, grid("logsnr", VP, 6))
+    for ours, other in zip(table.rows, theirs.rows, strict=True):
+        np.testing.assert_allclose([ours.x, *ours.d], [other.x, *other.d], rtol=0, atol=1e-12)
+
+
+def test_the_parameter_of_a_grid_family() -> None:
+    space = SearchSpace.model_validate({"timesteps": [{"grid": "karras", "rho": {"low": 1, "high": 9}, "tmin": [False, True]}, "linspace"]})
+    each = space.domain(VP, 5, 1.0)
+    assert set(each.distributions) == {"grid", "rho"}
+    at = {name: each.candidate({"grid": name, "rho": 7.0}) for name in ("karras", "karras_tmin", "linspace")}
+    for name, candidate in at.items():
+        np.testing.assert_allclose(candidate.times, [node.t for node in grid(name, VP, 5)[:-1]], rtol=1e-12)
+    assert each.candidate({"grid": "karras", "rho": 3.0}).times[2] > at["karras"].times[2]
+    assert each.candidate({"grid": "linspace", "rho": 3.0}) == at["linspace"]
+
+
+def test_an_analytic_first_step_adds_a_step_and_no_evaluation() -> None:
+    space = SearchSpace.model_validate({"timesteps": "linspace", "order": 2, "analytic_first_step": [False, True]})
+    each = space.domain(VP, 5, 1.0)
+    free = each.candidate({"analytic_first_step": True})
+    assert free.times == tuple(node.t for node in grid("linspace", VP, 6)[1:-1])
+    assert free.tableau(VP).nfe == 5 and [d.order for d in free.decisions] == [2, 2, 2, 2, 1]
+    assert free.describe()["analytic_first_step"] is True
+    assert not space.domain(Flow(), 5, 1.0).candidate({}).analytic_first_step, "x says nothing without signal"
+    assert not space.domain(VP, 1, 1.0).candidate({}).analytic_first_step, "no time is left between"
+
+
+def test_an_input_shift_moves_what_the_network_is_told_and_nothing_else() -> None:
+    each = domain(SearchSpace.named("ld3"))
+    params = each.seed(grid("linspace", VP, 5))
+    plain = each.tableau(params)
+    moved = each.tableau({**params, "input_shift.2": 0.1, "input_shift.0": 0.2})
+    assert moved.rows == plain.rows
+    assert [(node.alpha, node.sigma) for node in moved.nodes] == [(node.alpha, node.sigma) for node in plain.nodes]
+    assert VP.position(moved.nodes[2].t) - VP.position(plain.nodes[2].t) == pytest.approx(0.1, rel=1e-2)
+    assert moved.nodes[0].t == VP.t_start, "clipped into the schedule"
+    assert moved.nodes[1] == plain.nodes[1]
+    whole = domain(SearchSpace.named("ld3"), integer=True).tableau({**params, "input_shift.2": 0.1})
+    assert whole.nodes[2].t == round(whole.nodes[2].t) > plain.nodes[2].t
+
+
+def test_guidance_is_a_share_and_an_interval_saves_calls() -> None:
+    """Share g of guidance w is the scale 1 + g (w - 1); outside the interval there is none, at half the cost."""
+    space = SearchSpace.model_validate({
+        "timesteps": "linspace",
+        "guidance": {"choose": [1.0, 0.0, 1.5], "per": "step"},
+        "guidance_interval": {"above": {"low": 0.0, "high": 0.9}, "below": 0.99},
+    })  # fmt: skip
+    each = space.domain(VP, 4, 3.0)
+    params = {f"guidance.{i}": 1.0 for i in range(4)} | {"guidance_above": 0.0, "guidance.2": 1.5}
+    table = each.tableau(params)
+    assert [node.guidance for node in table.nodes] == [1.0, 3.0, 4.0, 3.0] and table.network_calls == 7
+    assert each.tableau({**params, "guidance_above": 0.9}).network_calls < 7
+    assert each.candidate({**params, "guidance.1": 0.0}).guidance == (1.0, 1.0, 4.0, 3.0)
+    assert not space.domain(VP, 4, 1.0).distributions, "harmless without guidance"
+
+
+def test_churn_makes_a_stochastic_table() -> None:
+    each = domain(SearchSpace.model_validate({"churn": {"choose": [0.3], "per": "step"}}))
+    candidate = drawn(each)
+    assert candidate.tableau(VP).stochastic and [d.churn for d in candidate.decisions] == [0.3] * 4 + [0.0]
+
+
+def test_whole_times_run_out() -> None:
+    with pytest.raises(UserError, match="more than the model's whole timesteps"):
+        SearchSpace.named("autodiffusion").domain(DiscreteVP(np.full(4, 0.1)), 5, 1.0)
+    with pytest.raises(UserError, match="5 evaluations"):
+        SearchSpace().domain(VP, 5, 1.0, [grid("linspace", VP, 4)])
+
+
+def test_size_counts_the_listed_values() -> None:
     assert SearchSpace().size(5) == 4 * 2 * 2 * 3**5
-    assert SearchSpace(solver=("unip",), order=(2,), prediction=("data",), corrector=(True,)).size(8) == 1
+    assert SearchSpace.named("nonstationary").size(8) == 10 * 2
+    assert SearchSpace.named("ays").size(8) == 1
+
+
+def test_what_a_plan_says_of_its_candidate() -> None:
+    """One value where all steps agree, a list where not, and nothing that is as usual."""
+    told = drawn(domain(SearchSpace.model_validate({"order": 2}), guidance=2.0)).describe()
+    assert told == {"solver": "unip", "order": [1, 2, 2, 2, 1], "guidance": 2.0, "ridge": 1e-4}
+
+
+def test_the_view_has_size_parameters_and_a_candidate() -> None:
+    each = domain(SearchSpace.named("s3"))
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(space_view(each, drawn(each)))
+    text = console.export_text()
+    for expected in ("about 10^16 combinations", "analytic_first_step", "unip_bh2", "A random candidate", "Strategy s3"):
+        assert expected in text
+    distribution = each.distributions["order.1"]
+    assert isinstance(distribution, CategoricalDistribution) and distribution.choices == (1, 2, 3, 4)

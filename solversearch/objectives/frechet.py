@@ -6,6 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from solversearch.objectives.base import Objective, Outcome, features_of
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -42,3 +44,27 @@ def frechet(a: Gaussian, b: Gaussian) -> Tensor:
     product = torch.linalg.eigvalsh(a.root @ b.covariance @ a.root).clamp(min=0)
     traces = (a.covariance + b.covariance).diagonal(dim1=-2, dim2=-1).sum(-1)
     return ((a.mean - b.mean) ** 2).sum(-1) + traces - 2 * product.sqrt().sum(-1)
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> Tensor:
+    """The same number from features (n, F) and (m, F) themselves, float64; a scalar.
+
+    With centred features A and B, C_a = A^T A, and the last trace is the sum of the singular values of A B^T. Nothing is squared
+    and rooted again, so it is sound where there are fewer samples than features, and cheap: no (F, F) matrix is made there.
+    """
+    r_a, r_b = (torch.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r").R for x in (a, b))
+    mixed = torch.linalg.svdvals(r_a @ r_b.T).sum()
+    return (a.mean(0) - b.mean(0)).square().sum() + r_a.square().sum() + r_b.square().sum() - 2 * mixed
+
+
+def _value(outcome: Outcome) -> float:
+    return float(frechet_distance(*features_of(outcome)))
+
+
+OBJECTIVE = Objective(
+    "frechet",
+    _value,
+    cost="the feature network, once a sample, and a singular value decomposition of the smaller of samples and features",
+    source="Heusel et al. 2017, arXiv:1706.08500",
+    needs=frozenset({"features"}),
+)

@@ -9,7 +9,7 @@ backpropagation, one network evaluation a node. The prior is a hand-made table: 
 the gain without it. w_s are robust weights (iteratively reweighted), for errors are heavy-tailed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -53,14 +53,21 @@ class _FittedRows(Sequence[Row]):
 
 
 def fit(
-    prior: Tableau, teacher: Teacher, denoise: Denoiser, noise: Tensor, ridge: float = 1e-4, robust: bool = False
+    prior: Tableau,
+    teacher: Teacher,
+    denoise: Denoiser,
+    noise: Tensor,
+    ridge: float = 1e-4,
+    robust: bool = False,
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> tuple[Tableau, Tensor]:
     """Fits every row of `prior` (a deterministic table) and samples with it.
 
     noise (B, *shape) begins with the teacher's n samples; the rest goes along unfitted, for validation. The denoiser's conditions
-    match it; where it is split, the guidance difference gets columns of its own. Returns the fitted table and the samples (B, *shape).
+    match it; where it is split, the guidance difference gets columns of its own. callback is `run`'s. Returns the fitted table and the
+    samples (B, *shape).
     """
     seen = Recorder(denoise, noise)
     rows = _FittedRows(prior, teacher, seen, ridge, robust)
-    samples = run(prior.nodes, rows, seen, noise)
+    samples = run(prior.nodes, rows, seen, noise, callback=callback)
     return Tableau(prior.nodes, tuple(rows.solved)), samples

@@ -93,11 +93,12 @@ def polish(
     times: bool = True,
     batch_size: int = 512,
     clock: Clock | None = None,
+    enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, float], None] = lambda iteration, loss: None,
 ) -> Tableau:
     """Polishes a table; returns the best of all iterations on the validation teacher, the given table included.
 
-    split gives the guidance difference coefficients of its own; scale is `tempered`'s. Deterministic in its arguments, except that
+    split gives the guidance difference coefficients of its own; scale is `tempered`'s; enough() ends it early. Deterministic in its arguments, except that
     batch_size does not matter.
     """
     clock, batch_size = clock or Clock(), model.filled(batch_size)
@@ -143,7 +144,7 @@ def polish(
         if loss < best_loss:
             best, best_loss, best_iteration = candidate, loss, iteration
         progress(iteration, best_loss)
-        if iteration - best_iteration >= patience:
+        if iteration - best_iteration >= patience or enough():
             raise StopIteration
 
     theta = np.zeros(sum(coordinates.sizes))

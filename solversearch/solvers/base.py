@@ -6,7 +6,7 @@ outputs are reproduced exactly whatever the weights, and nothing is singular whe
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, log
+from math import inf, isfinite, log, sqrt
 from typing import NamedTuple
 
 from solversearch.runtime import Node
@@ -55,6 +55,16 @@ class Past(NamedTuple):
     def output(self, prediction: Prediction) -> Vector:
         return self.d if prediction == "data" else self.eps
 
+    def churned(self, share: float, z: Vector) -> "Past":
+        """This evaluation on the path whose noise is replaced by z to that share: noise predictions on both sides then compare."""
+
+        def moved(x: Vector) -> Vector:
+            clean = self.d * self.node.alpha
+            return clean + (x - clean) * sqrt(1 - share**2) + z * (self.node.sigma * share)
+
+        new = moved(self.input)
+        return self._replace(input=new, x=new if self.x is self.input else moved(self.x))
+
 
 def evaluate(problem: Problem, x: Vector, node: Node) -> Past:
     return Past(node, x, problem.denoise(x, node), x)
@@ -92,9 +102,11 @@ def advance(s: Past, t: Node, terms: Iterable[tuple[Past, float]], prediction: P
     x = first_order(s, t, prediction)
     if prediction == "noise" and s.node.alpha == 0:
         return x
+    output = None
     for other, weight in terms:
         if weight:
-            x = x + (other.output(prediction) - s.output(prediction)) * (t.alpha * weight)
+            output = s.output(prediction) if output is None else output
+            x = x + (other.output(prediction) - output) * (t.alpha * weight)
     return x
 
 
@@ -125,12 +137,32 @@ Revise = Callable[[Sequence[Past]], Past]
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a multistep solver. The corrector improves the state that this step predicts, once it has been evaluated."""
+    """One step of a multistep solver. The corrector improves the state that this step predicts, once it has been evaluated.
+
+    A singlestep stage starts from the state of the evaluation before the newest, which becomes an inner point; without such a
+    history, and where that step is infinite, it is a multistep stage. churn is the share of the noise's standard deviation that is
+    fresh after the step: it goes to a node of less noise, sigma sqrt(1 - churn^2), and adds sigma churn z. A step to sigma = 0 adds none.
+    """
 
     step: Step
     order: int
     corrector: Corrector | None = None
     revise: Revise | None = None
+    singlestep: bool = False
+    churn: float = 0.0
+
+    def used(self, past: Sequence[Past], t: Node) -> Sequence[Past]:
+        """The evaluations that a step to t is computed from, the one whose state it starts from first."""
+        used = past[: self.order]
+        if self.singlestep and len(used) > 1 and isfinite(lam(t) - lam(used[1].node)):
+            used = [used[1], used[0], *used[2:]]
+        return used
+
+
+def quieter(schedule: NoiseSchedule, node: Node, churn: float) -> Node:
+    """The node with the same signal from which noise of standard deviation sigma * churn leads to the given one."""
+    sigma = node.sigma * sqrt(1 - churn**2)
+    return Node(float(schedule.time_of_lam(lam(Node(node.t, node.alpha, sigma)))), node.alpha, sigma)
 
 
 def run_stages(problem: Problem, x: Vector, nodes: Sequence[Node], stages: Sequence[Stage], start: Sequence[Past] = ()) -> Vector:
@@ -139,7 +171,7 @@ def run_stages(problem: Problem, x: Vector, nodes: Sequence[Node], stages: Seque
     start is the history that another method has left, newest first.
     """
     past = list(start)
-    used: list[Past] = []
+    used: Sequence[Past] = []
     for i, stage in enumerate(stages):
         new = evaluate(problem, x, nodes[i])
         corrector = stages[i - 1].corrector if i else None
@@ -148,8 +180,13 @@ def run_stages(problem: Problem, x: Vector, nodes: Sequence[Node], stages: Seque
         past.insert(0, new)
         if stage.revise:
             past[0] = stage.revise(past)
-        used = past[: stage.order]
-        x = stage.step(used, nodes[i + 1])
+        t, churn = nodes[i + 1], stage.churn if nodes[i + 1].sigma else 0.0
+        to = quieter(problem.schedule, t, churn) if churn else t
+        used = stage.used(past, to)
+        x = stage.step(used, to)
+        if churn:
+            z = problem.noise()
+            x, past = x + z * (t.sigma * churn), [each.churned(churn, z) for each in past]
     return x
 
 

@@ -35,15 +35,19 @@ def compensation(ratio: float) -> Revise:
     return revise
 
 
+def stages(ratios: Sequence[float], order: int = 3, variant: Variant = "bh2") -> list[Stage]:
+    """The steps of UniPC of the given order, lowered in the last steps, with one compensation ratio a step."""
+    step, corrector, n = unip("data", variant), unic("data", variant), len(ratios)
+    return [Stage(step, min(order, n - i), corrector, compensation(ratio)) for i, ratio in enumerate(ratios)]
+
+
 def compensated(ratios: Sequence[float], order: int = 3, variant: Variant = "bh2") -> Rule:
-    """UniPC of the given order, lowered in the last steps, with one compensation ratio a step."""
+    """The rule of these steps."""
 
     def rule(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector:
         n = len(nodes) - 1
         if len(ratios) != n:
             raise UserError(f"{n} steps need {n} compensation ratios, got {len(ratios)}")
-        step, corrector = unip("data", variant), unic("data", variant)
-        stages = [Stage(step, min(order, n - i), corrector, compensation(ratio)) for i, ratio in enumerate(ratios)]
-        return run_stages(problem, x, nodes, stages)
+        return run_stages(problem, x, nodes, stages(ratios, order, variant))
 
     return rule

@@ -19,7 +19,7 @@ import numpy as np
 from solversearch.runtime import Node
 from solversearch.schedules import Floats, NoiseSchedule
 from solversearch.solvers.base import Past, Step, advance, rho
-from solversearch.solvers.integrals import integral, lagrange, lagrange_slopes
+from solversearch.solvers.integrals import integral, lagrange, lagrange_slopes, polynomial_weights
 from solversearch.tableau import Vector
 
 
@@ -29,8 +29,7 @@ def deis_rhoab(past: Sequence[Past], t: Node) -> Vector:
     nodes = [rho(each.node) for each in known]
     if s.node.alpha == 0:
         return advance(s, t, (), "noise")
-    weights = integral(lambda points: lagrange(nodes, points), nodes[0], rho(t))
-    return advance(s, t, zip(known[1:], map(float, weights[1:]), strict=True), "noise")
+    return advance(s, t, zip(known[1:], polynomial_weights(nodes, rho(t))[1:], strict=True), "noise")
 
 
 def deis_tab(schedule: NoiseSchedule) -> Step:

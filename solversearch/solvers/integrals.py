@@ -6,11 +6,12 @@ and arXiv:2206.00927, proposition 3.1)
     data prediction    x_t = (sigma_t / sigma_s) x_s + alpha_t int_0^h e^{-u} D(lambda_t - u) du
     noise prediction   x_t = (alpha_t / alpha_s) x_s - alpha_t rho_s int_0^h e^{-u} eps(lambda_s + u) du,   rho = sigma / alpha
 
-so one kind of integral, e^{-u} times a polynomial, serves both.
+so one kind of integral, e^{-u} times a polynomial, serves both; `moments` has it in closed form. Other integrands, `integral`, are smooth.
 """
 
 from collections.abc import Callable, Sequence
-from math import factorial, inf, isfinite
+from math import comb, exp, expm1, factorial, inf, isfinite
+from operator import mul
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,6 @@ from solversearch.schedules import Floats
 Prediction = Literal["data", "noise"]
 
 _LEGENDRE = np.polynomial.legendre.leggauss(64)
-_LAGUERRE = np.polynomial.laguerre.laggauss(16)
 
 
 def integral(values: Callable[[Floats], Floats], start: float, end: float) -> Floats:
@@ -30,13 +30,39 @@ def integral(values: Callable[[Floats], Floats], start: float, end: float) -> Fl
     return half * (values(start + half * (1 + points)) @ weights)
 
 
-def exponential_integral(values: Callable[[Floats], Floats], h: float) -> Floats:
-    """int_0^h e^{-u} p(u) du of a polynomial p of low degree, to full precision for any h > 0, also an infinite one."""
+def moments(h: float, count: int) -> list[float]:
+    """M_k = int_0^h e^{-u} (u / h)^k du for k < count, and int_0^inf e^{-u} u^k du = k! for an infinite h.
+
+    By parts, M_k = (k / h) M_{k-1} - e^{-h}: upwards that is stable for large h, downwards for small ones, from the positive series
+    M_k = e^{-h} sum_n h^{n+1} / ((k + 1) ... (k + n + 1)).
+    """
     if h == inf:
-        points, weights = _LAGUERRE
-        return values(points) @ weights
-    # Beyond u = 80 the weight is 1e-35, and 64 points resolve it up to there.
-    return integral(lambda u: np.exp(-u) * values(u), 0.0, min(h, 80.0))
+        return [float(factorial(k)) for k in range(count)]
+    decay, found = exp(-h), [-expm1(-h)]
+    if h > 2:
+        for k in range(1, count):
+            found.append(k / h * found[-1] - decay)
+        return found
+    n, term, last = count, h * decay / count, 0.0
+    while term > 1e-17 * last:
+        last, n = last + term, n + 1
+        term *= h / n
+    found = [last]
+    for k in range(count - 1, 0, -1):
+        found.insert(0, (found[0] + decay) * h / k)
+    return found
+
+
+def basis(nodes: Sequence[float]) -> list[list[float]]:
+    """Coefficients, lowest degree first, of the Lagrange basis polynomials of the nodes."""
+    polynomials = []
+    for j, node in enumerate(nodes):
+        polynomial = [1.0]
+        for other in (*nodes[:j], *nodes[j + 1 :]):
+            factor = 1 / (node - other)
+            polynomial = [(low - other * high) * factor for low, high in zip((0.0, *polynomial), (*polynomial, 0.0), strict=True)]
+        polynomials.append(polynomial)
+    return polynomials
 
 
 def lagrange(nodes: Sequence[float], points: Floats) -> Floats:
@@ -51,10 +77,17 @@ def lagrange(nodes: Sequence[float], points: Floats) -> Floats:
 def lagrange_weights(nodes: Sequence[float], h: float) -> list[float]:
     """int_0^h e^{-u} L_j(u) du for the Lagrange basis of the nodes. A node at infinity weighs nothing, which is the limit."""
     finite = [node for node in nodes if isfinite(node)]
-    if not finite:
-        return [0.0] * len(nodes)
-    weights = iter(exponential_integral(lambda u: lagrange(finite, u), h))
-    return [float(next(weights)) if isfinite(node) else 0.0 for node in nodes]
+    unit = h if isfinite(h) else 1.0
+    known = moments(h, len(finite))
+    weights = iter([sum(map(mul, polynomial, known)) for polynomial in basis([node / unit for node in finite])])
+    return [next(weights) if isfinite(node) else 0.0 for node in nodes]
+
+
+def polynomial_weights(nodes: Sequence[float], end: float) -> list[float]:
+    """int of L_j over [first node, end] for the Lagrange basis of the nodes."""
+    start, length = nodes[0], end - nodes[0]
+    known = [length / (k + 1) for k in range(len(nodes))]
+    return [sum(map(mul, polynomial, known)) for polynomial in basis([(node - start) / length for node in nodes])]
 
 
 def lagrange_slopes(nodes: Sequence[float], points: Floats) -> Floats:
@@ -69,9 +102,7 @@ def lagrange_slopes(nodes: Sequence[float], points: Floats) -> Floats:
 
 def taylor_weights(h: float, order: int, prediction: Prediction) -> list[float]:
     """int_0^h e^{-u} tau^k / k! du for k = 0 .. order - 1, where tau = (lambda - lambda_s) / h runs from 0 at s to 1 at t; h finite."""
-
-    def powers(u: Floats) -> Floats:
-        tau = u / h if prediction == "noise" else 1 - u / h
-        return np.array([tau**k / factorial(k) for k in range(order)])
-
-    return [float(weight) for weight in exponential_integral(powers, h)]
+    known = moments(h, order)
+    if prediction == "data":  # (1 - u/h)^k, multiplied out
+        known = [sum((-1) ** i * comb(k, i) * known[i] for i in range(k + 1)) for k in range(order)]
+    return [moment / factorial(k) for k, moment in enumerate(known)]

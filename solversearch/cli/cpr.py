@@ -1,0 +1,65 @@
+"""`solversearch cpr`: plans for configurations that were never searched."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from solversearch.cli.shared import Json, stderr, stdout
+from solversearch.errors import UserError
+from solversearch.places import check_place
+
+cpr_app = typer.Typer(no_args_is_help=True, help="Regresses plans over NFE and guidance, and predicts others.")
+
+
+@cpr_app.command("fit")
+def fit(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or plan files: one a configuration, of one model and one space.")],
+    out: Annotated[Path, typer.Option(help="The regression, a JSON file.")] = Path("cpr.json"),
+    model: Annotated[str | None, typer.Option(help="The model.", show_default="the plans'")] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune/--no-tune", help="Adjust regressed coefficients end to end on the model; plans of decisions need none.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Fit the plans' times and parameters as polynomials in step, guidance and NFE."""
+    check_place(out)
+
+    from solversearch import models
+    from solversearch.cpr import ITERATIONS, fit_runs, read_plans
+    from solversearch.report.cpr_view import cpr_table
+    from solversearch.report.progress import Display
+
+    plans = read_plans(runs)
+    loaded = models.load(model or plans[0].provenance.model)
+    with Display(stderr()) as display:
+        fitted = fit_runs(plans, loaded, ITERATIONS * tune, lambda done, total, note: display("tuning", done, total, note))
+    fitted.write(out)
+    if as_json:
+        print(fitted.model_dump_json())
+        return
+    stdout().print(cpr_table(fitted))
+    Console().print(f"wrote {out}", soft_wrap=True, highlight=False)
+
+
+@cpr_app.command("predict")
+def predict(
+    context: typer.Context,
+    regression: Annotated[Path, typer.Argument(help="A file of 'solversearch cpr fit'.")],
+    nfe: Annotated[int, typer.Option(min=1, max=1000, help="Network evaluations a sample may cost.")],
+    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
+    out: Annotated[Path, typer.Option(help="The plan file to write.")] = Path("plan.json"),
+    model: Annotated[str | None, typer.Option(help="The model.", show_default="the one of the fit")] = None,
+) -> None:
+    """Write a plan for a configuration inside the fitted range, without any search."""
+    check_place(out)
+
+    from solversearch import models
+    from solversearch.cpr import Cpr
+
+    fitted = Cpr.read(regression)
+    if out.resolve() == regression.resolve():
+        raise UserError(f"{out}: that is the regression itself; choose another file with --out")
+    fitted.predict(nfe, guidance, models.load(model or fitted.model), context.obj or "").write(out)
+    Console().print(f"wrote {out}", soft_wrap=True, highlight=False)

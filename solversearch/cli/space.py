@@ -1,0 +1,34 @@
+"""`solversearch space`: looks at search spaces."""
+
+from typing import Annotated
+
+import typer
+
+from solversearch.cli.shared import Seed, stdout
+
+space_app = typer.Typer(no_args_is_help=True, help="Looks at search spaces.")
+
+
+@space_app.command("show")
+def show(
+    space: Annotated[str, typer.Argument(help="A preset of search_spaces, or a YAML file.")],
+    nfe: Annotated[int, typer.Option(min=1, max=1000, help="Network evaluations a sample may cost.")] = 5,
+    model: Annotated[str, typer.Option(help="The model whose noise schedule the candidate is drawn for.")] = "digits",
+    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
+    seed: Seed = 0,
+) -> None:
+    """Show a space: its size, its parameters, and one random candidate."""
+    from solversearch.spaces import SearchSpace
+
+    read = SearchSpace.named(space)
+
+    import numpy as np
+
+    from solversearch import models
+    from solversearch.report.space_view import space_view
+    from solversearch.schedules import grid
+
+    schedule = models.load(model).schedule
+    starts = [grid(name, schedule, nfe)[:-1] for name in ("linspace", "quadratic", "logsnr")]
+    domain = read.domain(schedule, nfe, guidance, starts)
+    stdout().print(space_view(domain, domain.candidate(domain.random(np.random.default_rng(seed)))))

@@ -1,0 +1,76 @@
+"""`solversearch study`: methods against each other."""
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, stderr, stdout
+from solversearch.errors import UserError
+from solversearch.places import slug
+
+Number = TypeVar("Number", int, float)
+
+
+def study(
+    context: typer.Context,
+    model: ModelName,
+    nfe: Annotated[str, typer.Option(help="Network evaluations of the cells, with commas.")] = "4,5,6,8",
+    guidance: Annotated[str, typer.Option(help="Guidance scales of the cells, with commas.")] = "1",
+    methods: Annotated[
+        str | None, typer.Option(help="Presets or YAML files, with commas.", show_default="every preset of search_spaces")
+    ] = None,
+    ablate: Annotated[
+        str | None, typer.Option(help="Instead: one space, and the same with one decision or stage switched off at a time.")
+    ] = None,
+    evaluations: Annotated[int, typer.Option(min=1000, help="Network evaluations that each search may spend.")] = 400_000,
+    samples: Samples = 1024,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder; a study that it holds is continued.", show_default="runs/study-<model>")] = None,
+    batch_size: BatchSize = 512,
+    as_json: Json = False,
+) -> None:
+    """Run every preset with the same budget, and compare what they find on held-out noise."""
+    if methods is not None and ablate is not None:
+        raise UserError("--methods and --ablate: choose one of them")
+    cells = _numbers("--nfe", nfe, int), _numbers("--guidance", guidance, float)
+
+    from solversearch import models
+    from solversearch.report.pictures import save
+    from solversearch.report.progress import Display
+    from solversearch.report.study_view import study_picture, study_tables
+    from solversearch.search.settings import Settings
+    from solversearch.spaces import SearchSpace, presets
+    from solversearch.study import Asked, ablations
+    from solversearch.study import study as run
+
+    if ablate is not None:
+        chosen = ablations(SearchSpace.named(ablate))
+    else:
+        spaces = [SearchSpace.named(name.strip()) for name in (methods.split(",") if methods else presets())]
+        chosen = {space.name: Settings.of(space, nfe=1) for space in spaces}
+    loaded = models.load(model)
+    asked = Asked(
+        model=loaded.name, model_digest=loaded.digest, methods=tuple(chosen), nfe=cells[0], guidance=cells[1], evaluations=evaluations,
+        samples=samples, seed=seed,
+    )  # fmt: skip
+    folder = out or Path("runs") / f"study-{slug(model)}{'-' + slug(ablate) if ablate else ''}"
+    with Display(stderr()) as display:
+        found = run(loaded, asked, chosen, folder, context.obj or "", display, batch_size)
+    save(study_picture(found), folder / "study.png")
+    if as_json:
+        print(found.model_dump_json())
+        return
+    for table in study_tables(found):
+        stdout().print(table)
+    print(f"Wrote {folder}: study.json, study.png and a plan of every method in every cell")
+
+
+def _numbers(option: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
+    try:
+        values = tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{option} {text}: write numbers with commas between, such as 4,5,6") from None
+    if len(set(values)) != len(values):
+        raise UserError(f"{option} {text}: a number stands twice")
+    return values

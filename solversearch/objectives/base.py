@@ -1,0 +1,84 @@
+"""What an objective is: one number for a candidate, lower is better, made from what its samples and its table are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import isfinite
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from solversearch.errors import UserError
+from solversearch.models.base import Clock, Model, NotFinite
+from solversearch.runtime import Tableau
+from solversearch.teacher import Teacher
+
+Need = Literal["features", "states", "trajectory"]
+"""A model's feature network; the inputs of every evaluation in `Outcome.states`; a teacher that kept its trajectory."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A candidate that has been run from the teacher's noise.
+
+    samples (n, *shape) are the table's results from the teacher's n noises; scale is `tempered`'s; states are the inputs of every
+    evaluation, (n, *shape) each, kept where an objective needs them. batch_size and clock are for objectives that call the network.
+    """
+
+    model: Model
+    teacher: Teacher
+    table: Tableau
+    samples: Tensor
+    scale: float | None = None
+    states: tuple[Tensor, ...] | None = None
+    batch_size: int = 512
+    clock: Clock | None = None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A number to minimise. cost says what it costs beside the sampling, source where it comes from."""
+
+    name: str
+    function: Callable[[Outcome], float]
+    cost: str
+    source: str
+    needs: frozenset[Need] = frozenset()
+    direction: Literal["minimize"] = "minimize"
+
+    def check(self, model: Model) -> None:
+        """Raises `UserError` where the model cannot serve this objective."""
+        if "features" in self.needs and model.features is None:
+            raise UserError(
+                f"objective {self.name!r} needs a feature network; model {model.name!r} has none: add `features` to its factory, "
+                "or choose another objective"
+            )
+
+    @torch.no_grad()
+    def value(self, outcome: Outcome) -> float:
+        """Raises `NotFinite`, which fails the candidate and not the search, where the number is not finite."""
+        self.check(outcome.model)
+        if "states" in self.needs and outcome.states is None:
+            raise ValueError(f"objective {self.name!r} needs the states of every evaluation")
+        if "trajectory" in self.needs and not len(outcome.teacher.angles):
+            raise ValueError(f"objective {self.name!r} needs a teacher that kept its trajectory")
+        value = float(self.function(outcome))
+        if not isfinite(value):
+            raise NotFinite(f"objective {self.name!r} is {value} for this candidate")
+        return value
+
+
+def features_of(outcome: Outcome) -> tuple[Tensor, Tensor]:
+    """Features of the samples and of the teacher's endpoints, (n, F) each, float64. Raises `NotFinite`."""
+    assert outcome.model.features is not None
+    features = outcome.model.features(outcome.samples).double()
+    if not torch.isfinite(features).all():  # which decompositions of matrices refuse, each in its own words
+        raise NotFinite("the features of this candidate's samples are not finite")
+    return features, _kept(outcome.model.features, outcome.teacher.endpoint)
+
+
+@lru_cache(maxsize=4)
+def _kept(features: Callable[[Tensor], Tensor], endpoint: Tensor) -> Tensor:
+    """A search asks for the same teacher's features with every candidate."""
+    return features(endpoint).double()

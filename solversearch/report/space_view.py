@@ -1,0 +1,71 @@
+"""A search space on the screen: its size, its parameters, and one candidate step by step."""
+
+from math import log10
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from solversearch.spaces import Candidate, Domain
+
+
+def space_view(domain: Domain, candidate: Candidate) -> RenderableType:
+    space = domain.space
+    continuous = sum(isinstance(each, FloatDistribution) for each in domain.distributions.values())
+    size = space.size(domain.nfe)
+    heading = (
+        f"{space.name or 'space'}: {space.description or 'no description'}\n"
+        f"{domain.nfe} evaluations: {f'{size:,}' if size < 10**12 else f'about 10^{log10(size):.0f}'} combinations of listed values, "
+        f"{continuous} continuous parameters.\n"
+        f"Strategy {space.search.strategy}, objective {space.search.objective}, stages: {_stages(domain)}."
+    )
+    return Group(Text(heading), _parameters(domain), _steps(domain, candidate), Text(_plan(candidate)))
+
+
+def _stages(domain: Domain) -> str:
+    stages = domain.space.search.stages
+    polish = f"polish of {'coefficients and times' if stages.polish == 'all' else stages.polish}"
+    on = ["instant"] * stages.instant + ["fit"] * stages.fit + ["search"] + [polish] * bool(stages.polish)
+    return ", ".join(on)
+
+
+def _parameters(domain: Domain) -> Table:
+    """One row a decision: its values, and whether it is chosen per step."""
+    table = Table("parameter", "of", "values", title="Parameters")
+    found: dict[str, tuple[int, BaseDistribution]] = {}
+    for name, distribution in domain.distributions.items():
+        key = name.partition(".")[0]
+        found[key] = (found.get(key, (0, distribution))[0] + ("." in name), distribution)
+    for key, (steps, distribution) in found.items():
+        table.add_row(
+            key, f"{steps} steps" if steps else "the plan", "about those of the good grids" if key == "time" else _values(distribution)
+        )
+    return table
+
+
+def _values(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(map(str, distribution.choices))
+    assert isinstance(distribution, FloatDistribution)
+    return f"{distribution.low:g} to {distribution.high:g}{', logarithmic' if distribution.log else ''}"
+
+
+def _steps(domain: Domain, candidate: Candidate) -> Table:
+    """One row an evaluation; decisions that are the same at all steps stand in the line below."""
+    varying = {key: values for key, values in candidate.describe().items() if isinstance(values, list)}
+    table = Table("i", "t", "lambda", *varying, title="A random candidate")
+    lams = domain.schedule.lam(candidate.times)
+    for i, (t, lam) in enumerate(zip(candidate.times, lams, strict=True)):
+        table.add_row(str(i), f"{t:.4g}", f"{lam:.3g}", *(_cell(values[i]) for values in varying.values()))
+    return table
+
+
+def _plan(candidate: Candidate) -> str:
+    same = {key: value for key, value in candidate.describe().items() if not isinstance(value, list)}
+    told = ", ".join(f"{key} {_cell(value)}" for key, value in same.items())
+    return f"At every step: {told or 'defaults'}."
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

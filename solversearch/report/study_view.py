@@ -1,0 +1,81 @@
+"""A study for the eye: one table a guidance scale, and a picture of error, Frechet distance and cost by method."""
+
+from collections.abc import Callable
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from rich.table import Table
+
+from solversearch.report.tables import number
+from solversearch.study import BASELINE, Row, Study
+
+MARKERS = "osD^vP*Xph<>"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
+
+
+def study_tables(study: Study) -> list[Table]:
+    """Error over the best baseline's, Frechet distance, and what the search spent, a row a method, a column an NFE."""
+    return [_table(study, guidance) for guidance in study.asked.guidance]
+
+
+def _table(study: Study, guidance: float) -> Table:
+    asked = study.asked
+    title = f"{asked.model}, guidance {guidance:g}: held-out endpoint MSE over the best baseline's [Frechet distance to the teacher's samples]"
+    table = Table(title=title, caption=f"{asked.samples} held-out samples; searches of {asked.evaluations:,} network evaluations each")
+    table.add_column("method")
+    for nfe in asked.nfe:
+        table.add_column(f"NFE {nfe}", justify="right")
+    table.add_column("evaluations", justify="right")
+    table.add_column("seconds", justify="right")
+    for method in methods(study):
+        rows = [study.row(method, nfe, guidance) for nfe in asked.nfe]
+        found = [row for row in rows if row]
+        if found:
+            mean = sum(row.evaluations for row in found) / len(found), sum(row.seconds for row in found) / len(found)
+            table.add_row(method, *map(_cell, rows), f"{mean[0]:,.0f}", f"{mean[1]:.0f}")
+    return table
+
+
+def methods(study: Study) -> list[str]:
+    """In the order of the rows, each once."""
+    return list(dict.fromkeys(row.method for row in study.rows))
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    error = f"MSE {number(row.endpoint_mse.mean)}" if row.method == BASELINE else number(row.ratio)
+    return error + (f" [{number(row.frechet_teacher.mean)}]" if row.frechet_teacher else "")
+
+
+def study_picture(study: Study) -> Figure:
+    """A row a guidance scale: error over the best baseline's, Frechet distance, and seconds, by NFE."""
+    features = any(row.frechet_teacher for row in study.rows)
+    measures: list[tuple[str, Callable[[Row], float | None]]] = [("error / best baseline's", lambda row: row.ratio)]
+    if features:
+        measures.append(("Frechet distance", lambda row: row.frechet_teacher.mean if row.frechet_teacher else None))
+    measures.append(("seconds of the search", lambda row: row.seconds or None))
+    scales = study.asked.guidance
+    figure = Figure(figsize=(4.3 * len(measures), 3.7 * len(scales) + 0.9), layout="constrained")
+    axes = figure.subplots(len(scales), len(measures), squeeze=False)
+    for line, guidance in zip(axes, scales, strict=True):
+        for ax, (label, value) in zip(line, measures, strict=True):
+            _panel(ax, study, guidance, label, value)
+    figure.suptitle(f"{study.asked.model}: methods with {study.asked.evaluations:,} network evaluations each", fontsize=12)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9)
+    return figure
+
+
+def _panel(ax: Axes, study: Study, guidance: float, label: str, value: Callable[[Row], float | None]) -> None:
+    for k, method in enumerate(methods(study)):
+        rows = [row for nfe in study.asked.nfe if (row := study.row(method, nfe, guidance))]
+        points = [(row.nfe, y) for row in rows if (y := value(row)) is not None]
+        style = {"color": "#444444", "linestyle": "--"} if method == BASELINE else {"color": COLOURS[k % len(COLOURS)]}
+        ax.plot([x for x, _ in points], [y for _, y in points], marker=MARKERS[k % len(MARKERS)], markersize=5, label=method, **style)
+    ax.set(title=f"guidance {guidance:g}: {label}", xlabel="network evaluations (NFE)", yscale="log", xticks=study.asked.nfe)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.grid(alpha=0.25, which="both")
+    ax.title.set_fontsize(10)

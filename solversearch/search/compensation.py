@@ -1,0 +1,171 @@
+"""The compensation ratios of DC-Solver (`solvers.dc`): the published greedy fit, and a joint one.
+
+    greedy    rho_i = argmin_rho mean |x^c_{i+1}(rho) - x*(t_{i+1})|^2        step after step, the earlier ratios kept
+    joint     rho   = argmin_rho mean_s tempered |x_s(rho) - x*_s|^2          all ratios at once
+
+    x^c    the state after the corrector, which has seen the evaluation at t_{i+1}; at the last step the result itself
+    x*     the teacher's state there, or its endpoint
+
+The greedy fit is Zhao et al. 2024 (arXiv:2409.03755, algorithm 1): 10 samples, 40 iterations of AdamW with the rate 0.1 a step, from
+rho = 1. The first two steps are not compensated, rho = 1. Derivatives are central differences: there is one scalar a step (a few in the
+joint fit) and the loss is smooth in it, so two runs of the sampler cost less than one backward pass and need no gradient of the network.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from solversearch.errors import UserError
+from solversearch.models.base import Clock, Denoiser, Model, NotFinite
+from solversearch.objectives.endpoint import endpoint_mse, tempered
+from solversearch.runtime import Node, Tableau, run
+from solversearch.sampling import sample_together
+from solversearch.schedules import NoiseSchedule
+from solversearch.solvers.base import Stage, run_stages
+from solversearch.solvers.dc import compensated, stages
+from solversearch.tableau import Problem, Vector, trace
+from solversearch.teacher import Teacher
+
+FREE_FROM = 2
+"""The first step that has three evaluations to interpolate."""
+SAMPLES, ITERATIONS, RATE = 10, 40, 0.1
+_STEP = 1e-2  # of the differences: their error is of the order of its square, and single precision leaves 1e-5 of the slope
+_TOO_FAR = 1e6  # in units of the loss at the start
+
+Floats = NDArray[np.float64]
+
+
+def table(schedule: NoiseSchedule, nodes: Sequence[Node], ratios: Sequence[float], order: int = 3) -> Tableau:
+    """The table of DC-Solver with these ratios on a grid."""
+    return trace(compensated(ratios, order), schedule, nodes)
+
+
+def corrected_table(schedule: NoiseSchedule, nodes: Sequence[Node], ratios: Sequence[float], order: int = 3) -> Tableau:
+    """The table whose result is the state at nodes[len(ratios)] after its corrector; at the last node the result of the sampling."""
+    count = len(ratios)
+    if count == len(nodes) - 1:
+        return table(schedule, nodes, ratios, order)
+
+    def rule(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector:
+        look = Stage(lambda past, t: past[0].x, 1)
+        return run_stages(problem, x, nodes, [*stages([*ratios, *[1.0] * (len(nodes) - 1 - count)], order)[:count], look])
+
+    return trace(rule, schedule, nodes)
+
+
+def greedy_ratios(
+    model: Model, nodes: Sequence[Node], teacher: Teacher, order: int = 3, iterations: int = ITERATIONS, clock: Clock | None = None
+) -> tuple[float, ...]:
+    """The published fit on a grid (its last node `CLEAN`, the others at the guidance of the teacher) with all of the teacher's samples.
+
+    Of each step's iterates the best is kept, so that no step is left worse than at ratio 1.
+    """
+    denoise = _Known(Denoiser(model, teacher.conditions, clock=clock))
+    ratios = [1.0] * min(FREE_FROM, len(nodes) - 1)
+    while len(ratios) < len(nodes) - 1:
+        target = teacher.endpoint if len(ratios) == len(nodes) - 2 else teacher.state(nodes[len(ratios) + 1])
+
+        def loss(ratio: float, target: Tensor = target) -> float:
+            return denoise.error(corrected_table(model.schedule, nodes, [*ratios, ratio], order), teacher.noise, target)
+
+        denoise.known = len(ratios) + 1
+        ratios.append(_adamw(loss, iterations))
+    return tuple(ratios)
+
+
+class _Known:
+    """A denoiser that evaluates the first `known` nodes once: what comes before a ratio does not depend on it."""
+
+    def __init__(self, denoise: Denoiser) -> None:
+        self.denoise, self.known = denoise, 0
+        self.outputs: list[Tensor] = []
+
+    @torch.no_grad()
+    def error(self, table: Tableau, noise: Tensor, target: Tensor) -> float:
+        calls = 0
+
+        def output(x: Tensor, node: Node) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls <= len(self.outputs):
+                return self.outputs[calls - 1]
+            prediction = self.denoise(x, node)
+            assert isinstance(prediction, Tensor)
+            if calls <= self.known:
+                self.outputs.append(prediction)
+            return prediction
+
+        return float(endpoint_mse(run(table.nodes, table.rows, output, noise), target).mean())
+
+
+def _adamw(loss: Callable[[float], float], iterations: int) -> float:
+    ratio = torch.ones((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.AdamW([ratio], lr=RATE)
+    best = (loss(1.0), 1.0)
+    for _ in range(iterations):
+        now = float(ratio.detach())
+        ratio.grad = torch.tensor((loss(now + _STEP) - loss(now - _STEP)) / (2 * _STEP), dtype=torch.float64)
+        optimizer.step()
+        best = min(best, (loss(float(ratio.detach())), float(ratio.detach())))
+    return best[1]
+
+
+def joint_ratios(
+    model: Model,
+    nodes: Sequence[Node],
+    fitting: Teacher,
+    validation: Teacher,
+    order: int = 3,
+    start: Sequence[float] | None = None,
+    scale: float | None = None,
+    ridge: float = 0.0,
+    iterations: int = 20,
+    clock: Clock | None = None,
+) -> tuple[float, ...]:
+    """All ratios together on the endpoint error, from `start` (the greedy ones where it is None), by BFGS.
+
+    scale is `tempered`'s, by default the median error at the start; ridge weighs the mean square of rho - 1 in units of the loss at
+    the start. Returns the best of the iterates, the start included, on the validation teacher: never worse there than the start.
+    """
+    if start is None:
+        start = greedy_ratios(model, nodes, fitting.first(SAMPLES), order, clock=clock)
+    if len(start) != len(nodes) - 1:
+        raise UserError(f"{len(nodes) - 1} steps need {len(nodes) - 1} compensation ratios to start from, got {len(start)}")
+    fixed, free = tuple(start[:FREE_FROM]), np.array(start[FREE_FROM:])
+    if not len(free):
+        return fixed
+
+    def whole(ratios: Floats) -> tuple[float, ...]:
+        return (*fixed, *ratios.tolist())
+
+    def losses(points: Sequence[Floats], teacher: Teacher) -> Floats:
+        tables = [table(model.schedule, nodes, whole(point), order) for point in points]
+        errors = [endpoint_mse(samples, teacher.endpoint) for samples in sample_together(model, tables, teacher, clock)]
+        return np.array([float(tempered(error, scale).mean()) for error in errors])
+
+    if scale is None:
+        scale = float(_errors(model, table(model.schedule, nodes, start, order), fitting, clock).median())
+    unit = max(float(losses([free], fitting)[0]), 1e-300)
+    differences = _STEP * np.eye(len(free))
+
+    def loss_and_gradient(ratios: Floats) -> tuple[float, Floats]:
+        try:
+            here, *around = losses([ratios, *(ratios + differences), *(ratios - differences)], fitting) / unit
+        except NotFinite:  # a line search went too far: a bad, flat place sends it back
+            return _TOO_FAR, np.zeros_like(ratios)
+        up, down = np.split(np.array(around), 2)
+        away = ratios - 1
+        return here + ridge * float(np.mean(away**2)), (up - down) / (2 * _STEP) + 2 * ridge * away / len(away)
+
+    path = [free]
+    minimize(loss_and_gradient, free, jac=True, method="BFGS", callback=lambda x: path.append(x.copy()),
+             options={"maxiter": iterations, "gtol": 1e-4})  # fmt: skip
+    return whole(path[int(np.argmin([losses([point], validation)[0] for point in path]))])
+
+
+def _errors(model: Model, candidate: Tableau, teacher: Teacher, clock: Clock | None) -> Tensor:
+    return endpoint_mse(sample_together(model, [candidate], teacher, clock)[0], teacher.endpoint)

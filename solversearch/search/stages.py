@@ -1,0 +1,241 @@
+"""The stages of a search, each starting from the best so far. They see fitting and validation noise only."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial
+
+from solversearch.compare import SCREEN, Baseline, Stage, Timing, baselines, screen
+from solversearch.models.base import Clock, Model
+from solversearch.objectives import Objective, parse_many
+from solversearch.objectives.endpoint import endpoint_mse
+from solversearch.objectives.ays import ays_times
+from solversearch.sampling import sample
+from solversearch.schedules import CLEAN, Floats, explicit
+from solversearch.search.compensation import SAMPLES, greedy_ratios
+from solversearch.search.descent import descend
+from solversearch.search.evaluator import Evaluator, Origin, Result
+from solversearch.search.instant import instant
+from solversearch.search.loop import Halving, Loop
+from solversearch.search.polish import polish
+from solversearch.search.predictor import Predictor, Record
+from solversearch.search.settings import Settings
+from solversearch.search.strategies import Context, enqueue_starts, predicts, strategy
+from solversearch.search.surrogate import Surrogates
+from solversearch.solvers.mixed import Decision
+from solversearch.spaces import Candidate, Domain, Params
+from solversearch.teacher import STEPS, Teacher, teach
+
+Progress = Callable[[str, int, int, str], None]
+"""progress(stage, done, total, note); total 0 where it is not known."""
+
+STARTS = 8
+"""Grids of the best baselines that are fitted, and from which the search starts."""
+RIDGE = 1e-4
+"""Of the first fits; the search chooses its own."""
+GUIDED = 0.1
+"""Under guidance errors are tempered from a tenth of the best baseline's median on: more samples end in another mode."""
+POLISHED = 4
+"""Candidates that are polished a little before the best of them is polished to the end."""
+SHORT, LONG = 30, 200
+"""Iterations of the two polishes."""
+
+
+@dataclass
+class Search:
+    """The state of one search: what it knows, what it has spent, and the best table so far."""
+
+    model: Model
+    settings: Settings
+    progress: Progress
+    record: Callable[[FrozenTrial], None] = lambda trial: None
+    records: tuple[Record, ...] = ()
+    clock: Clock = field(default_factory=Clock)
+    start: float = field(default_factory=time.perf_counter)
+    stages: list[Stage] = field(default_factory=list)
+    best: Result | None = None
+    loop: Loop | None = None
+    predictor: Predictor | None = None
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        return parse_many(self.settings.objective)
+
+    def learn(self) -> None:
+        """The stages before the comparison; `best` holds what they reached."""
+        settings = self.settings
+        fitting, validation = self.teacher("fit", settings.fit_samples), self.teacher("validate", settings.validation_samples)
+        with self.stage("best baseline"):
+            starts = self._starts(fitting, validation)
+        self.begun = self.clock.evaluations
+        surrogates = self._surrogates(fitting, validation)
+        candidates = [self.best] if self.best else []
+        if settings.instant or settings.only_instant:
+            with self.stage("instant"):
+                assert surrogates is not None
+                table = instant(surrogates, settings.nfe, settings.guidance, settings.seed, settings.splits, settings.integer)
+                candidates.append(self.keep(self.evaluator.table(table, {"solver": "instant"})))
+                starts.insert(0, Baseline("instant", "surrogate", table))
+        if settings.only_instant:
+            return
+        if settings.fit:
+            with self.stage("fit"):
+                for start in starts:
+                    candidates.append(self.keep(self.evaluator.fitted(start.table, RIDGE, {"solver": start.solver, "grid": start.grid})))
+        if settings.search and (settings.trials or settings.evaluations):
+            with self.stage("search"):
+                candidates += self._searched(starts, surrogates)
+        if settings.polish == "decisions":
+            with self.stage("descent"):
+                self._descended()
+        elif settings.polish:
+            with self.stage("polish"):
+                self._polished([each for each in candidates if not each.table.stochastic])
+
+    def teacher(self, split: str, count: int, trajectory: bool = True, guidance: float | None = None) -> Teacher:
+        settings, total = self.settings, STEPS * 3 // 2
+        return teach(
+            self.model, split, count, settings.guidance if guidance is None else guidance, settings.seed, trajectory,
+            batch_size=settings.batch_size, clock=self.clock,
+            progress=lambda done: self.progress("teacher", done, total, f"{split}, {count} samples"),
+        )  # fmt: skip
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Notes what the stage has brought."""
+        start, evaluations = time.perf_counter(), self.clock.evaluations
+        yield
+        assert self.best is not None
+        error, seconds = self.best.error, time.perf_counter() - start
+        self.stages.append(
+            Stage(name=name, endpoint_mse=float(error.mean()), median=float(error.median()), seconds=round(seconds, 3),
+                  evaluations=self.clock.evaluations - evaluations)
+        )  # fmt: skip
+
+    def timing(self) -> Timing:
+        return Timing(wall_s=round(time.perf_counter() - self.start, 3), network_s=round(self.clock.seconds, 3))
+
+    def keep(self, result: Result) -> Result:
+        if self.best is None or result.value < self.best.value:
+            self.best = result
+        return result
+
+    def spent(self, share: float = 1.0) -> bool:
+        """Whether a share of the network evaluations that were granted is used up."""
+        granted = self.settings.evaluations
+        return granted is not None and self.clock.evaluations - self.begun >= share * granted
+
+    def _starts(self, fitting: Teacher, validation: Teacher) -> list[Baseline]:
+        """The best baselines of different grids, the very best first; sets up the evaluator, whose scale is the best one's median."""
+        settings, model = self.settings, self.model
+        screened = screen(
+            model, baselines(model, settings.nfe, settings.guidance, settings.integer), validation.first(SCREEN), settings.batch_size,
+            self.clock, lambda done, total: self.progress("baselines", done, total, ""),
+        )  # fmt: skip
+        smooth = [baseline for _, baseline in screened if not baseline.table.stochastic]
+        starts: dict[str, Baseline] = {}
+        for baseline in smooth:
+            if len(starts) < STARTS:
+                starts.setdefault(baseline.grid, baseline)
+        best = smooth[0]
+        samples = sample(model, best.table, validation, settings.batch_size, self.clock)
+        scale = float(endpoint_mse(samples, validation.endpoint).median()) * (1.0 if settings.guidance == 1 else GUIDED)
+        self.evaluator = Evaluator(
+            model, fitting, validation, self.objectives, max(scale, 1e-12), settings.splits, settings.batch_size, self.clock
+        )  # fmt: skip
+        self.keep(self.evaluator.table(best.table, {"solver": best.solver, "grid": best.grid}))
+        return list(starts.values())
+
+    def _surrogates(self, fitting: Teacher, validation: Teacher) -> Surrogates | None:
+        """Fitted on the teacher's samples; a guided surrogate needs unguided ones as well."""
+        settings = self.settings
+        if not (settings.instant or settings.only_instant or (settings.search and predicts(settings.strategy))):
+            return None
+        teachers = fitting, validation
+        if settings.guidance != 1:
+            teachers = (
+                self.teacher("fit", settings.fit_samples, guidance=1.0),
+                self.teacher("validate", settings.validation_samples, guidance=1.0),
+            )
+        return Surrogates.of(self.model, teachers, settings.guidance, settings.seed)
+
+    def _searched(self, starts: list[Baseline], surrogates: Surrogates | None) -> list[Result]:
+        settings = self.settings
+        domain = settings.space.domain(
+            self.model.schedule, settings.nfe, settings.guidance, [start.table.nodes for start in starts], settings.integer
+        )
+        first = tuple(domain.seed(start.table.nodes) for start in starts) + self._seeds(domain, starts[0])
+        if surrogates is not None:
+            self.predictor = Predictor(surrogates, settings.fit, self.records, settings.seed)
+        context = Context(domain, settings.seed, first, self._predict(domain), len(self.objectives))
+        # In memory: a journal that is written parameter by parameter would cost more than the network.
+        study = optuna.create_study(sampler=strategy(settings.strategy, context), directions=["minimize"] * len(self.objectives))
+        enqueue_starts(study, study.sampler, context)
+        halving = Halving.up_to(settings.validation_samples, SCREEN)
+        self.loop = Loop(study, settings.strategy, domain, self.evaluator, halving, self.predictor, self.record)
+        share = 0.5 if settings.polish else 1.0
+        self.loop.run(
+            settings.trials, lambda: self.spent(share), self.keep,
+            lambda done, best: self.progress("search", done, settings.trials, f"best {best:.3g}"),
+        )  # fmt: skip
+        return [result for _, result in self.loop.tried]
+
+    def _predict(self, domain: Domain) -> Callable[[Sequence[Params]], tuple[Floats, Floats]] | None:
+        predictor = self.predictor
+        if predictor is None:
+            return None
+        return lambda candidates: predictor.predict([domain.tableau(params) for params in candidates])
+
+    def _seeds(self, domain: Domain, best: Baseline) -> tuple[Params, ...]:
+        """What the published methods start from: the times of least KLUB, the greedy compensation ratios."""
+        settings, model, seeds = self.settings, self.model, []
+        if any("klub" in objective.name for objective in self.objectives):
+            times = ays_times(model, self.evaluator.fitting, settings.nfe, settings.guidance, settings.batch_size, self.clock)
+            seeds.append(domain.seed(explicit(model.schedule, times)[:-1]))
+        if f"compensation.{settings.nfe - 1}" in domain.distributions:
+            nodes = [*(replace(node, guidance=settings.guidance) for node in best.table.nodes), CLEAN]
+            ratios = greedy_ratios(model, nodes, self.evaluator.fitting.first(SAMPLES), clock=self.clock)
+            seeds.append(domain.seed(best.table.nodes, [Decision(compensation=ratio) for ratio in ratios]))
+        return tuple(seeds)
+
+    def _polished(self, candidates: list[Result]) -> None:
+        """A short polish of the best few, a long one of the best of those."""
+        candidates = sorted(candidates, key=lambda each: each.value)[:POLISHED]
+        total = SHORT * len(candidates) + LONG
+        polished = [self._polish(each, SHORT, SHORT * k, total) for k, each in enumerate(candidates)]
+        self._polish(min(polished, key=lambda each: each.value), LONG, SHORT * len(candidates), total)
+
+    def _polish(self, candidate: Result, iterations: int, done: int, total: int) -> Result:
+        settings, evaluator = self.settings, self.evaluator
+        table = polish(
+            self.model, candidate.table, evaluator.fitting, evaluator.validation, iterations, scale=evaluator.scale,
+            split=evaluator.splits(candidate.table), times=settings.polish == "all" and not settings.integer,
+            batch_size=settings.batch_size, clock=self.clock, enough=self.spent,
+            progress=lambda i, loss: self.progress("polish", done + i, total, f"best validation error {loss:.3g}"),
+        )  # fmt: skip
+        return self.keep(evaluator.table(table, candidate.origin))
+
+    def _descended(self) -> None:
+        """Goes on from the best candidate of the search, along its numbers: times, input shifts, ratios."""
+        settings, evaluator, loop = self.settings, self.evaluator, self.loop
+        assert loop is not None
+        params, _ = min(loop.tried, key=lambda pair: pair[1].value)
+        names = [name for name, kind in loop.domain.distributions.items() if isinstance(kind, FloatDistribution) and name != "ridge"]
+        bounds = [(kind.low, kind.high) for name in names if isinstance(kind := loop.domain.distributions[name], FloatDistribution)]
+        low, width = np.array([a for a, _ in bounds]), np.array([b - a for a, b in bounds])
+
+        def candidate(x: Floats) -> Candidate:
+            return loop.domain.candidate({**params, **dict(zip(names, (low + x * width).tolist(), strict=True))})
+
+        x = descend(
+            self.model, lambda x: candidate(x).tableau(self.model.schedule), (np.array([params[name] for name in names]) - low) / width,
+            evaluator.fitting, evaluator.validation, evaluator.scale, [(0.0, 1.0)] * len(names), clock=self.clock, enough=self.spent,
+            progress=lambda i, loss: self.progress("descent", i, 0, f"best validation error {loss:.3g}"),
+        )  # fmt: skip
+        self.keep(evaluator.candidate(candidate(x)))

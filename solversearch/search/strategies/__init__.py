@@ -1,0 +1,210 @@
+"""How a search chooses the next candidate: strategies by name, as Optuna samplers.
+
+    sampler = strategy("s3", context)
+    study = optuna.create_study(sampler=sampler, ...)
+    enqueue_starts(study, sampler, context)
+    trial = ask(study, context.domain, "s3")       # legal, or `UserError`
+    study.tell(trial, loss(context.domain.candidate(trial.params)))
+
+What a strategy proposes depends on the seed, the number of the trial and the trials of the study, so that a search that is resumed goes on
+as if it had never stopped. A trial that was left running counts as proposed: fail it and enqueue its parameters anew.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna import Study, Trial
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+
+from solversearch.errors import UserError, nearest
+from solversearch.search.strategies.context import Context
+from solversearch.search.strategies.evolution import Evolution
+from solversearch.search.strategies.reseeded import Reseeded
+from solversearch.search.strategies.s3 import S3
+from solversearch.spaces import Domain
+
+__all__ = ["STRATEGIES", "Context", "Strategy", "ask", "check_proposal", "enqueue_starts", "known", "predicts", "strategy"]
+
+STARTUP = 8
+"""Trials before Optuna's models of the loss begin, where there are fewer starts."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """An entry of the registry. about: one sentence; several: whether it can minimise several losses; predicts: whether it uses
+    `Context.predict`. Called with the context, it gives the sampler."""
+
+    about: str
+    make: Callable[[Context], BaseSampler]
+    several: bool = False
+    predicts: bool = False
+
+    def __call__(self, context: Context) -> BaseSampler:
+        return self.make(context)
+
+
+def _startup(context: Context) -> int:
+    return max(STARTUP, len(context.starts))
+
+
+def _cmaes(seed: int) -> BaseSampler:
+    return CmaEsSampler(seed=seed, independent_sampler=TPESampler(seed=seed), warn_independent_sampling=False)
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "random": Strategy(
+        "uniform over the space",
+        lambda context: Reseeded(lambda seed: RandomSampler(seed=seed), context.seed),
+        several=True,
+    ),
+    "tpe": Strategy(
+        "multivariate tree-structured Parzen estimator",
+        lambda context: Reseeded(lambda seed: TPESampler(seed=seed, multivariate=True, n_startup_trials=_startup(context)), context.seed),
+        several=True,
+    ),
+    "cmaes": Strategy(
+        "CMA-ES of the numbers; it has no notion of choices, which are left to a Parzen estimator one by one",
+        lambda context: Reseeded(_cmaes, context.seed),
+    ),
+    "gp": Strategy(
+        "Gaussian process with expected improvement; seconds a proposal after some hundred trials",
+        lambda context: Reseeded(
+            lambda seed: GPSampler(
+                seed=seed, n_startup_trials=_startup(context), deterministic_objective=True, warn_independent_sampling=False
+            ),
+            context.seed,
+        ),
+        several=True,
+    ),
+    "nsga2": Strategy(
+        "genetic algorithm NSGA-II, for Pareto sets; also of one loss",
+        lambda context: Reseeded(lambda seed: NSGAIISampler(seed=seed), context.seed),
+        several=True,
+    ),
+    "evolution": Strategy("AutoDiffusion's genetic algorithm: epochs of 50 from the best ten", Evolution),
+    "s3": Strategy(
+        "mutation and crossover of the best, thousands of children ranked by the predictor, the top few evaluated", S3, predicts=True
+    ),
+}
+
+
+def known(name: str, objectives: int = 1) -> None:
+    """Raises `UserError` with one line where there is no strategy of this name, or it cannot minimise as many objectives."""
+    entry = STRATEGIES.get(name)
+    if entry is None:
+        _own(name)
+    elif objectives > 1 and not entry.several:
+        able = ", ".join(each for each, entry in STRATEGIES.items() if entry.several)
+        raise UserError(f"strategy {name!r} minimises one objective, got {objectives}; for several there are: {able}")
+
+
+def predicts(name: str) -> bool:
+    """Whether the strategy may use a predictor; a class of your own may."""
+    return name not in STRATEGIES or STRATEGIES[name].predicts
+
+
+def strategy(name: str, context: Context) -> BaseSampler:
+    """The sampler of a strategy by name, or of a class of your own by 'module:Class' or 'module.Class'; `UserError` with one line."""
+    known(name, context.objectives)
+    if name in STRATEGIES:
+        return STRATEGIES[name](context)
+    try:
+        sampler = _own(name)(context)
+    except Exception as error:
+        raise UserError(f"strategy {name!r} raised {_told(error)} when called with the context") from error
+    if not isinstance(sampler, BaseSampler):
+        raise UserError(f"strategy {name!r} returned a {type(sampler).__name__}; it must return an optuna.samplers.BaseSampler")
+    return sampler
+
+
+def enqueue_starts(study: Study, sampler: BaseSampler, context: Context) -> None:
+    """Puts the starts that are not in the study yet before all else, where the strategy does not try them itself."""
+    if not getattr(sampler, "tries_starts", False):
+        for start in context.starts:
+            study.enqueue_trial(start, skip_if_exists=True)
+
+
+# Proposals ---------------------------------------------------------------------------------------------------------
+
+
+def ask(study: Study, domain: Domain, name: str) -> Trial:
+    """The next trial, with every parameter of the domain. Raises `UserError` when the strategy of this name proposes an illegal value."""
+    try:
+        trial = study.ask(fixed_distributions=domain.distributions)
+    except ValueError as error:  # Optuna's, of a value that it cannot even compare
+        raise UserError(f"strategy {name!r} proposed an illegal value: {' '.join(str(error).split())}") from error
+    check_proposal(trial, domain, name)
+    return trial
+
+
+def check_proposal(trial: Trial, domain: Domain, name: str) -> None:
+    """Raises `UserError` when the strategy proposed an unknown parameter or an illegal value.
+
+    An illegal value of a relative sampler Optuna passes over, and samples the parameter anew; one of an independent sampler it takes.
+    """
+    for parameter, value in [*trial.relative_params.items(), *trial.params.items()]:
+        if parameter not in domain.distributions:
+            raise UserError(f"strategy {name!r}: {nearest(parameter, list(domain.distributions), 'parameter')}")
+        distribution = domain.distributions[parameter]
+        if not _legal(value, distribution):
+            raise UserError(f"strategy {name!r} proposed {parameter} = {value!r}; allowed: {_allowed(distribution)}")
+
+
+def _legal(value: Any, distribution: BaseDistribution) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:
+        return False
+
+
+def _allowed(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(map(repr, distribution.choices))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    kind = "whole numbers " if isinstance(distribution, IntDistribution) else ""
+    step = f" in steps of {distribution.step:g}" if distribution.step not in (None, 1) else ""
+    return f"{kind}{distribution.low:g} to {distribution.high:g}{step}"
+
+
+# Strategies of one's own -------------------------------------------------------------------------------------------
+
+
+def _own(name: str) -> Callable[[Context], Any]:
+    module, _, attribute = name.rpartition(":" if ":" in name else ".")
+    if not module or not attribute:
+        raise UserError(nearest(name, list(STRATEGIES), "strategy") + "; a class of your own is named module:Class")
+    loaded = _module(module, name)
+    made = getattr(loaded, attribute, None)
+    if made is None:
+        public = [each for each, value in vars(loaded).items() if callable(value) and not each.startswith("_")]
+        raise UserError(f"strategy {name!r}: {nearest(attribute, public, f'attribute of {module}')}")
+    if not callable(made):
+        raise UserError(f"strategy {name!r}: {attribute} is a {type(made).__name__}, not a class that is called with the context")
+    return made
+
+
+def _module(module: str, name: str) -> Any:
+    """The module of a strategy, with the working directory importable."""
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise UserError(f"strategy {name!r}: there is no module {module!r}; it must be importable, for example from the working directory")
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        raise UserError(f"strategy {name!r}: importing {module} raised {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

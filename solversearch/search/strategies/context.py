@@ -1,0 +1,31 @@
+"""What a strategy is told."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solversearch.spaces import Domain, Params
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a strategy may know; a class of your own is called with it and returns an Optuna sampler.
+
+    domain: the distributions, and which candidate parameters stand for. seed: of all randomness, together with the number of the trial.
+    starts: known good candidates, best first. `evolution` and `s3` propose them first themselves; for all others the driver puts them
+    into the study, with `enqueue_starts`. A sampler that proposes them itself says so by an attribute `tries_starts = True`.
+    predict: mean and standard deviation of ln(loss) of each candidate, before it is paid for; None where there is no predictor.
+    objectives: how many losses a trial has, all minimised. children: how many candidates `s3` has predicted at
+    first.
+    """
+
+    domain: Domain
+    seed: int
+    starts: tuple[Params, ...] = ()
+    predict: Callable[[Sequence[Params]], tuple[Floats, Floats]] | None = None
+    objectives: int = 1
+    children: int = 4000

@@ -1,0 +1,179 @@
+"""A search space: the decisions of a search, read from YAML and checked for contradictions."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationInfo, field_validator, model_validator
+
+from solversearch.errors import UserError, nearest
+from solversearch.runtime import Node
+from solversearch.schedules import NoiseSchedule
+from solversearch.solvers.mixed import FAMILIES
+from solversearch.spaces.domain import Domain, ranges
+from solversearch.spaces.grammar import KINDS, Choice, Section, same, typed, wrong
+from solversearch.spaces.legacy import Legacy
+from solversearch.spaces.sections import Interval, Search, Timesteps
+from solversearch.spaces.source import load, place
+
+DEFAULT: dict[str, Any] = {
+    "name": "default",
+    "description": "Free times, and solvers whose coefficients are then fitted and polished.",
+    "solver": ["unip", "dpmpp", "deis_rhoab", "ipndm"],
+    "order": {"choose": [1, 2, 3], "per": "step"},
+    "prediction": ["data", "noise"],
+    "corrector": [True, False],
+    "ridge": {"low": 1e-6, "high": 1e-2, "log": True},
+}
+"""`search_spaces/default.yaml`."""
+
+
+def _fixed(key: str) -> Choice:
+    return Choice(choose=(KINDS[key].default,))
+
+
+class SearchSpace(Legacy, Section):
+    """The decisions of a search, see `search_spaces/README.md`. What is left out has one value; `SearchSpace()` is the default space."""
+
+    name: str = ""
+    description: str = ""
+    timesteps: Timesteps = Timesteps()
+    solver: Choice = _fixed("solver")
+    order: Choice = _fixed("order")
+    lower_final_order: Choice = _fixed("lower_final_order")
+    prediction: Choice = _fixed("prediction")
+    derivative: Choice = _fixed("derivative")
+    derivative_scale: Choice = _fixed("derivative_scale")
+    corrector: Choice = _fixed("corrector")
+    start: Choice = _fixed("start")
+    epsilon_scale: Choice = _fixed("epsilon_scale")
+    compensation: Choice = _fixed("compensation")
+    churn: Choice = _fixed("churn")
+    input_shift: Choice = _fixed("input_shift")
+    guidance: Choice = _fixed("guidance")
+    guidance_interval: Interval = Interval()
+    analytic_first_step: Choice = _fixed("analytic_first_step")
+    ridge: Choice = _fixed("ridge")
+    search: Search = Search()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default(cls, content: Any) -> Any:
+        return DEFAULT if content == {} else content
+
+    @field_validator(*KINDS)
+    @classmethod
+    def _typed(cls, choice: Choice, info: ValidationInfo) -> Choice:
+        assert info.field_name is not None
+        return typed(choice, KINDS[info.field_name])
+
+    @model_validator(mode="after")
+    def _orders(self) -> Self:
+        highest = max(FAMILIES[str(name)][0] for name in self.solver.choose)
+        for i, order in enumerate(self.order.choose):
+            if int(order) > highest:
+                names = ", ".join(map(str, self.solver.choose))
+                wrong(f"order {order} is impossible: {names} {'has' if len(self.solver.choose) == 1 else 'have'} orders 1 to {highest}",
+                      "order", "choose", i)  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _conditions(self) -> Self:
+        for key in KINDS:
+            choice: Choice = getattr(self, key)
+            for other, values in choice.when.items():
+                where = (key, "when", other)
+                if other not in KINDS:
+                    wrong(nearest(other, list(KINDS), "decision"), *where)
+                parent: Choice = getattr(self, other)
+                if not parent.choose:
+                    wrong(f"{other} is a range; a condition needs a decision with a list of values", *where)
+                if parent.per == "step" and choice.per == "plan":
+                    wrong(f"{key} is chosen once a plan, so it cannot depend on {other}, which is chosen per step", *where)
+                possible = (*parent.choose, *((KINDS[other].default,) if parent.when else ()))
+                for value in values:
+                    if not any(same(value, each) for each in possible):
+                        wrong(f"{other} is never {value}: it is one of {', '.join(map(str, possible))}", *where)
+        for key in KINDS:
+            self._follow(key, (key,))
+        return self
+
+    def _follow(self, key: str, path: tuple[str, ...]) -> None:
+        for other in getattr(self, key).when:
+            if other in path:
+                wrong(f"conditions go in a circle: {' -> '.join((*path, other))}", path[0], "when")
+            self._follow(other, (*path, other))
+
+    @cached_property
+    def resolution(self) -> tuple[str, ...]:
+        """The decisions, each after those that it depends on."""
+        done: list[str] = []
+
+        def visit(key: str) -> None:
+            for other in getattr(self, key).when:
+                visit(other)
+            if key not in done:
+                done.append(key)
+
+        for key in KINDS:
+            visit(key)
+        return tuple(done)
+
+    @classmethod
+    def read(cls, path: Path) -> "SearchSpace":
+        """Reads a space from YAML; raises `UserError` with one line that names file, line and key."""
+        from pydantic import ValidationError
+
+        content, nodes = load(path)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise UserError(f"{path}{place(error, nodes)}") from None
+
+    @classmethod
+    def named(cls, name_or_path: str | Path) -> "SearchSpace":
+        """A preset by name, or a file by path."""
+        if Path(name_or_path).suffix in (".yaml", ".yml") or Path(name_or_path).is_file():
+            return cls.read(Path(name_or_path))
+        known = presets()
+        if str(name_or_path) not in known:
+            raise UserError(nearest(str(name_or_path), list(known), "search space") + "; or the path of a YAML file")
+        return cls.read(known[str(name_or_path)])
+
+    @property
+    def integer(self) -> bool:
+        """Whether times are whole, where the schedule has whole times."""
+        return self.timesteps.integer
+
+    @property
+    def fits(self) -> bool:
+        """Whether candidates are fitted in closed form."""
+        return self.search.stages.fit
+
+    def size(self, nfe: int) -> int:
+        """Number of combinations of the values that are listed, conditions left aside; times and ranges are continuous."""
+        total = sum(len(family.names) for family in self.timesteps.grids) or 1
+        for key in KINDS:
+            choice: Choice = getattr(self, key)
+            if key != "ridge" or self.fits:
+                total *= max(1, len(choice.choose)) ** (nfe if choice.per == "step" else 1)
+        return total
+
+    def domain(
+        self, schedule: NoiseSchedule, nfe: int, guidance: float, starts: Sequence[Sequence[Node]] = (), integer: bool = False
+    ) -> Domain:
+        """The space at one schedule, count of evaluations and guidance; free times are searched about those of the starts."""
+        whole = (integer or self.integer) and schedule.discrete
+        if whole and nfe > schedule.t_start - schedule.t_end + 1:
+            raise UserError(f"nfe {nfe} is more than the model's whole timesteps; ask for fewer")
+        return Domain(self, schedule, nfe, guidance, whole, ranges(schedule, nfe, starts))
+
+
+def presets() -> dict[str, Path]:
+    """The spaces that come with the package, by name: installed they lie in it, in a checkout beside it."""
+    here = Path(__file__)
+    for folder in (here.parents[1] / "search_spaces", here.parents[2] / "search_spaces"):
+        if (folder / "default.yaml").is_file():
+            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {}

@@ -1,0 +1,150 @@
+"""A comparison of methods: every search space on the same model with the same budget of network evaluations, on the same held-out noise."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from solversearch.compare import SCREEN, Meter, baselines, screen
+from solversearch.errors import UserError
+from solversearch.models.base import Model
+from solversearch.plan import Interval, first_error, write_text
+from solversearch.search.optimize import plan_of
+from solversearch.search.settings import Settings, check
+from solversearch.search.stages import Progress, Search
+from solversearch.spaces import SearchSpace
+from solversearch.teacher import teach
+
+BASELINE = "best baseline"
+
+
+class Row(BaseModel):
+    """What one method reached in one cell. evaluations and seconds are the search's own, after the teacher's samples exist."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    method: str
+    nfe: int
+    guidance: float
+    endpoint_mse: Interval
+    frechet_teacher: Interval | None
+    ratio: float
+    """Mean error over the best baseline's."""
+    network_calls: int
+    evaluations: int
+    seconds: float
+
+
+class Asked(BaseModel):
+    """What a study is of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: str
+    model_digest: str
+    methods: tuple[str, ...]
+    nfe: tuple[int, ...]
+    guidance: tuple[float, ...]
+    evaluations: int
+    samples: int
+    seed: int
+
+
+class Study(BaseModel):
+    """Results by method and cell (NFE, guidance), in the order in which they were made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    asked: Asked
+    rows: tuple[Row, ...] = ()
+
+    def row(self, method: str, nfe: int, guidance: float) -> Row | None:
+        return next((row for row in self.rows if (row.method, row.nfe, row.guidance) == (method, nfe, guidance)), None)
+
+
+def ablations(space: SearchSpace) -> dict[str, Settings]:
+    """The space as it is, then with one decision or stage switched off at a time, as settings of one evaluation to copy from."""
+    whole = Settings.of(space, nfe=1)
+    variants = {space.name: whole}
+    for name in space.decided():
+        variants[f"{space.name} without {name}"] = whole.model_copy(update={"space": space.without(name)})
+    for stage in ("instant", "fit", "search", "polish"):
+        if getattr(whole, stage):
+            variants[f"{space.name} without the {stage} stage"] = whole.model_copy(update={stage: False})
+    return variants
+
+
+def study(model: Model, asked: Asked, methods: dict[str, Settings], folder: Path, command: str, progress: Progress, batch_size: int = 512) -> Study:
+    """Runs every method in every cell that the folder does not hold yet; after each, writes study.json and the method's plan.
+
+    Raises `UserError` where the folder holds another study, or a method cannot run on the model.
+    """
+    file = folder / "study.json"
+    done = _read(file, asked)
+    wanted = {
+        (name, nfe, guidance): settings.model_copy(
+            update={"nfe": nfe, "guidance": guidance, "seed": asked.seed, "samples": asked.samples, "batch_size": batch_size,
+                    "evaluations": asked.evaluations, "trials": asked.evaluations}
+        )
+        for nfe in asked.nfe for guidance in asked.guidance for name, settings in methods.items()
+    }  # fmt: skip
+    for settings in wanted.values():
+        check(model, settings)
+    for (name, nfe, guidance), settings in wanted.items():
+        if done.row(name, nfe, guidance):
+            continue
+        row = _measured(model, name, settings, done, folder, command, progress)
+        done = done.model_copy(update={"rows": (*done.rows, *row)})
+        write_text(file, done.model_dump_json(indent=1) + "\n")
+    return done
+
+
+def _read(file: Path, asked: Asked) -> Study:
+    """The study in a folder, to be continued."""
+    if not file.exists():
+        return Study(asked=asked)
+    try:
+        found = Study.model_validate_json(file.read_text())
+    except (OSError, ValueError) as error:
+        reason = first_error(error) if hasattr(error, "errors") else str(error)  # type: ignore[arg-type]
+        raise UserError(f"{file}: cannot continue this study: {reason}; choose another folder with --out") from None
+    if found.asked != asked:
+        different = [name for name in Asked.model_fields if getattr(found.asked, name) != getattr(asked, name)]
+        raise UserError(f"{file}: holds another study, with other {', '.join(different)}; choose another folder with --out")
+    return found
+
+
+def _measured(
+    model: Model, name: str, settings: Settings, done: Study, folder: Path, command: str, progress: Progress
+) -> Sequence[Row]:
+    """The row of one method; the first of a cell brings that of the best baseline."""
+    cell = settings.nfe, settings.guidance
+    teacher = teach(model, "held_out", settings.samples, settings.guidance, settings.seed, trajectory=False, batch_size=settings.batch_size)
+    meter = Meter(model, teacher, settings.seed, settings.batch_size)
+    rows = []
+    rival = done.row(BASELINE, *cell)
+    if rival is None:
+        progress(BASELINE, 0, 0, f"NFE {cell[0]}, guidance {cell[1]:g}")
+        best = screen(model, baselines(model, *cell), teacher.first(SCREEN), settings.batch_size)[:3]
+        scores = [meter.baseline(candidate) for _, candidate in best]
+        score = min(scores, key=lambda each: each.endpoint_mse.mean)
+        rival = Row(method=BASELINE, nfe=cell[0], guidance=cell[1], endpoint_mse=score.endpoint_mse, frechet_teacher=score.frechet_teacher,
+                    ratio=1.0, network_calls=score.network_calls, evaluations=0, seconds=0.0)  # fmt: skip
+        rows.append(rival)
+
+    def told(stage: str, number: int, total: int, note: str) -> None:
+        progress(f"{name}, NFE {cell[0]}, guidance {cell[1]:g}: {stage}", number, total, note)
+
+    for guidance in {1.0, settings.guidance}:  # so that no method pays for what all share
+        for split, count in (("fit", settings.fit_samples), ("validate", settings.validation_samples)):
+            teach(model, split, count, guidance, settings.seed, batch_size=settings.batch_size)
+    search = Search(model, settings, told)
+    search.learn()
+    assert search.best is not None
+    timing = search.timing()
+    score = meter.measure(name, "plan", name, "searched", search.best.table)
+    plan = plan_of(search, search.best.table, search.best.origin, command).with_scores((score,))
+    plan.write(folder / f"{name.replace(' ', '-')}-nfe{cell[0]}-g{cell[1]:g}.json")
+    rows.append(
+        Row(method=name, nfe=cell[0], guidance=cell[1], endpoint_mse=score.endpoint_mse, frechet_teacher=score.frechet_teacher,
+            ratio=score.endpoint_mse.mean / rival.endpoint_mse.mean, network_calls=score.network_calls,
+            evaluations=search.clock.evaluations - search.begun, seconds=timing.wall_s)
+    )  # fmt: skip
+    return rows

@@ -1,0 +1,136 @@
+"""The loop of a search: halving, duplicates, failures."""
+
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+
+from solversearch.errors import UserError
+from solversearch.models.base import NotFinite
+from solversearch.schedules import DiscreteVP
+from solversearch.search.evaluator import Result
+from solversearch.search.loop import REPEATS, Halving, Loop
+from solversearch.search.strategies import Context, enqueue_starts, strategy
+from solversearch.spaces import Candidate, Domain, SearchSpace
+
+DOMAIN = SearchSpace().domain(DiscreteVP.named(), nfe=3, guidance=1.0)
+
+
+class Evaluator:
+    """Values a candidate by its first time; counts samples."""
+
+    def __init__(self, objectives: int = 1) -> None:
+        self.objectives = [None] * objectives
+        self.spent: list[int] = []
+
+    def candidate(self, candidate: Candidate, n: int | None = None) -> Result:
+        size = n or 256
+        self.spent.append(size)
+        table = candidate.tableau(DOMAIN.schedule)
+        return Result(table, torch.zeros(size), (abs(candidate.times[0] - 700.0),) * len(self.objectives), {})
+
+
+def loop_of(evaluator: Any, name: str = "random", domain: Domain = DOMAIN, predictor: Any = None, several: int = 1) -> Loop:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    context = Context(domain, 0, (domain.random(np.random.default_rng(1)),), None, several)
+    study = optuna.create_study(sampler=strategy(name, context), directions=["minimize"] * several)
+    enqueue_starts(study, study.sampler, context)
+    return Loop(study, name, domain, evaluator, Halving.up_to(256, 64), predictor)
+
+
+def run(loop: Loop, trials: int) -> list[Result]:
+    kept: list[Result] = []
+    loop.run(trials, lambda: False, kept.append, lambda done, best: None)
+    return kept
+
+
+@pytest.mark.parametrize(("samples", "sizes"), [(256, [64, 256]), (255, [255]), (1024, [64, 256, 1024]), (64, [64])])
+def test_sizes_of_halving(samples: int, sizes: list[int]) -> None:
+    assert Halving.up_to(samples, 64).sizes == sizes
+
+
+def test_halving_lets_the_best_quarter_pass() -> None:
+    halving = Halving([64, 256])
+    assert halving.passes(64, 5.0)  # the first is the best so far
+    assert not halving.passes(64, 6.0)
+    assert halving.passes(64, 4.0)
+    values = np.random.default_rng(0).permutation(400) + 10.0
+    passed = [value for value in values if halving.passes(64, value)]
+    assert 80 < len(passed) < 140
+    assert np.mean(passed) < 0.4 * values.mean()
+
+
+def test_few_samples_first_and_all_for_the_best() -> None:
+    evaluator = Evaluator()
+    loop = loop_of(evaluator)
+    kept = run(loop, 40)
+    assert evaluator.spent.count(64) == 40
+    assert len(kept) == len(loop.tried) == evaluator.spent.count(256) < 25
+    states = [trial.state.name for trial in loop.study.trials]
+    assert states.count("PRUNED") + states.count("COMPLETE") == 40 == len(loop.progress)
+    assert loop.progress == sorted(loop.progress, reverse=True)
+    best = min(result.value for result in kept)
+    assert loop.progress[-1] == best == loop.study.best_value
+
+
+def test_of_several_objectives_none_is_halved() -> None:
+    evaluator = Evaluator(objectives=2)
+    kept = run(loop_of(evaluator, "nsga2", several=2), 12)
+    assert evaluator.spent == [256] * 12 and len(kept) == 12
+
+
+def test_nothing_is_evaluated_twice_and_an_exhausted_space_ends_the_search() -> None:
+    space = SearchSpace.model_validate({"timesteps": ["logsnr", "karras"], "solver": "unip", "order": [1, 2]})
+    evaluator = Evaluator()
+    loop = loop_of(evaluator, "random", space.domain(DOMAIN.schedule, 3, 1.0))
+    run(loop, 10_000)
+    assert len(evaluator.spent) <= 8  # four candidates, on few samples and some on all
+    assert REPEATS <= len(loop.progress) < 10_000
+
+
+def test_a_failure_is_told_and_the_search_goes_on() -> None:
+    class Failing(Evaluator):
+        def candidate(self, candidate: Candidate, n: int | None = None) -> Result:
+            if len(self.spent) % 3 == 1:
+                self.spent.append(0)
+                raise NotFinite("the network returned NaN")
+            return super().candidate(candidate, n)
+
+    loop = loop_of(Failing())
+    run(loop, 12)
+    failed = [trial for trial in loop.study.trials if trial.state.name == "FAIL"]
+    assert failed and all("NaN" in trial.user_attrs["failure"] for trial in failed)
+    assert len(loop.study.trials) == 12 and len(failed) < 12
+
+
+def test_the_budget_ends_the_search() -> None:
+    evaluator = Evaluator()
+    loop = loop_of(evaluator)
+    loop.run(10**6, lambda: sum(evaluator.spent) >= 2000, lambda result: None, lambda done, best: None)
+    assert 2000 <= sum(evaluator.spent) < 2000 + 320
+
+
+def test_the_predictor_is_told_every_candidate() -> None:
+    told: list[float] = []
+
+    class Predictor:
+        def tell(self, tables: Any, losses: list[float]) -> None:
+            assert len(tables) == len(losses) == 1 and tables[0].nfe == 3
+            told.extend(losses)
+
+    loop = loop_of(Evaluator(), predictor=Predictor())
+    run(loop, 15)
+    assert len(told) == 15
+
+
+def test_an_illegal_proposal_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Illegal(optuna.samplers.RandomSampler):
+        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+            return 7.0 if name == "time.1" else super().sample_independent(study, trial, name, distribution)
+
+    loop = loop_of(Evaluator())
+    loop.study.sampler = Illegal(seed=0)
+    with pytest.raises(UserError, match=r"proposed time\.1 = 7\.0"):
+        run(loop, 5)
