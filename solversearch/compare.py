@@ -73,6 +73,15 @@ class Tau(BaseModel):
     both: float
 
 
+class ParetoPoint(BaseModel):
+    """A plan that no other candidate beats in every objective, with its values on validation noise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    file: str
+    network_calls: int
+    values: dict[str, float]
+
+
 class Rung(BaseModel):
     """The best baseline at one NFE, measured in full."""
 
@@ -107,6 +116,7 @@ class Comparison(BaseModel):
     progress: tuple[float, ...] = ()
     """Of a search: the best value so far after each trial."""
     predictor: tuple[Tau, ...] = ()
+    pareto: tuple[ParetoPoint, ...] = ()
     rows: tuple[Score, ...]
 
     @property

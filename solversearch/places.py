@@ -5,7 +5,9 @@ from pathlib import Path
 
 from solversearch.errors import UserError
 
-OWN_FILES = ("plan.json", "comparison.json", "journal.log", "samples.png", "comparison.png", "plan.png")
+OWN_FILES = (
+    "plan.json", "comparison.json", "journal.log", "evaluations.json", "samples.png", "comparison.png", "plan.png", "search.png",
+)  # fmt: skip
 """What a run writes, and so what --overwrite replaces."""
 
 
@@ -32,8 +34,8 @@ def claim(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
-        for name in OWN_FILES:
-            (folder / name).unlink(missing_ok=True)
+        for own in (*(folder / name for name in OWN_FILES), *folder.glob("pareto/plan-*.json")):
+            own.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot write there: {error.strerror}; choose another folder with --out") from None
 

@@ -71,7 +71,9 @@ def ablations(space: SearchSpace) -> dict[str, Settings]:
     return variants
 
 
-def study(model: Model, asked: Asked, methods: dict[str, Settings], folder: Path, command: str, progress: Progress, batch_size: int = 512) -> Study:
+def study(
+    model: Model, asked: Asked, methods: dict[str, Settings], folder: Path, command: str, progress: Progress, batch_size: int = 512
+) -> Study:
     """Runs every method in every cell that the folder does not hold yet; after each, writes study.json and the method's plan.
 
     Raises `UserError` where the folder holds another study, or a method cannot run on the model.
@@ -111,9 +113,7 @@ def _read(file: Path, asked: Asked) -> Study:
     return found
 
 
-def _measured(
-    model: Model, name: str, settings: Settings, done: Study, folder: Path, command: str, progress: Progress
-) -> Sequence[Row]:
+def _measured(model: Model, name: str, settings: Settings, done: Study, folder: Path, command: str, progress: Progress) -> Sequence[Row]:
     """The row of one method; the first of a cell brings that of the best baseline."""
     cell = settings.nfe, settings.guidance
     teacher = teach(model, "held_out", settings.samples, settings.guidance, settings.seed, trajectory=False, batch_size=settings.batch_size)

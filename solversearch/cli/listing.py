@@ -10,11 +10,13 @@ from solversearch.errors import UserError, nearest
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="models, solvers or grids.")],
+    what: Annotated[str, typer.Argument(help="models, solvers, grids, spaces, strategies or objectives.")],
     as_json: Json = False,
 ) -> None:
-    """List what there is: models, solvers or grids."""
-    listings = {"models": _models, "solvers": _solvers, "grids": _grids}
+    """List what there is: models, solvers, grids, search spaces, strategies or objectives."""
+    listings = {
+        "models": _models, "solvers": _solvers, "grids": _grids, "spaces": _spaces, "strategies": _strategies, "objectives": _objectives,
+    }  # fmt: skip
     if what not in listings:
         raise UserError(nearest(what, list(listings), "list"))
     entries = listings[what]()
@@ -51,6 +53,27 @@ def _grids() -> list[dict[str, Any]]:
     from solversearch.schedules import GRIDS, describe_grid
 
     return [{"name": name, "description": describe_grid(name)} for name in GRIDS]
+
+
+def _spaces() -> list[dict[str, Any]]:
+    from solversearch.spaces import SearchSpace, presets
+
+    spaces = [SearchSpace.read(path) for path in presets().values()]
+    return [{"name": s.name, "strategy": s.search.strategy, "objective": s.search.objective, "description": s.description} for s in spaces]
+
+
+def _strategies() -> list[dict[str, Any]]:
+    from solversearch.search.strategies import STRATEGIES
+
+    own = {"name": "MODULE:CLASS", "description": "Your own; see solversearch/search/strategies/context.py.", "several objectives": True}
+    listed = [{"name": name, "description": each.about, "several objectives": each.several} for name, each in STRATEGIES.items()]
+    return [*listed, own]
+
+
+def _objectives() -> list[dict[str, Any]]:
+    from solversearch.objectives import describe_objectives
+
+    return [dict(entry) for entry in describe_objectives()]
 
 
 def _first_line(text: str | None) -> str:

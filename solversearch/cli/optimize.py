@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, report, stderr, tell
-from solversearch.errors import UserError, nearest
+from solversearch.errors import UserError
 from solversearch.places import check_free, claim, slug
 
 if TYPE_CHECKING:
-    from solversearch.search.optimize import Settings
+    from solversearch.search.settings import Settings
+
+_SPACES = "the space's"  # where an option is not given
 
 
 def optimize(
@@ -22,18 +24,47 @@ def optimize(
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/<model>-nfe<NFE>-g<GUIDANCE>")] = None,
-    trials: Annotated[int, typer.Option(help="Candidates that the search evaluates.")] = 60,
-    strategy: Annotated[str, typer.Option(help="tpe, cmaes or random.")] = "tpe",
-    space: Annotated[Path | None, typer.Option(help="The decisions to search, a YAML file.", show_default="all")] = None,
+    space: Annotated[str, typer.Option(help="The decisions to search: a preset of search_spaces, or a YAML file.")] = "default",
+    strategy: Annotated[
+        str | None, typer.Option(help="One of 'solversearch list strategies', or MODULE:CLASS of your own.", show_default=_SPACES)
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="One of 'solversearch list objectives', a sum such as 'endpoint + 0.1*frechet', or several with commas for a Pareto set.",
+            show_default=_SPACES,
+        ),
+    ] = None,  # fmt: skip
+    trials: Annotated[int, typer.Option(help="Candidates that the search tries.")] = 60,
+    evaluations: Annotated[
+        int | None, typer.Option(help="Network evaluations that fit, search and polish may spend.", show_default="no bound")
+    ] = None,
+    warm_start: Annotated[
+        list[Path] | None, typer.Option(help="Folder of an earlier run on this model, for the predictor to learn from; repeatable.")
+    ] = None,
     samples: Samples = 1024,
-    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit coefficients to the teacher in closed form.")] = True,
+    instant: Annotated[
+        bool | None,
+        typer.Option(
+            "--instant/--no-instant",
+            help="Stop at the plan found on the surrogate alone, or leave that stage out.",
+            show_default="the first of the stages",
+        ),
+    ] = None,  # fmt: skip
+    fit: Annotated[
+        bool | None, typer.Option("--fit/--no-fit", help="Fit coefficients to the teacher in closed form.", show_default=_SPACES)
+    ] = None,
     search: Annotated[bool, typer.Option("--search/--no-search", help="Search times and decisions.")] = True,
-    polish: Annotated[bool, typer.Option("--polish/--no-polish", help="Polish times and coefficients by gradient.")] = True,
+    polish: Annotated[
+        bool | None, typer.Option("--polish/--no-polish", help="Polish times and coefficients by gradient.", show_default=_SPACES)
+    ] = None,
     split: Annotated[
         bool | None,
         typer.Option("--split/--no-split", help="Coefficients for the guidance difference.", show_default="where there is guidance"),
     ] = None,
-    integer: Annotated[bool, typer.Option("--integer", help="Whole timesteps only, on models that have them.")] = False,
+    integer: Annotated[
+        bool | None, typer.Option("--integer/--any-time", help="Whole timesteps only, on models that have them.", show_default=_SPACES)
+    ] = None,
     batch_size: BatchSize = 512,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the search would cost, and stop.")] = False,
@@ -41,14 +72,11 @@ def optimize(
 ) -> None:
     """Search a plan for a model and a budget, compare it with every published solver, and write a run folder."""
     asked = {
-        "nfe": nfe, "guidance": guidance, "seed": seed, "trials": trials, "strategy": strategy, "samples": samples, "fit": fit,
-        "search": search, "polish": polish, "split": split, "integer": integer, "batch_size": batch_size,
+        "nfe": nfe, "guidance": guidance, "seed": seed, "trials": trials, "evaluations": evaluations, "strategy": strategy,
+        "objective": objective, "samples": samples, "instant": False if instant is False else None, "only_instant": instant is True,
+        "fit": fit, "search": search, "polish": polish, "split": split, "integer": integer, "batch_size": batch_size,
     }  # fmt: skip
-    if space is not None:
-        from solversearch.spaces import SearchSpace
-
-        asked["space"] = SearchSpace.read(space)
-    settings = _settings(asked)
+    settings = _settings(space, asked)
     folder = out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{guidance:g}"
     if not dry_run:
         check_free(folder, overwrite)
@@ -56,8 +84,10 @@ def optimize(
     from solversearch import models
     from solversearch.report.draw import draw_run
     from solversearch.report.progress import Display
-    from solversearch.search.optimize import Interrupted, check, estimate
+    from solversearch.search.estimate import estimate
+    from solversearch.search.optimize import Interrupted
     from solversearch.search.optimize import optimize as run
+    from solversearch.search.settings import check
 
     loaded = models.load(model)
     if dry_run:
@@ -66,7 +96,7 @@ def optimize(
     claim(folder)
     try:
         with Display(stderr()) as display:
-            plan, comparison = run(loaded, settings, folder, context.obj or "", display)
+            plan, comparison = run(loaded, settings, folder, context.obj or "", display, tuple(warm_start or ()))
     except Interrupted as stopped:
         tell(str(stopped))
         raise typer.Exit(130) from None
@@ -78,16 +108,15 @@ def optimize(
         _print_files(folder, drawn, model)
 
 
-def _settings(asked: dict[str, Any]) -> "Settings":
+def _settings(space: str, asked: dict[str, Any]) -> "Settings":
     from pydantic import ValidationError
 
     from solversearch.plan import first_error
-    from solversearch.search.optimize import STRATEGIES, Settings
+    from solversearch.search.settings import Settings
+    from solversearch.spaces import SearchSpace
 
-    if asked["strategy"] not in STRATEGIES:
-        raise UserError(nearest(asked["strategy"], list(STRATEGIES), "strategy"))
     try:
-        return Settings(**asked)
+        return Settings.of(SearchSpace.named(space), **asked)
     except ValidationError as error:
         option = str(error.errors()[0]["loc"][0])
         raise UserError(f"--{first_error(error).replace(option, option.replace('_', '-'), 1)}, got {asked[option]}") from None

@@ -8,6 +8,7 @@ from solversearch.models.base import Model
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.plan import Plan
 from solversearch.report import pictures
+from solversearch.report.search_picture import search_picture
 from solversearch.sampling import sample as run
 from solversearch.teacher import STEPS, teach
 
@@ -18,6 +19,9 @@ def draw_run(model: Model, plan: Plan, comparison: Comparison, folder: Path, bat
     pictures.save(pictures.comparison_picture(comparison), folder / "comparison.png")
     pictures.save(pictures.plan_picture(plan, model.schedule), folder / "plan.png")
     drawn = ["comparison.png", "plan.png"]
+    if comparison.progress:
+        pictures.save(search_picture(comparison), folder / "search.png")
+        drawn.append("search.png")
     if pictures.are_pictures(model):
         draw_samples(model, plan, folder / "samples.png", 16, comparison.seed, batch_size)
         drawn.append("samples.png")

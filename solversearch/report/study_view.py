@@ -21,7 +21,9 @@ def study_tables(study: Study) -> list[Table]:
 
 def _table(study: Study, guidance: float) -> Table:
     asked = study.asked
-    title = f"{asked.model}, guidance {guidance:g}: held-out endpoint MSE over the best baseline's [Frechet distance to the teacher's samples]"
+    title = (
+        f"{asked.model}, guidance {guidance:g}: held-out endpoint MSE over the best baseline's [Frechet distance to the teacher's samples]"
+    )
     table = Table(title=title, caption=f"{asked.samples} held-out samples; searches of {asked.evaluations:,} network evaluations each")
     table.add_column("method")
     for nfe in asked.nfe:
@@ -72,8 +74,11 @@ def _panel(ax: Axes, study: Study, guidance: float, label: str, value: Callable[
     for k, method in enumerate(methods(study)):
         rows = [row for nfe in study.asked.nfe if (row := study.row(method, nfe, guidance))]
         points = [(row.nfe, y) for row in rows if (y := value(row)) is not None]
-        style = {"color": "#444444", "linestyle": "--"} if method == BASELINE else {"color": COLOURS[k % len(COLOURS)]}
-        ax.plot([x for x, _ in points], [y for _, y in points], marker=MARKERS[k % len(MARKERS)], markersize=5, label=method, **style)
+        colour, line = ("#444444", "--") if method == BASELINE else (COLOURS[k % len(COLOURS)], "-")
+        ax.plot(
+            [x for x, _ in points], [y for _, y in points], color=colour, linestyle=line, marker=MARKERS[k % len(MARKERS)], markersize=5,
+            label=method,
+        )  # fmt: skip
     ax.set(title=f"guidance {guidance:g}: {label}", xlabel="network evaluations (NFE)", yscale="log", xticks=study.asked.nfe)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())

@@ -16,15 +16,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from solversearch.errors import UserError
-from solversearch.models.base import Clock, Denoiser, Model, NotFinite
-from solversearch.objectives.endpoint import endpoint_mse, tempered
+from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Node, Tableau, run
 from solversearch.sampling import sample_together
 from solversearch.schedules import NoiseSchedule
+from solversearch.search.descent import descend
 from solversearch.solvers.base import Stage, run_stages
 from solversearch.solvers.dc import compensated, stages
 from solversearch.tableau import Problem, Vector, trace
@@ -34,7 +34,6 @@ FREE_FROM = 2
 """The first step that has three evaluations to interpolate."""
 SAMPLES, ITERATIONS, RATE = 10, 40, 0.1
 _STEP = 1e-2  # of the differences: their error is of the order of its square, and single precision leaves 1e-5 of the slope
-_TOO_FAR = 1e6  # in units of the loss at the start
 
 Floats = NDArray[np.float64]
 
@@ -142,29 +141,13 @@ def joint_ratios(
     def whole(ratios: Floats) -> tuple[float, ...]:
         return (*fixed, *ratios.tolist())
 
-    def losses(points: Sequence[Floats], teacher: Teacher) -> Floats:
-        tables = [table(model.schedule, nodes, whole(point), order) for point in points]
-        errors = [endpoint_mse(samples, teacher.endpoint) for samples in sample_together(model, tables, teacher, clock)]
-        return np.array([float(tempered(error, scale).mean()) for error in errors])
-
     if scale is None:
         scale = float(_errors(model, table(model.schedule, nodes, start, order), fitting, clock).median())
-    unit = max(float(losses([free], fitting)[0]), 1e-300)
-    differences = _STEP * np.eye(len(free))
-
-    def loss_and_gradient(ratios: Floats) -> tuple[float, Floats]:
-        try:
-            here, *around = losses([ratios, *(ratios + differences), *(ratios - differences)], fitting) / unit
-        except NotFinite:  # a line search went too far: a bad, flat place sends it back
-            return _TOO_FAR, np.zeros_like(ratios)
-        up, down = np.split(np.array(around), 2)
-        away = ratios - 1
-        return here + ridge * float(np.mean(away**2)), (up - down) / (2 * _STEP) + 2 * ridge * away / len(away)
-
-    path = [free]
-    minimize(loss_and_gradient, free, jac=True, method="BFGS", callback=lambda x: path.append(x.copy()),
-             options={"maxiter": iterations, "gtol": 1e-4})  # fmt: skip
-    return whole(path[int(np.argmin([losses([point], validation)[0] for point in path]))])
+    ratios = descend(
+        model, lambda ratios: table(model.schedule, nodes, whole(ratios), order), free, fitting, validation, scale, step=_STEP, ridge=ridge,
+        iterations=iterations, clock=clock,
+    )  # fmt: skip
+    return whole(ratios)
 
 
 def _errors(model: Model, candidate: Tableau, teacher: Teacher, clock: Clock | None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from solversearch.compare import baselines
 from solversearch.models.base import Denoiser, Model
-from solversearch.objectives.endpoint import endpoint_mse, tempered
+from solversearch.objectives.endpoint import tempered
 from solversearch.runtime import Tableau
 from solversearch.search.fit import fit
 from solversearch.search.paired import Paired

@@ -1,7 +1,6 @@
 """The Pareto set of a search with several objectives: the candidates that no other beats in all of them."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from solversearch.search.evaluator import Result
 
@@ -16,8 +15,3 @@ def front(results: Sequence[Result]) -> list[Result]:
     kept = [one for one in results if not any(beaten(one, other) for other in results)]
     different = {result.values: result for result in kept}
     return sorted(different.values(), key=lambda result: result.values)
-
-
-def file_of(folder: Path, number: int) -> Path:
-    """Where the plan of a member of the set lies."""
-    return folder / "pareto" / f"plan-{number}.json"

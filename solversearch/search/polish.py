@@ -98,8 +98,8 @@ def polish(
 ) -> Tableau:
     """Polishes a table; returns the best of all iterations on the validation teacher, the given table included.
 
-    split gives the guidance difference coefficients of its own; scale is `tempered`'s; enough() ends it early. Deterministic in its arguments, except that
-    batch_size does not matter.
+    split gives the guidance difference coefficients of its own; scale is `tempered`'s; enough() ends it early. Deterministic in its
+    arguments, except that batch_size does not matter.
     """
     clock, batch_size = clock or Clock(), model.filled(batch_size)
     seen = Recorder(_denoiser(model, fitting, slice(None), split, batch_size, clock), fitting.noise)

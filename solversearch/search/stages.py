@@ -11,16 +11,16 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from solversearch.compare import SCREEN, Baseline, Stage, Timing, baselines, screen
+from solversearch.compare import SCREEN, Baseline, Stage, Tau, Timing, baselines, screen
 from solversearch.models.base import Clock, Model
 from solversearch.objectives import Objective, parse_many
-from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.objectives.ays import ays_times
+from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.sampling import sample
 from solversearch.schedules import CLEAN, Floats, explicit
 from solversearch.search.compensation import SAMPLES, greedy_ratios
 from solversearch.search.descent import descend
-from solversearch.search.evaluator import Evaluator, Origin, Result
+from solversearch.search.evaluator import Evaluator, Result
 from solversearch.search.instant import instant
 from solversearch.search.loop import Halving, Loop
 from solversearch.search.polish import polish
@@ -79,7 +79,10 @@ class Search:
         if settings.instant or settings.only_instant:
             with self.stage("instant"):
                 assert surrogates is not None
-                table = instant(surrogates, settings.nfe, settings.guidance, settings.seed, settings.splits, settings.integer)
+                table = instant(
+                    surrogates, settings.nfe, settings.guidance, settings.seed, settings.splits, settings.integer,
+                    lambda done, total: self.progress("instant", done, total, "on the surrogate"),
+                )  # fmt: skip
                 candidates.append(self.keep(self.evaluator.table(table, {"solver": "instant"})))
                 starts.insert(0, Baseline("instant", "surrogate", table))
         if settings.only_instant:
@@ -117,6 +120,10 @@ class Search:
             Stage(name=name, endpoint_mse=float(error.mean()), median=float(error.median()), seconds=round(seconds, 3),
                   evaluations=self.clock.evaluations - evaluations)
         )  # fmt: skip
+
+    def taus(self) -> tuple[Tau, ...]:
+        """How well the predictor ranked, by the number of evaluations."""
+        return () if self.predictor is None else tuple(Tau(**each._asdict()) for each in self.predictor.tau_history())
 
     def timing(self) -> Timing:
         return Timing(wall_s=round(time.perf_counter() - self.start, 3), network_s=round(self.clock.seconds, 3))
@@ -157,13 +164,13 @@ class Search:
         settings = self.settings
         if not (settings.instant or settings.only_instant or (settings.search and predicts(settings.strategy))):
             return None
-        teachers = fitting, validation
+        unguided: tuple[Teacher, ...] = ()
         if settings.guidance != 1:
-            teachers = (
+            unguided = (
                 self.teacher("fit", settings.fit_samples, guidance=1.0),
                 self.teacher("validate", settings.validation_samples, guidance=1.0),
             )
-        return Surrogates.of(self.model, teachers, settings.guidance, settings.seed)
+        return Surrogates.of(self.model, fitting, validation, unguided, settings.guidance, settings.seed, self.evaluator.scale)
 
     def _searched(self, starts: list[Baseline], surrogates: Surrogates | None) -> list[Result]:
         settings = self.settings
@@ -172,7 +179,7 @@ class Search:
         )
         first = tuple(domain.seed(start.table.nodes) for start in starts) + self._seeds(domain, starts[0])
         if surrogates is not None:
-            self.predictor = Predictor(surrogates, settings.fit, self.records, settings.seed)
+            self.predictor = Predictor(surrogates, settings.fit, self.records, settings.seed, settings.splits)
         context = Context(domain, settings.seed, first, self._predict(domain), len(self.objectives))
         # In memory: a journal that is written parameter by parameter would cost more than the network.
         study = optuna.create_study(sampler=strategy(settings.strategy, context), directions=["minimize"] * len(self.objectives))
@@ -223,7 +230,7 @@ class Search:
 
     def _descended(self) -> None:
         """Goes on from the best candidate of the search, along its numbers: times, input shifts, ratios."""
-        settings, evaluator, loop = self.settings, self.evaluator, self.loop
+        evaluator, loop = self.evaluator, self.loop
         assert loop is not None
         params, _ = min(loop.tried, key=lambda pair: pair[1].value)
         names = [name for name, kind in loop.domain.distributions.items() if isinstance(kind, FloatDistribution) and name != "ridge"]

@@ -37,9 +37,7 @@ class Candidate:
         if not len(self.times) == len(self.decisions) == len(self.input_shift) == len(self.guidance):
             raise UserError(f"{len(self.times)} times need as many decisions, input shifts and guidance scales")
 
-    def tableau(self, schedule: NoiseSchedule, guidance: float | None = None) -> Tableau:
-        if guidance is not None:  # the driver before per-step guidance
-            return replace(self, guidance=(guidance,) * len(self.times)).tableau(schedule)
+    def tableau(self, schedule: NoiseSchedule) -> Tableau:
         times = (schedule.t_start, *self.times) if self.analytic_first_step else self.times
         alphas, sigmas = schedule.alpha(times), schedule.sigma(times)
         nodes = [Node(float(t), float(alpha), float(sigma)) for t, alpha, sigma in zip(times, alphas, sigmas, strict=True)]

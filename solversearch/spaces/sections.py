@@ -8,7 +8,8 @@ from solversearch.errors import nearest
 from solversearch.schedules import GRIDS
 from solversearch.spaces.grammar import Choice, Kind, Section, typed, wrong
 
-Polish = Literal["coefficients", "times", "all", False]
+Polish = Literal["coefficients", "decisions", "all", False]
+"""What goes down a gradient: a table's coefficients, those and its times, or the numbers that hand-made coefficients come from."""
 
 END = Kind(0.0, bounds=(0, 1), plan_only=True)
 """Of a guidance interval."""

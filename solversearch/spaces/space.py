@@ -13,7 +13,6 @@ from solversearch.schedules import NoiseSchedule
 from solversearch.solvers.mixed import FAMILIES
 from solversearch.spaces.domain import Domain, ranges
 from solversearch.spaces.grammar import KINDS, Choice, Section, same, typed, wrong
-from solversearch.spaces.legacy import Legacy
 from solversearch.spaces.sections import Interval, Search, Timesteps
 from solversearch.spaces.source import load, place
 
@@ -33,7 +32,7 @@ def _fixed(key: str) -> Choice:
     return Choice(choose=(KINDS[key].default,))
 
 
-class SearchSpace(Legacy, Section):
+class SearchSpace(Section):
     """The decisions of a search, see `search_spaces/README.md`. What is left out has one value; `SearchSpace()` is the default space."""
 
     name: str = ""
@@ -150,6 +149,15 @@ class SearchSpace(Legacy, Section):
     def fits(self) -> bool:
         """Whether candidates are fitted in closed form."""
         return self.search.stages.fit
+
+    def decided(self) -> tuple[str, ...]:
+        """What the space leaves to be decided: the times, where they are free, and every decision with a choice."""
+        return (*(["timesteps"] if self.timesteps.free else []), *(key for key in KINDS if not getattr(self, key).fixed))
+
+    def without(self, name: str) -> "SearchSpace":
+        """The space with a decision at its default; published grids in the place of free times."""
+        grids = Timesteps.model_validate(["linspace", "quadratic", "logsnr", "karras"])
+        return self.model_copy(update={name: grids if name == "timesteps" else _fixed(name)})
 
     def size(self, nfe: int) -> int:
         """Number of combinations of the values that are listed, conditions left aside; times and ranges are continuous."""

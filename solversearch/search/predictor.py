@@ -1,0 +1,201 @@
+"""The predictor: ln(loss) of tables before they are paid for, from what the surrogates say and what has been evaluated.
+
+    ln(loss) = level + b (s - mean s) + residual(features)        s = ln(loss) on the surrogate
+
+b is regressed with a prior of 1, worth `PRIOR` evaluations: where the surrogate ranks badly, b falls and the residual, learnt by trees
+and a ridge regression, takes over. Evaluations of other NFE and guidance (`Record`) teach b and the residual, each group about
+its own level.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import kendalltau
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from solversearch.runtime import Tableau
+from solversearch.search.gaussian import SUMMARY, Floats, summary
+from solversearch.search.surrogate import Surrogates
+
+PRIOR = 8
+"""Evaluations that the trust in the surrogate is worth before any."""
+DEVIATION = 0.3
+"""Of ln(loss) from the surrogate's, before any evaluation."""
+OTHERS = 0.3
+"""Weight of a record of another NFE or guidance."""
+EVERY = 8
+"""New evaluations after which the model is fitted again, at the least; later a tenth of all."""
+TREES = 40
+RIDGE = 1e-4
+"""Of the fit of candidates on the surrogate."""
+BAD = 0.2
+"""Kendall tau below which a surrogate ranks badly."""
+
+
+class Record(BaseModel):
+    """One evaluation: features of the table and ln(loss)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    nfe: int
+    guidance: float
+    features: tuple[float, ...]
+    loss: float
+
+
+class Tau(NamedTuple):
+    """Kendall's tau between losses and what was predicted before each was evaluated, over the first `evaluated`."""
+
+    evaluated: int
+    surrogate: float
+    learned: float
+    both: float
+
+
+class Predictor:
+    """Predicts losses; told each evaluation. fitted: candidates are fitted before they are evaluated (`fit`), so here too."""
+
+    def __init__(
+        self, surrogates: Surrogates, fitted: bool = False, records: Sequence[Record] = (), seed: int = 0, split: bool = False
+    ) -> None:
+        self.surrogates, self.ridge, self.seed, self.split = surrogates, RIDGE if fitted else None, seed, split
+        self.earlier = tuple(records)
+        self.tables: list[Tableau] = []
+        self.rows: list[Floats] = []
+        self.losses: list[float] = []
+        self.foretold: list[tuple[float, float, float]] = []
+        self.version = surrogates.version
+        self.model: _Model | None = None
+        self.known = 0
+        self._refit()
+
+    def predict(self, tables: Sequence[Tableau]) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of ln(loss), (C,) each."""
+        self._refresh()
+        assert self.model is not None
+        return self.model.predict(self._features(tables))
+
+    def tell(self, tables: Sequence[Tableau], losses: ArrayLike) -> None:
+        """Evaluated losses; those that are not positive and finite teach nothing."""
+        pairs = [(table, float(loss)) for table, loss in zip(tables, np.asarray(losses).tolist(), strict=True) if 0 < loss < np.inf]
+        if not pairs:
+            return
+        self._refresh()
+        assert self.model is not None
+        features = self._features([table for table, _ in pairs])
+        both, learned = self.model.predict(features)[0], self.model.without(features)
+        for k, (table, loss) in enumerate(pairs):
+            self.tables.append(table)
+            self.rows.append(features[k])
+            self.losses.append(float(np.log(loss)))
+            self.foretold.append((float(features[k, 0]), float(learned[k]), float(both[k])))
+
+    def records(self) -> tuple[Record, ...]:
+        """All evaluations told, to start another search with."""
+        return tuple(
+            Record(nfe=table.nfe, guidance=self.surrogates.guidance, features=tuple(row.tolist()), loss=loss)
+            for table, row, loss in zip(self.tables, self.rows, self.losses, strict=True)
+        )
+
+    def tau_history(self) -> list[Tau]:
+        """After every `EVERY` evaluations, and after the last."""
+        counts = sorted({*range(EVERY, len(self.losses) + 1, EVERY), len(self.losses)})
+        foretold = np.array(self.foretold).reshape(-1, 3)
+        return [Tau(n, *(_tau(foretold[:n, k], self.losses[:n]) for k in range(3))) for n in counts if n >= 2]
+
+    @property
+    def trust(self) -> float:
+        """In [0, 1]: the surrogate's Kendall tau on what was told, with a prior of 1."""
+        n = len(self.losses)
+        tau = _tau([each[0] for each in self.foretold], self.losses) if n > 1 else 1.0
+        return (PRIOR + n * max(tau, 0.0)) / (PRIOR + n)
+
+    @property
+    def note(self) -> str | None:
+        """One line where the surrogate ranks badly."""
+        n = len(self.losses)
+        if n < 2 * PRIOR or (tau := _tau([each[0] for each in self.foretold], self.losses)) >= BAD:
+            return None
+        return f"the surrogate ranks this model's candidates badly (Kendall tau {tau:.2f} over {n}): the search leans on evaluations instead"
+
+    def _features(self, tables: Sequence[Tableau]) -> Floats:
+        return np.concatenate([self.surrogates.features(tables, self.ridge, self.split), summary(tables)], axis=1)
+
+    def _refresh(self) -> None:
+        """Fits again where enough has been told, or where the surrogates have learnt something."""
+        changed = self.version != self.surrogates.version
+        if changed and self.tables:
+            self.rows = list(self._features(self.tables))
+        if changed or len(self.losses) - self.known >= max(EVERY, self.known // 10):
+            self._refit()
+
+    def _refit(self) -> None:
+        self.version, self.known = self.surrogates.version, len(self.losses)
+        groups = [(each.nfe, each.guidance) for each in self.earlier]
+        names = {name: k + 1 for k, name in enumerate(dict.fromkeys(groups))}
+        rows = [*self.rows, *(np.array(each.features) for each in self.earlier)]
+        group = np.array([0] * self.known + [names[name] for name in groups], dtype=int)
+        self.model = _Model(rows, np.array([*self.losses, *(each.loss for each in self.earlier)]), group, self.seed)
+
+
+class _Model:
+    """Fitted to rows of features, the surrogate's ln(loss) first, and ln(loss) y; group 0 is this search, the others are earlier ones."""
+
+    def __init__(self, rows: Sequence[Floats], y: Floats, group: NDArray[np.int_], seed: int) -> None:
+        self.trees = self.alone = None
+        self.level, self.centre, self.b, self.variance = 0.0, 0.0, 1.0, DEVIATION**2
+        own = group == 0
+        if not len(y):
+            return
+        x = np.stack(rows)
+        weight = np.where(own, 1.0, OTHERS)
+        # Every group about its own level; that of this search is nowhere near certain after a few evaluations.
+        offset = np.array([(x[group == g, 0] - y[group == g]).mean() for g in group])
+        s, target = x[:, 0], y + offset
+        middle = np.array([s[group == g].mean() for g in group])
+        moment, square = (weight * (s - middle) * (target - middle)).sum(), (weight * (s - middle) ** 2).sum()
+        spread = square / weight.sum() + 1e-12
+        self.b = float(np.clip((PRIOR * spread + moment) / (PRIOR * spread + square), 0, 2))
+        residual = target - middle - self.b * (s - middle)
+        if own.any():
+            n = own.sum()
+            self.centre, self.level = float(s[own].mean()), float(y[own].mean())
+            # The first levels are the surrogate's own.
+            self.level += PRIOR / (PRIOR + n) * float((s - y)[own].mean()) if n < PRIOR else 0.0
+        if len(y) < PRIOR:
+            return
+        self.scaler = StandardScaler().fit(x[:, :-SUMMARY])
+        self.ridge = Ridge(10.0).fit(self.scaler.transform(x[:, :-SUMMARY]), residual, weight)
+        self.trees = _trees(TREES, seed).fit(x, residual, weight)
+        self.alone = _trees(TREES // 2, seed).fit(x[:, -SUMMARY:], y - np.array([y[group == g].mean() for g in group]), weight)
+        self.known = weight.sum() / (weight.sum() + 2 * PRIOR)
+        leftover = residual - self.trees.oob_prediction_
+        self.variance = float((PRIOR * DEVIATION**2 + (weight * leftover**2).sum()) / (PRIOR + weight.sum()))
+
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
+        """Mean and standard deviation, (C,) each."""
+        mean = self.level + self.b * (features[:, 0] - self.centre) if self.level or self.centre else features[:, 0].copy()
+        variance = np.full(len(mean), self.variance)
+        if self.trees is not None:
+            each = np.stack([tree.predict(features) for tree in self.trees.estimators_])
+            linear = self.ridge.predict(self.scaler.transform(features[:, :-SUMMARY]))
+            mean += self.known * (each.mean(0) + np.clip(linear, -1, 1)) / 2
+            variance += each.var(0)
+        return mean, np.sqrt(variance)
+
+    def without(self, features: Floats) -> Floats:
+        """ln(loss) about its level, of a model that knows no surrogate."""
+        return np.zeros(len(features)) if self.alone is None else self.alone.predict(features[:, -SUMMARY:])
+
+
+def _trees(count: int, seed: int) -> ExtraTreesRegressor:
+    return ExtraTreesRegressor(count, min_samples_leaf=2, bootstrap=True, oob_score=True, random_state=seed)
+
+
+def _tau(predicted: ArrayLike, losses: ArrayLike) -> float:
+    tau = float(kendalltau(predicted, losses).statistic)
+    return tau if np.isfinite(tau) else 0.0

@@ -1,0 +1,42 @@
+"""Evaluations of a run, kept so that the predictor of a later one, at another NFE or guidance, starts with them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from solversearch.errors import UserError
+from solversearch.plan import first_error, write_text
+from solversearch.search.predictor import Record
+
+NAME = "evaluations.json"
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    format: Literal["solversearch-evaluations"] = "solversearch-evaluations"
+    version: Literal[1] = 1
+    model_digest: str
+    records: tuple[Record, ...]
+
+
+def write_records(records: Sequence[Record], folder: Path, model_digest: str) -> None:
+    write_text(folder / NAME, _File(model_digest=model_digest, records=tuple(records)).model_dump_json() + "\n")
+
+
+def read_records(folder: Path, model_digest: str) -> tuple[Record, ...]:
+    """Of a run folder; raises `UserError` where there are none, or where they are of another model."""
+    path = folder / NAME
+    try:
+        found = _File.model_validate_json(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{path}: cannot read the evaluations of an earlier run: {reason}; --warm-start needs a folder of 'optimize'"
+        ) from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_error(error)}") from None
+    if found.model_digest != model_digest:
+        raise UserError(f"{path}: of a model with other weights; --warm-start takes runs of the same model")
+    return found.records
