@@ -113,8 +113,8 @@ class Comparison(BaseModel):
     timing: Timing
     stages: tuple[Stage, ...] = ()
     ladder: tuple[Rung, ...] = ()
-    progress: tuple[float, ...] = ()
-    """Of a search: the best value so far after each trial."""
+    progress: tuple[float | None, ...] = ()
+    """Of a search: the best value so far after each trial; None before the first that did not fail."""
     predictor: tuple[Tau, ...] = ()
     pareto: tuple[ParetoPoint, ...] = ()
     rows: tuple[Score, ...]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from solversearch.compare import SCREEN, Meter, baselines, screen
 from solversearch.errors import UserError
 from solversearch.models.base import Model
+from solversearch.places import slug
 from solversearch.plan import Interval, first_error, write_text
 from solversearch.search.optimize import plan_of
 from solversearch.search.settings import Settings, check
@@ -141,7 +142,7 @@ def _measured(model: Model, name: str, settings: Settings, done: Study, folder: 
     timing = search.timing()
     score = meter.measure(name, "plan", name, "searched", search.best.table)
     plan = plan_of(search, search.best.table, search.best.origin, command).with_scores((score,))
-    plan.write(folder / f"{name.replace(' ', '-')}-nfe{cell[0]}-g{cell[1]:g}.json")
+    plan.write(folder / f"{slug(name)}-nfe{cell[0]}-g{cell[1]:g}.json")
     rows.append(
         Row(method=name, nfe=cell[0], guidance=cell[1], endpoint_mse=score.endpoint_mse, frechet_teacher=score.frechet_teacher,
             ratio=score.endpoint_mse.mean / rival.endpoint_mse.mean, network_calls=score.network_calls,

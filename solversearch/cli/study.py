@@ -1,5 +1,6 @@
 """`solversearch study`: methods against each other."""
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -8,6 +9,7 @@ import typer
 from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, stderr, stdout
 from solversearch.errors import UserError
 from solversearch.places import slug
+from solversearch.plan import MAX_NFE
 
 Number = TypeVar("Number", int, float)
 
@@ -47,8 +49,12 @@ def study(
     if ablate is not None:
         chosen = ablations(SearchSpace.named(ablate))
     else:
-        spaces = [SearchSpace.named(name.strip()) for name in (methods.split(",") if methods else presets())]
-        chosen = {space.name: Settings.of(space, nfe=1) for space in spaces}
+        chosen = {}
+        for given in methods.split(",") if methods else presets():
+            space = SearchSpace.named(given.strip())
+            if (name := space.name or Path(given).stem) in chosen:
+                raise UserError(f"--methods {methods}: two methods are named {name!r}; name each once")
+            chosen[name] = Settings.of(space, nfe=1)
     loaded = models.load(model)
     asked = Asked(
         model=loaded.name, model_digest=loaded.digest, methods=tuple(chosen), nfe=cells[0], guidance=cells[1], evaluations=evaluations,
@@ -73,4 +79,7 @@ def _numbers(option: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
         raise UserError(f"{option} {text}: write numbers with commas between, such as 4,5,6") from None
     if len(set(values)) != len(values):
         raise UserError(f"{option} {text}: a number stands twice")
+    wrong = next((value for value in values if not isfinite(value) or (kind is int and not 1 <= value <= MAX_NFE)), None)
+    if wrong is not None:
+        raise UserError(f"{option} {text}: {wrong:g} cannot be; {f'1 to {MAX_NFE} can' if kind is int else 'it must be finite'}")
     return values

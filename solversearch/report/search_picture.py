@@ -1,5 +1,7 @@
 """The course of a search: the best candidate by the number tried, and how well the predictor ranked them before they were paid for."""
 
+from math import nan
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,7 +23,7 @@ def search_picture(comparison: Comparison) -> Figure:
 
 
 def _progress(ax: Axes, comparison: Comparison) -> None:
-    best = comparison.progress
+    best = [nan if value is None else value for value in comparison.progress]
     ax.step(range(1, len(best) + 1), best, where="post", color=BLUE)
     ax.set(xlabel="candidates tried", ylabel="best value, validation noise", yscale="log", title="The search")
     ax.grid(alpha=0.25, which="both")

@@ -22,8 +22,8 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
     learning, goes_on = settings.fit_samples * settings.fit + settings.validation_samples, not settings.only_instant
     stages = {
         "teacher": (settings.fit_samples + settings.validation_samples + settings.samples) * STEPS * 3 // 2,
-        "baselines": count * nfe * SCREEN,
-        "fit": STARTS * nfe * learning * settings.fit * goes_on,
+        "baselines": nfe * (count * SCREEN + 2 * settings.validation_samples),
+        "fit": (STARTS + settings.instant) * nfe * learning * settings.fit * goes_on,
         "search": settings.trials * nfe * learning * settings.search * goes_on,
         "polish": (SHORT * POLISHED + LONG) * nfe * (3 * settings.fit_samples + settings.validation_samples)
         * bool(settings.polish) * goes_on,

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 CHUNK = 512
 """Tables at a time: their numbers stay in the processor's cache."""
 BANDS = 4
+HUGE = 1e13
+"""What the loss of a table that runs away is taken for."""
 PLACES = 4
 """Places along the way at which a table is looked at, whatever its NFE."""
 SUMMARY = 5 * PLACES + 2
@@ -47,7 +49,10 @@ class Tables:
         split = any(table.split for table in tables)
         zeros = (0.0,) * nfe
         return cls(
-            *np.moveaxis(nodes, -1, 0),
+            nodes[:, :, 0],
+            nodes[:, :, 1],
+            nodes[:, :, 2],
+            nodes[:, :, 3],
             np.array([[row.x for row in table.rows] for table in tables]),
             np.array([[row.d + zeros[len(row.d) :] for row in table.rows] for table in tables]),
             np.array([[row.delta + zeros[len(row.delta) :] for row in table.rows] for table in tables]) if split else None,
@@ -77,7 +82,9 @@ def _coefficients(prediction_type: str, alpha: Floats, sigma: Floats) -> tuple[F
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The denoiser of N(m, sum_k v_k e_k e_k'), along its axes: D_k(x) = m_k + g_k (x_k - alpha m_k), g_k = alpha v_k / (alpha^2 v_k + sigma^2).
+    """The denoiser of N(m, sum_k v_k e_k e_k'), along its axes:
+
+        D_k(x) = m_k + g_k (x_k - alpha m_k)        g_k = alpha v_k / (alpha^2 v_k + sigma^2)
 
     Every state of a table is then p_k noise_k + q_k m_k, with p and q by the table's own recursion, and the exact flow keeps
     (x_k - alpha m_k) / sqrt(alpha^2 v_k + sigma^2). So the endpoint error is a sum over k of squares, without any sample.
@@ -113,7 +120,7 @@ class Gaussian:
 
     def losses(self, tables: Sequence[Tableau]) -> Floats:
         """Mean endpoint error a dimension, (C,)."""
-        return self._errors(tables) @ self.dimensions / self.dimensions.sum()
+        return np.nan_to_num(self._errors(tables) @ self.dimensions / self.dimensions.sum(), nan=np.inf)
 
     def features(self, tables: Sequence[Tableau]) -> Floats:
         """ln of the loss and of its parts in `BANDS` bands, from coarse to fine; (C, 1 + BANDS)."""
@@ -122,7 +129,7 @@ class Gaussian:
         bands = [errors[:, share] @ self.dimensions[share] / self.dimensions[share].sum() for share in shares if len(share)]
         bands += [bands[-1]] * (BANDS - len(bands))
         total = errors @ self.dimensions / self.dimensions.sum()
-        return np.log(np.stack([total, *bands], axis=1) + 1e-8)
+        return np.log(np.nan_to_num(np.stack([total, *bands], axis=1), nan=HUGE, posinf=HUGE).clip(max=HUGE) + 1e-8)
 
     def _errors(self, tables: Sequence[Tableau]) -> Floats:
         """Squared endpoint error along every axis, (C, K)."""
@@ -170,4 +177,5 @@ def summary(tables: Sequence[Tableau]) -> Floats:
     newest = given.d[:, np.arange(1, nfe + 1), np.arange(nfe)]
     gaps = np.diff(position, axis=1, append=0.0)  # to no noise: any number does
     along = [position, gaps, given.x[:, 1:], np.abs(given.d).sum(2)[:, 1:], newest]
-    return np.concatenate([*map(at_places, along), given.guidance.mean(1)[:, None], given.guidance.min(1)[:, None]], axis=1)
+    columns = np.concatenate([*map(at_places, along), given.guidance.mean(1)[:, None], given.guidance.min(1)[:, None]], axis=1)
+    return columns.clip(-1e6, 1e6)

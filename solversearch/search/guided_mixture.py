@@ -89,13 +89,15 @@ class Mixture:
             scatter = (share.T @ square - count * centres.square()).clamp(min=0)
             variances = (scatter + POOLING * scatter.sum(0) / len(y)) / (count + POOLING) + floor
             weights = (count[:, 0] / count.sum()).log()
-            distance = square @ (1 / variances).T - 2 * y @ (centres / variances).T + (centres.square() / variances + variances.log()).sum(1)
+            distance = (
+                square @ (1 / variances).T - 2 * y @ (centres / variances).T + (centres.square() / variances + variances.log()).sum(1)
+            )
             share = torch.softmax(weights - distance / 2, dim=1)
         average = share.mean(0)
         known, table = None, average[None]
         if teachers[0].conditions is not None:
             given = torch.cat([teacher.conditions for teacher in teachers if teacher.conditions is not None]).cpu()
-            known, which = given.unique(dim=0, return_inverse=True)
+            known, which = given.unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
             sums = torch.zeros(len(known), k).index_add_(0, which, share)
             table = torch.cat([sums + SMOOTHING * average, average[None]])
         log_weights = (table / table.sum(1, keepdim=True) + 1e-12).log()

@@ -3,7 +3,10 @@
 The package's own stages run on the anchored mixture (`paired`) in the network's place, whose samples carry their own
 number as the condition: fitting and validation samples of the teacher, with the trajectories that it has kept.
 
-    best baselines -> fit (closed form) -> polish (gradient)
+    grids of the best baselines -> times (evolution strategy), every candidate fitted in closed form
+
+Fitted states stay near the teacher's, where the surrogate is right. A polish by gradient does not help here: it leaves the
+trajectories for places where the surrogate is wrong.
 """
 
 from collections.abc import Callable
@@ -17,18 +20,25 @@ from solversearch.compare import baselines
 from solversearch.models.base import Denoiser, Model
 from solversearch.objectives.endpoint import tempered
 from solversearch.runtime import Tableau
+from solversearch.schedules import Floats, explicit
 from solversearch.search.fit import fit
+from solversearch.search.guided_mixture import Mixture
 from solversearch.search.paired import Paired
-from solversearch.search.polish import polish
 from solversearch.search.surrogate import Surrogates
+from solversearch.solvers import get
 from solversearch.teacher import Teacher
 
-STARTS = 8
-"""Grids of the best baselines that are fitted."""
-POLISHED = 2
-ITERATIONS = 60
+STARTS, MARGIN = 8, 0.05
+"""Grids of the best baselines between which times are searched, and how far beyond, as a fraction of the range of positions."""
+RANDOM, GENERATIONS, CHILDREN, PARENTS, STEP = 300, 5, 100, 10, 0.04
+"""Of the evolution strategy; STEP is the first standard deviation of a child's times."""
+MIXTURES = 3
+TEMPERED = 10.0
+"""Errors are tempered from so many times the median of the best baseline on; a tenth of it under guidance."""
+CLOSEST = 1e-4
+"""Least distance of two times, as a fraction of t_start."""
 RIDGE = 1e-4
-SAMPLES = 192
+SAMPLES = 256
 """Of fitting and of validation."""
 GRID = 4096
 """Times between which the network's noise scales are interpolated."""
@@ -46,11 +56,14 @@ class _Network:
         lack = torch.cat([pair.lack for pair in pairs], dim=1) / guidance
         self.lack = torch.cat([lack, torch.zeros_like(lack[:, :1])], dim=1)
         schedule = first.model.schedule
-        times = np.unique(schedule.time_at(np.linspace(*schedule.position([schedule.t_end, schedule.t_start]), GRID)))
-        self.times, self.alpha, self.sigma = (torch.from_numpy(np.asarray(each)) for each in (times, schedule.alpha(times), schedule.sigma(times)))
+        low, high = schedule.position([schedule.t_end, schedule.t_start]).tolist()
+        times = np.unique(schedule.time_at(np.linspace(low, high, GRID)))
+        self.times, self.alpha, self.sigma = (
+            torch.from_numpy(np.asarray(each)) for each in (times, schedule.alpha(times), schedule.sigma(times))
+        )
 
     def __call__(self, x: Tensor, t: Tensor, number: Tensor) -> Tensor:
-        values, group = t.detach().unique(return_inverse=True)
+        values, group = t.detach().unique(return_inverse=True)  # type: ignore[no-untyped-call]
         order, parts = [], []
         for k in range(len(values)):
             rows = torch.nonzero(group == k)[:, 0]
@@ -81,47 +94,76 @@ def stand_in(surrogates: Surrogates, count: int = SAMPLES) -> tuple[Model, Teach
     for pair in pairs:
         numbers = torch.arange(start, start := start + len(pair.noise))
         states = pair.states.flip(0)
-        made.append(replace(pair.teacher, noise=pair.noise, conditions=numbers, endpoint=pair.endpoint, states=states, slopes=pair.slopes))
+        made.append(
+            replace(
+                pair.teacher, noise=pair.noise, conditions=numbers, endpoint=pair.endpoint, angles=pair.teacher.angles.cpu(), states=states,
+                slopes=pair.slopes,
+            )
+        )  # fmt: skip
     network = _Network(pairs, guidance)
     name = f"surrogate of {model.name}"
     shape = tuple(pairs[0].noise.shape[1:])
     return Model(name, network, model.schedule, "sample", shape, torch.arange(start), torch.tensor(-1)), made[0], made[1]
 
 
-@torch.no_grad()
-def _fit(model: Model, table: Tableau, fitting: Teacher, split: bool) -> Tableau:
-    return fit(table, fitting, Denoiser(model, fitting.conditions, split=split), fitting.noise, RIDGE, robust=True)[0]
-
-
 def instant(
     surrogates: Surrogates, nfe: int, guidance: float = 1.0, seed: int = 0, split: bool | None = None, integer: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tableau:  # fmt: skip
-    """The best table on the surrogates, by fit and polish. Deterministic: nothing is drawn. progress is told steps done and their count."""
+    """The table whose times, fitted, have the least mean error on the surrogate. progress is told generations done and their count."""
     split = guidance != 1 if split is None else split
-    paired = surrogates.paired
-    found = [each for each in baselines(surrogates.model, nfe, guidance, integer) if not each.table.stochastic]
-    losses = paired.losses([each.table for each in found])
-    starts: dict[str, Tableau] = {}
-    for k in np.argsort(losses, kind="stable"):
-        if len(starts) < STARTS:
-            starts.setdefault(found[k].grid, found[k].table)
-    model, fitting, validation = stand_in(surrogates)
+    model, fitting, _ = stand_in(surrogates)
+    prior = _prior(surrogates.model, _searched(surrogates, nfe, guidance, seed, split, integer, progress), guidance)
+    with torch.no_grad():
+        return fit(prior, fitting, Denoiser(model, fitting.conditions, split=split), fitting.noise, RIDGE, robust=True)[0]
 
-    def error(table: Tableau) -> Tensor:
-        return paired.errors([table])[0].double()
 
-    scale = float(error(next(iter(starts.values()))).median()) * (1.0 if guidance == 1 else 0.1)
-    def loss(table: Tableau) -> float:
-        return float(tempered(error(table), scale).mean())
-
-    fitted = sorted((_fit(model, table, fitting, split) for table in starts.values()), key=loss)
-    total = ITERATIONS * POLISHED
-    polished = [
-        polish(
-            model, table, fitting, validation, ITERATIONS, scale=scale, split=split, times=not integer,
-            progress=lambda i, _, k=k: progress(ITERATIONS * k + i, total),  # type: ignore[misc]
+def _searched(
+    surrogates: Surrogates, nfe: int, guidance: float, seed: int, split: bool, integer: bool, progress: Callable[[int, int], None]
+) -> tuple[float, ...]:
+    """The best times: an evolution strategy about the grids of the best baselines, in fractions of the range of positions."""
+    model, schedule, rng = surrogates.model, surrogates.model.schedule, np.random.default_rng([seed, nfe])
+    # Several mixtures, for each is right about other samples.
+    pairs = [surrogates.paired]
+    for k in range(1, MIXTURES):
+        pairs.append(
+            Paired(Mixture.fit(surrogates.samples, seed + k), model, surrogates.validation, guidance, len(surrogates.paired.noise))
         )
-        for k, table in enumerate(fitted[:POLISHED])
-    ]  # fmt: skip
-    return min([*starts.values(), *fitted, *polished], key=loss)
+    last, first = schedule.position([schedule.t_end, schedule.t_start])
+    found = [each for each in baselines(model, nfe, guidance, integer) if not each.table.stochastic]
+    grids: dict[str, Floats] = {}
+    losses = surrogates.paired.errors([each.table for each in found]).double()
+    scale = TEMPERED * float(losses[int(losses.mean(1).argmin())].median()) * (1.0 if guidance == 1 else 0.1)
+    for k in np.argsort(losses.mean(1).numpy(), kind="stable"):
+        if len(grids) < STARTS:
+            grids.setdefault(found[k].grid, (schedule.position([node.t for node in found[k].table.nodes]) - last) / (first - last))
+    places = np.array(list(grids.values()))
+    low, high = np.clip([places.min(0) - MARGIN, places.max(0) + MARGIN], 0, 1)
+    known: dict[tuple[float, ...], float] = {}
+
+    def judge(fractions: Floats) -> None:
+        """Repeated times cannot be fitted: they drop out."""
+        given = -np.sort(-np.clip(fractions, 0, 1), axis=1)
+        wanted = [tuple(schedule.time_at(last + each * (first - last)).tolist()) for each in given]
+        if integer and schedule.discrete:
+            wanted = [tuple(np.round(each).tolist()) for each in wanted]
+        new = [
+            each for each in dict.fromkeys(wanted) if each not in known and min(-np.diff(each), default=1.0) > CLOSEST * schedule.t_start
+        ]
+        if new:
+            tables = [_prior(model, each, guidance) for each in new]
+            errors = [tempered(paired.errors(tables, RIDGE, split).double(), scale).mean(1) for paired in pairs]
+            known.update(zip(new, torch.stack(errors).mean(0).tolist(), strict=True))
+
+    judge(np.concatenate([places, rng.uniform(low, high, (RANDOM, nfe))]))
+    for generation in range(GENERATIONS):
+        parents = sorted(known, key=lambda each: known[each])[:PARENTS]
+        at = (schedule.position(np.array([parents[k] for k in rng.integers(len(parents), size=CHILDREN)])) - last) / (first - last)
+        judge(at + rng.normal(0, STEP / (1 + generation), at.shape))
+        progress(generation + 1, GENERATIONS)
+    return min(known, key=lambda each: known[each])
+
+
+def _prior(model: Model, times: tuple[float, ...], guidance: float) -> Tableau:
+    """The table that the fit shrinks towards."""
+    return get("unip_2").tableau(model.schedule, explicit(model.schedule, times)).guided(guidance)

@@ -58,8 +58,8 @@ class Loop:
     record: Callable[[FrozenTrial], None] = lambda trial: None
     tried: list[tuple[Params, Result]] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
-    known: dict[str, tuple[float, ...] | None] = field(default_factory=dict)
-    """Values by candidate, None for one that failed: nothing is evaluated twice."""
+    known: dict[str, Result | None] = field(default_factory=dict)
+    """By candidate, None for one that failed: nothing is evaluated twice."""
 
     def run(self, trials: int, spent: Callable[[], bool], kept: Callable[[Result], object], told: Callable[[int, float], None]) -> None:
         """Tries candidates until as many are done, the budget is spent, or the strategy has nothing new; a failure does not end it."""
@@ -68,44 +68,48 @@ class Loop:
             trial = ask(self.study, self.domain, self.strategy)
             candidate = self.domain.candidate(trial.params)
             repeats = repeats + 1 if candidate.signature in self.known else 0
-            if repeats:
-                self._tell(trial, self.known[candidate.signature])
-            else:
+            if not repeats:
                 self._try(trial, candidate, kept)
+            self._tell(trial, self.known[candidate.signature])
             self.progress.append(min([*self.progress[-1:], *(result.value for _, result in self.tried[-1:])], default=inf))
             told(len(self.progress), self.progress[-1])
 
     def _try(self, trial: Trial, candidate: Candidate, kept: Callable[[Result], object]) -> None:
         self.known[candidate.signature] = None
         try:
-            result, whole = self._evaluated(candidate)
+            result = self._evaluated(candidate)
         except (NotFinite, ValueError, RuntimeError, UserError) as failure:
             trial.set_user_attr("failure", str(failure))
-            self._tell(trial, None)
             return
-        self.known[candidate.signature] = result.values
+        self.known[candidate.signature] = result
         if self.predictor is not None:
             self.predictor.tell([candidate.tableau(self.domain.schedule)], [result.value])
-        if whole:
+        if self._whole(result):
             self.tried.append((trial.params, result))
             kept(result)
-            self._tell(trial, result.values)
-        else:
-            trial.report(result.value, len(result.error))
-            self._finish(trial, TrialState.PRUNED)
 
-    def _evaluated(self, candidate: Candidate) -> tuple[Result, bool]:
-        """The result on as many samples as the candidate is worth, and whether they are all."""
+    def _whole(self, result: Result) -> bool:
+        """Whether the candidate has seen all samples."""
+        return len(result.error) == self.halving.sizes[-1]
+
+    def _evaluated(self, candidate: Candidate) -> Result:
+        """The result on as many samples as the candidate is worth."""
         # Of a Pareto set none is worse than the rest by one number.
         sizes = self.halving.sizes[:-1] if len(self.evaluator.objectives) == 1 else ()
         for size in sizes:
             result = self.evaluator.candidate(candidate, size)
             if not self.halving.passes(size, result.value):
-                return result, False
-        return self.evaluator.candidate(candidate), True
+                return result
+        return self.evaluator.candidate(candidate)
 
-    def _tell(self, trial: Trial, values: tuple[float, ...] | None) -> None:
-        self._finish(trial, TrialState.FAIL if values is None else TrialState.COMPLETE, None if values is None else list(values))
+    def _tell(self, trial: Trial, result: Result | None) -> None:
+        if result is None:
+            self._finish(trial, TrialState.FAIL)
+        elif self._whole(result):
+            self._finish(trial, TrialState.COMPLETE, list(result.values))
+        else:
+            trial.report(result.value, len(result.error))
+            self._finish(trial, TrialState.PRUNED)
 
     def _finish(self, trial: Trial, state: TrialState, values: list[float] | None = None) -> None:
         """Tells the strategy, whose study is in memory, and writes the trial down at once."""

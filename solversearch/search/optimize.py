@@ -7,6 +7,7 @@ the best baseline is exported (`Comparison.won`).
 """
 
 import platform
+from math import isfinite
 from pathlib import Path
 
 import optuna
@@ -91,10 +92,10 @@ def plan_of(search: Search, table: Tableau, origin: Origin, command: str) -> Pla
 def _pareto(search: Search, folder: Path, command: str) -> tuple[ParetoPoint, ...]:
     """Writes the plans of the Pareto set, where there are several objectives; the first is that of the best plan."""
     names = [objective.name for objective in search.objectives]
-    if search.loop is None or len(names) == 1:
+    if search.loop is None or search.best is None or len(names) == 1:
         return ()
     points = []
-    for number, result in enumerate(front([result for _, result in search.loop.tried])):
+    for number, result in enumerate(front([search.best, *(result for _, result in search.loop.tried)])):
         file = f"pareto/plan-{number}.json"
         plan_of(search, result.table, result.origin, command).write(folder / file)
         points.append(ParetoPoint(file=file, network_calls=result.table.network_calls, values=dict(zip(names, result.values, strict=True))))
@@ -114,7 +115,7 @@ def _compared(search: Search, plan: Plan) -> Comparison:
     comparison = compare(
         search.model, plan, teacher, search.clock, settings.batch_size, settings.integer, search.timing, tuple(search.stages), told
     )
-    course = () if search.loop is None else tuple(search.loop.progress)
+    course = () if search.loop is None else tuple(best if isfinite(best) else None for best in search.loop.progress)
     return comparison.model_copy(update={"progress": course, "predictor": search.taus()})
 
 

@@ -24,13 +24,13 @@ from solversearch.models.base import Denoiser, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.runtime import Node, Tableau, run
 from solversearch.schedules import grid
-from solversearch.search.gaussian import Floats, Tables, at_places
+from solversearch.search.gaussian import HUGE, Floats, Tables, at_places
 from solversearch.search.guided_mixture import Mixture
 from solversearch.solvers import get
 from solversearch.teacher import Teacher
 
 NOISES = 64
-WORST = 30.0
+WORST = 12.0
 """Of a logarithm, where a table runs away."""
 CHUNK = 32
 """Tables at a time: what is known of them stays in the processor's cache."""
@@ -42,7 +42,7 @@ as much at its square root of two."""
 
 
 class Paired:
-    """Tables run on a mixture from the noises of a teacher at the given guidance; endpoint errors against the teacher's endpoints.
+    """Tables run on a mixture from the first noises of a teacher at the given guidance; errors against the teacher's endpoints.
 
     A teacher without trajectories anchors nothing; then the mixture's own flow is the reference.
     """
@@ -54,7 +54,7 @@ class Paired:
         self.log_weights = mixture.weights_of(teacher.conditions, len(teacher))
         self.scale: float | None = None
         self.observed: list[tuple[float, list[tuple[float, Tensor, Tensor]]]] = []
-        self.angles = teacher.angles.flip(0)
+        self.angles = teacher.angles.cpu().flip(0)
         if len(self.angles):
             # u = x / sqrt(alpha^2 + sigma^2) = cos D + sin eps and its slope cos eps - sin D.
             self.states = self._project(teacher.states, 2).flip(0)
@@ -90,7 +90,9 @@ class Paired:
             loss = float(tempered(endpoint_mse(end, self.teacher.endpoint), self.scale).mean())
             self.observed.append((loss, [self._compared(*each) for each in found]))
         # Far from the trajectories outputs are no longer linear in the displacement, so that good tables teach more.
-        self.observed = sorted(self.observed, key=lambda pair: pair[0])[: max(1, OBSERVED // tables[0].nfe)]
+        self.observed.sort(key=lambda pair: pair[0])
+        while sum(len(states) for _, states in self.observed) > OBSERVED and len(self.observed) > 1:
+            self.observed.pop()
         if self.observed:
             self._gather()
 
@@ -130,7 +132,7 @@ class Paired:
 
     def losses(self, tables: Sequence[Tableau], ridge: float | None = None, split: bool = False) -> Floats:
         """Mean endpoint error, tempered where `scale` is set; (C,)."""
-        return tempered(self.errors(tables, ridge, split).double(), self.scale).mean(1).numpy()
+        return tempered(self.errors(tables, ridge, split).double(), self.scale).mean(1).nan_to_num(nan=np.inf).numpy()
 
     def _runs(self, tables: Sequence[Tableau], **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
         for first in range(0, len(tables), CHUNK):
@@ -213,8 +215,9 @@ class Paired:
 
 def _fitted(columns: Tensor, residual: Tensor, ridge: float) -> Tensor:
     """What ridge regression of the residual (C, n) on the columns (C, k, n) gives, as `fit` has it without its robust weights."""
-    gram = (columns @ columns.mT).double()
-    moments = (columns @ residual[:, :, None]).double()
+    known = columns.nan_to_num(posinf=0.0, neginf=0.0)  # a table that runs away must not stop the others
+    gram = (known @ known.mT).double().clamp(-HUGE, HUGE)
+    moments = (known @ residual.nan_to_num(posinf=0.0, neginf=0.0)[:, :, None]).double()
     weights = torch.linalg.solve(gram + torch.diag_embed(ridge * gram.diagonal(dim1=1, dim2=2) + 1e-9), moments)
     return (weights.float().mT @ columns)[:, 0]
 

@@ -24,7 +24,7 @@ from solversearch.search.surrogate import Surrogates
 
 PRIOR = 8
 """Evaluations that the trust in the surrogate is worth before any."""
-DEVIATION = 0.3
+DEVIATION = 0.2
 """Of ln(loss) from the surrogate's, before any evaluation."""
 OTHERS = 0.3
 """Weight of a record of another NFE or guidance."""
@@ -59,25 +59,21 @@ class Tau(NamedTuple):
 class Predictor:
     """Predicts losses; told each evaluation. fitted: candidates are fitted before they are evaluated (`fit`), so here too."""
 
-    def __init__(
-        self, surrogates: Surrogates, fitted: bool = False, records: Sequence[Record] = (), seed: int = 0, split: bool = False
-    ) -> None:
-        self.surrogates, self.ridge, self.seed, self.split = surrogates, RIDGE if fitted else None, seed, split
+    def __init__(self, surrogates: Surrogates, fitted: bool = False, records: Sequence[Record] = (), seed: int = 0) -> None:
+        self.surrogates, self.ridge, self.seed = surrogates, RIDGE if fitted else None, seed
+        self.split = fitted and surrogates.guidance != 1
         self.earlier = tuple(records)
         self.tables: list[Tableau] = []
         self.rows: list[Floats] = []
         self.losses: list[float] = []
         self.foretold: list[tuple[float, float, float]] = []
         self.version = surrogates.version
-        self.model: _Model | None = None
-        self.known = 0
         self._refit()
 
     def predict(self, tables: Sequence[Tableau]) -> tuple[Floats, Floats]:
         """Mean and standard deviation of ln(loss), (C,) each."""
         self._refresh()
-        assert self.model is not None
-        return self.model.predict(self._features(tables))
+        return self.model.predict(self.features(tables))
 
     def tell(self, tables: Sequence[Tableau], losses: ArrayLike) -> None:
         """Evaluated losses; those that are not positive and finite teach nothing."""
@@ -85,8 +81,7 @@ class Predictor:
         if not pairs:
             return
         self._refresh()
-        assert self.model is not None
-        features = self._features([table for table, _ in pairs])
+        features = self.features([table for table, _ in pairs])
         both, learned = self.model.predict(features)[0], self.model.without(features)
         for k, (table, loss) in enumerate(pairs):
             self.tables.append(table)
@@ -120,16 +115,19 @@ class Predictor:
         n = len(self.losses)
         if n < 2 * PRIOR or (tau := _tau([each[0] for each in self.foretold], self.losses)) >= BAD:
             return None
-        return f"the surrogate ranks this model's candidates badly (Kendall tau {tau:.2f} over {n}): the search leans on evaluations instead"
+        return (
+            f"the surrogate ranks this model's candidates badly (Kendall tau {tau:.2f} over {n}): the search leans on evaluations instead"
+        )
 
-    def _features(self, tables: Sequence[Tableau]) -> Floats:
+    def features(self, tables: Sequence[Tableau]) -> Floats:
+        """What the surrogates say, ln(loss) first, and at the end what the tables look like (`SUMMARY` numbers); (C, F)."""
         return np.concatenate([self.surrogates.features(tables, self.ridge, self.split), summary(tables)], axis=1)
 
     def _refresh(self) -> None:
         """Fits again where enough has been told, or where the surrogates have learnt something."""
         changed = self.version != self.surrogates.version
         if changed and self.tables:
-            self.rows = list(self._features(self.tables))
+            self.rows = list(self.features(self.tables))
         if changed or len(self.losses) - self.known >= max(EVERY, self.known // 10):
             self._refit()
 
@@ -146,39 +144,40 @@ class _Model:
     """Fitted to rows of features, the surrogate's ln(loss) first, and ln(loss) y; group 0 is this search, the others are earlier ones."""
 
     def __init__(self, rows: Sequence[Floats], y: Floats, group: NDArray[np.int_], seed: int) -> None:
-        self.trees = self.alone = None
-        self.level, self.centre, self.b, self.variance = 0.0, 0.0, 1.0, DEVIATION**2
-        own = group == 0
+        self.trees: ExtraTreesRegressor | None = None
+        self.centre: float | None = None
+        self.offset, self.b, self.variance = 0.0, 1.0, DEVIATION**2
         if not len(y):
             return
-        x = np.stack(rows)
-        weight = np.where(own, 1.0, OTHERS)
-        # Every group about its own level; that of this search is nowhere near certain after a few evaluations.
-        offset = np.array([(x[group == g, 0] - y[group == g]).mean() for g in group])
-        s, target = x[:, 0], y + offset
-        middle = np.array([s[group == g].mean() for g in group])
-        moment, square = (weight * (s - middle) * (target - middle)).sum(), (weight * (s - middle) ** 2).sum()
-        spread = square / weight.sum() + 1e-12
-        self.b = float(np.clip((PRIOR * spread + moment) / (PRIOR * spread + square), 0, 2))
-        residual = target - middle - self.b * (s - middle)
+        x, own, weight = np.stack(rows), group == 0, np.where(group == 0, 1.0, OTHERS)
         if own.any():
-            n = own.sum()
-            self.centre, self.level = float(s[own].mean()), float(y[own].mean())
-            # The first levels are the surrogate's own.
-            self.level += PRIOR / (PRIOR + n) * float((s - y)[own].mean()) if n < PRIOR else 0.0
+            self.centre = float(x[own, 0].mean())
+            self.offset = float((y - x[:, 0])[own].mean()) * own.sum() / (own.sum() + 1.0)
+
+        def about(values: Floats) -> Floats:
+            """Every group about its own mean: levels differ between searches."""
+            return values - np.array([values[group == g].mean() for g in group])
+
+        s, target = about(x[:, 0]), about(y)
+        moment, square = (weight * s * target).sum(), (weight * s**2).sum()
+        spread = square / weight.sum() + 1e-12
+        self.b = float((PRIOR * spread + moment) / (PRIOR * spread + square))
+        residual = target - self.b * s
         if len(y) < PRIOR:
             return
         self.scaler = StandardScaler().fit(x[:, :-SUMMARY])
         self.ridge = Ridge(10.0).fit(self.scaler.transform(x[:, :-SUMMARY]), residual, weight)
         self.trees = _trees(TREES, seed).fit(x, residual, weight)
-        self.alone = _trees(TREES // 2, seed).fit(x[:, -SUMMARY:], y - np.array([y[group == g].mean() for g in group]), weight)
+        self.alone = _trees(TREES // 2, seed).fit(x[:, -SUMMARY:], target, weight)
         self.known = weight.sum() / (weight.sum() + 2 * PRIOR)
         leftover = residual - self.trees.oob_prediction_
         self.variance = float((PRIOR * DEVIATION**2 + (weight * leftover**2).sum()) / (PRIOR + weight.sum()))
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation, (C,) each."""
-        mean = self.level + self.b * (features[:, 0] - self.centre) if self.level or self.centre else features[:, 0].copy()
+        s = features[:, 0]
+        centre = s.mean() if self.centre is None else self.centre
+        mean = centre + self.offset + self.b * (s - centre)
         variance = np.full(len(mean), self.variance)
         if self.trees is not None:
             each = np.stack([tree.predict(features) for tree in self.trees.estimators_])
@@ -189,7 +188,7 @@ class _Model:
 
     def without(self, features: Floats) -> Floats:
         """ln(loss) about its level, of a model that knows no surrogate."""
-        return np.zeros(len(features)) if self.alone is None else self.alone.predict(features[:, -SUMMARY:])
+        return np.zeros(len(features)) if self.trees is None else self.alone.predict(features[:, -SUMMARY:])
 
 
 def _trees(count: int, seed: int) -> ExtraTreesRegressor:

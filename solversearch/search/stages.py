@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import optuna
@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
 from solversearch.compare import SCREEN, Baseline, Stage, Tau, Timing, baselines, screen
-from solversearch.models.base import Clock, Model
+from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives import Objective, parse_many
 from solversearch.objectives.ays import ays_times
 from solversearch.objectives.endpoint import endpoint_mse
@@ -20,7 +20,7 @@ from solversearch.sampling import sample
 from solversearch.schedules import CLEAN, Floats, explicit
 from solversearch.search.compensation import SAMPLES, greedy_ratios
 from solversearch.search.descent import descend
-from solversearch.search.evaluator import Evaluator, Result
+from solversearch.search.evaluator import Evaluator, Origin, Result
 from solversearch.search.instant import instant
 from solversearch.search.loop import Halving, Loop
 from solversearch.search.polish import polish
@@ -43,6 +43,8 @@ GUIDED = 0.1
 """Under guidance errors are tempered from a tenth of the best baseline's median on: more samples end in another mode."""
 POLISHED = 4
 """Candidates that are polished a little before the best of them is polished to the end."""
+SEARCHED = 0.3
+"""Share of a bounded number of network evaluations after which the polish begins."""
 SHORT, LONG = 30, 200
 """Iterations of the two polishes."""
 
@@ -83,20 +85,21 @@ class Search:
                     surrogates, settings.nfe, settings.guidance, settings.seed, settings.splits, settings.integer,
                     lambda done, total: self.progress("instant", done, total, "on the surrogate"),
                 )  # fmt: skip
-                candidates.append(self.keep(self.evaluator.table(table, {"solver": "instant"})))
+                candidates += self.attempt(lambda: self.evaluator.table(table, {"solver": "instant"}))
                 starts.insert(0, Baseline("instant", "surrogate", table))
         if settings.only_instant:
             return
         if settings.fit:
             with self.stage("fit"):
                 for start in starts:
-                    candidates.append(self.keep(self.evaluator.fitted(start.table, RIDGE, {"solver": start.solver, "grid": start.grid})))
+                    origin: Origin = {"solver": start.solver, "grid": start.grid}
+                    candidates += self.attempt(partial(self.evaluator.fitted, start.table, RIDGE, origin))
         if settings.search and (settings.trials or settings.evaluations):
             with self.stage("search"):
                 candidates += self._searched(starts, surrogates)
         if settings.polish == "decisions":
             with self.stage("descent"):
-                self._descended()
+                self._descended(starts)
         elif settings.polish:
             with self.stage("polish"):
                 self._polished([each for each in candidates if not each.table.stochastic])
@@ -132,6 +135,13 @@ class Search:
         if self.best is None or result.value < self.best.value:
             self.best = result
         return result
+
+    def attempt(self, evaluate: Callable[[], Result]) -> list[Result]:
+        """The result, kept; nothing where the budget is spent, or where the table runs away: that does not end a search."""
+        try:
+            return [] if self.spent() else [self.keep(evaluate())]
+        except NotFinite:
+            return []
 
     def spent(self, share: float = 1.0) -> bool:
         """Whether a share of the network evaluations that were granted is used up."""
@@ -174,24 +184,27 @@ class Search:
 
     def _searched(self, starts: list[Baseline], surrogates: Surrogates | None) -> list[Result]:
         settings = self.settings
-        domain = settings.space.domain(
-            self.model.schedule, settings.nfe, settings.guidance, [start.table.nodes for start in starts], settings.integer
-        )
+        domain = self._domain(starts)
         first = tuple(domain.seed(start.table.nodes) for start in starts) + self._seeds(domain, starts[0])
         if surrogates is not None:
-            self.predictor = Predictor(surrogates, settings.fit, self.records, settings.seed, settings.splits)
+            self.predictor = Predictor(surrogates, settings.fit, self.records, settings.seed)
         context = Context(domain, settings.seed, first, self._predict(domain), len(self.objectives))
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         # In memory: a journal that is written parameter by parameter would cost more than the network.
         study = optuna.create_study(sampler=strategy(settings.strategy, context), directions=["minimize"] * len(self.objectives))
         enqueue_starts(study, study.sampler, context)
         halving = Halving.up_to(settings.validation_samples, SCREEN)
         self.loop = Loop(study, settings.strategy, domain, self.evaluator, halving, self.predictor, self.record)
-        share = 0.5 if settings.polish else 1.0
+        share = SEARCHED if settings.polish else 1.0
         self.loop.run(
             settings.trials, lambda: self.spent(share), self.keep,
             lambda done, best: self.progress("search", done, settings.trials, f"best {best:.3g}"),
         )  # fmt: skip
         return [result for _, result in self.loop.tried]
+
+    def _domain(self, starts: list[Baseline]) -> Domain:
+        settings, nodes = self.settings, [start.table.nodes for start in starts]
+        return settings.space.domain(self.model.schedule, settings.nfe, settings.guidance, nodes, settings.integer)
 
     def _predict(self, domain: Domain) -> Callable[[Sequence[Params]], tuple[Floats, Floats]] | None:
         predictor = self.predictor
@@ -212,33 +225,36 @@ class Search:
         return tuple(seeds)
 
     def _polished(self, candidates: list[Result]) -> None:
-        """A short polish of the best few, a long one of the best of those."""
+        """A short polish of the best few on few samples, a long one of the best of those on all."""
         candidates = sorted(candidates, key=lambda each: each.value)[:POLISHED]
         total = SHORT * len(candidates) + LONG
-        polished = [self._polish(each, SHORT, SHORT * k, total) for k, each in enumerate(candidates)]
+        polished = [self._polish(each, SHORT, SHORT * k, total, SCREEN) for k, each in enumerate(candidates)]
         self._polish(min(polished, key=lambda each: each.value), LONG, SHORT * len(candidates), total)
 
-    def _polish(self, candidate: Result, iterations: int, done: int, total: int) -> Result:
+    def _polish(self, candidate: Result, iterations: int, done: int, total: int, samples: int | None = None) -> Result:
         settings, evaluator = self.settings, self.evaluator
         table = polish(
-            self.model, candidate.table, evaluator.fitting, evaluator.validation, iterations, scale=evaluator.scale,
+            self.model, candidate.table, *evaluator.teachers(samples), iterations, scale=evaluator.scale,
             split=evaluator.splits(candidate.table), times=settings.polish == "all" and not settings.integer,
             batch_size=settings.batch_size, clock=self.clock, enough=self.spent,
             progress=lambda i, loss: self.progress("polish", done + i, total, f"best validation error {loss:.3g}"),
         )  # fmt: skip
         return self.keep(evaluator.table(table, candidate.origin))
 
-    def _descended(self) -> None:
-        """Goes on from the best candidate of the search, along its numbers: times, input shifts, ratios."""
-        evaluator, loop = self.evaluator, self.loop
-        assert loop is not None
-        params, _ = min(loop.tried, key=lambda pair: pair[1].value)
-        names = [name for name, kind in loop.domain.distributions.items() if isinstance(kind, FloatDistribution) and name != "ridge"]
-        bounds = [(kind.low, kind.high) for name in names if isinstance(kind := loop.domain.distributions[name], FloatDistribution)]
+    def _descended(self, starts: list[Baseline]) -> None:
+        """Goes on from the best candidate of the search, else from the best grid, along its numbers: times, input shifts, ratios."""
+        evaluator, domain = self.evaluator, self._domain(starts)
+        if self.spent():
+            return
+        params = domain.seed(starts[0].table.nodes)
+        if self.loop is not None and self.loop.tried:
+            params, _ = min(self.loop.tried, key=lambda pair: pair[1].value)
+        kinds = {name: kind for name, kind in domain.distributions.items() if isinstance(kind, FloatDistribution) and name != "ridge"}
+        names, bounds = list(kinds), [(kind.low, kind.high) for kind in kinds.values()]
         low, width = np.array([a for a, _ in bounds]), np.array([b - a for a, b in bounds])
 
         def candidate(x: Floats) -> Candidate:
-            return loop.domain.candidate({**params, **dict(zip(names, (low + x * width).tolist(), strict=True))})
+            return domain.candidate({**params, **dict(zip(names, (low + x * width).tolist(), strict=True))})
 
         x = descend(
             self.model, lambda x: candidate(x).tableau(self.model.schedule), (np.array([params[name] for name in names]) - low) / width,

@@ -29,6 +29,8 @@ class Surrogates:
     gaussian: Gaussian
     mixture: Mixture
     paired: Paired
+    samples: tuple[Teacher, ...]
+    """Unguided; what the Gaussian and the mixture were fitted to."""
     version: int = 0
     """Counts what changes their answers."""
 
@@ -45,7 +47,7 @@ class Surrogates:
         mixture = Mixture.fit(samples, seed)
         paired = Paired(mixture, model, validation, guidance)
         paired.scale = scale
-        return cls(model, fitting, validation, guidance, Gaussian.fit(model, samples), mixture, paired)
+        return cls(model, fitting, validation, guidance, Gaussian.fit(model, samples), mixture, paired, samples)
 
     def features(self, tables: Sequence[Tableau], ridge: float | None = None, split: bool = False) -> Floats:
         """What they say of tables, ln of the best guess of the loss first; fitted first, where a ridge is given. (C, F)"""

@@ -1,0 +1,94 @@
+"""What can be asked of a search, and what is told before any work."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from solversearch.errors import UserError
+from solversearch.models.base import Model
+from solversearch.schedules import CosineVP, DiscreteVP
+from solversearch.search.settings import Settings, check
+from solversearch.spaces import SearchSpace
+from tests.assets import coins
+
+COINS = coins.factory()
+PLAIN = Model("plain", lambda x, t: x, CosineVP(), "sample", (4,))
+"""No conditions, no features."""
+
+
+def settings(space: str = "default", **asked: Any) -> Settings:
+    return Settings.of(SearchSpace.named(space), **{"nfe": 4, **asked})
+
+
+def test_what_is_not_asked_for_is_what_the_space_says() -> None:
+    own = settings("ays")
+    assert (own.strategy, own.objective) == ("cmaes", "klub")
+    assert (own.instant, own.fit, own.search, own.polish) == (False, False, True, False)
+    assert settings("autodiffusion").integer and not own.integer
+    asked = settings("ays", strategy="tpe", objective="endpoint", instant=True, fit=True, polish="coefficients", integer=True)
+    assert (asked.strategy, asked.objective, asked.instant, asked.fit, asked.polish, asked.integer) == (
+        "tpe", "endpoint", True, True, "coefficients", True,
+    )  # fmt: skip
+    assert settings("ays", strategy=None, fit=None, integer=None) == own
+
+
+@pytest.mark.parametrize(("space", "polish"), [("default", "all"), ("nonstationary", "coefficients"), ("ld3", "decisions"), ("ays", "all")])
+def test_a_polish_that_is_asked_for_is_the_one_of_the_space(space: str, polish: str) -> None:
+    assert settings(space, polish=True).polish == polish
+    assert settings(space, polish=False).polish is False
+
+
+def test_guidance_has_coefficients_of_its_own_where_coefficients_are_fitted() -> None:
+    assert settings(guidance=3.0).splits and not settings().splits
+    assert not settings("s3", guidance=3.0).splits and settings("s3", guidance=3.0, fit=True).splits
+    assert not settings(guidance=3.0, split=False).splits and settings(split=True).splits
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"nfe": 0}, "nfe"), ({"nfe": 1001}, "nfe"), ({"guidance": float("inf")}, "guidance"), ({"seed": -1}, "seed"),
+        ({"trials": -1}, "trials"), ({"evaluations": 0}, "evaluations"), ({"samples": 127}, "samples"), ({"batch_size": 0}, "batch_size"),
+        ({"polish": "times"}, "polish"), ({"trails": 3}, "trails"), ({"fit_samples": 15}, "fit_samples"),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be(asked: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        settings(**asked)
+    assert caught.value.errors()[0]["loc"][0] == field
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "message"),
+    [
+        (COINS, {"strategy": "tpee"}, r"unknown strategy 'tpee'; did you mean 'tpe'\?"),
+        (COINS, {"objective": "endpont"}, r"unknown objective 'endpont'; did you mean 'endpoint'\?"),
+        (COINS, {"objective": "endpoint, frechet"}, None),
+        (COINS, {"objective": "endpoint, network_calls", "strategy": "s3"}, "'s3' minimises one objective, got 2; .* nsga2"),
+        (COINS, {"objective": "endpoint, network_calls", "strategy": "nsga2"}, None),
+        (PLAIN, {"objective": "frechet"}, "objective 'frechet' needs a feature network; model 'plain' has none"),
+        (PLAIN, {"objective": "endpoint + 0.1*kid"}, "objective 'endpoint .* needs a feature network"),
+        (PLAIN, {"guidance": 2.0}, "model 'plain' has no null condition, so only --guidance 1 is possible, got 2"),
+        (PLAIN, {"split": True}, "no null condition to split the guidance from; leave out --split"),
+        (PLAIN, {}, None),
+        (COINS, {"guidance": 2.0}, None),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(model: Model, asked: dict[str, Any], message: str | None) -> None:
+    wanted = settings(**asked)
+    if message is None:
+        check(model, wanted)
+        return
+    with pytest.raises(UserError, match=message) as caught:
+        check(model, wanted)
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_timesteps_run_out() -> None:
+    few = Model("few", lambda x, t: x, DiscreteVP(np.full(10, 0.1)), "sample", (4,))
+    check(few, settings(nfe=10, integer=True))
+    check(few, settings(nfe=11))
+    with pytest.raises(UserError, match="nfe 11 is more than the model's whole timesteps; ask for fewer"):
+        check(few, settings(nfe=11, integer=True))
