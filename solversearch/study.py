@@ -5,10 +5,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from solversearch.compare import SCREEN, Meter, baselines, screen
+from solversearch.compare import SCREEN, Meter, baselines, best_of_each_solver, screen
 from solversearch.errors import UserError
 from solversearch.models.base import Model
-from solversearch.places import slug
+from solversearch.places import check_place, slug
 from solversearch.plan import Interval, first_error, write_text
 from solversearch.search.optimize import plan_of
 from solversearch.search.settings import Settings, check
@@ -17,6 +17,8 @@ from solversearch.spaces import SearchSpace
 from solversearch.teacher import teach
 
 BASELINE = "best baseline"
+RIVALS = 12
+"""Solvers, each on its best grid, of which the best is the best baseline."""
 
 
 class Row(BaseModel):
@@ -90,6 +92,7 @@ def study(
     }  # fmt: skip
     for settings in wanted.values():
         check(model, settings)
+    check_place(file)
     for (name, nfe, guidance), settings in wanted.items():
         if done.row(name, nfe, guidance):
             continue
@@ -123,8 +126,8 @@ def _measured(model: Model, name: str, settings: Settings, done: Study, folder: 
     rival = done.row(BASELINE, *cell)
     if rival is None:
         progress(BASELINE, 0, 0, f"NFE {cell[0]}, guidance {cell[1]:g}")
-        best = screen(model, baselines(model, *cell), teacher.first(SCREEN), settings.batch_size)[:3]
-        scores = [meter.baseline(candidate) for _, candidate in best]
+        screened = screen(model, baselines(model, *cell), teacher.first(SCREEN), settings.batch_size)
+        scores = [meter.baseline(candidate) for candidate in best_of_each_solver(screened)[:RIVALS]]
         score = min(scores, key=lambda each: each.endpoint_mse.mean)
         rival = Row(method=BASELINE, nfe=cell[0], guidance=cell[1], endpoint_mse=score.endpoint_mse, frechet_teacher=score.frechet_teacher,
                     ratio=1.0, network_calls=score.network_calls, evaluations=0, seconds=0.0)  # fmt: skip

@@ -10,12 +10,17 @@ from matplotlib.text import Text
 from rich.console import Console, RenderableType
 
 from solversearch import models
-from solversearch.compare import Comparison, Rung, Stage, Timing
+from solversearch.compare import Comparison, Rung, Stage, Tau, Timing
+from solversearch.cpr import Cpr
+from solversearch.cpr.polynomial import Cascade
+from solversearch.cpr.regression import Cell
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.plan import Interval, Plan, Provenance, Score
 from solversearch.report import pictures, tables
+from solversearch.report.cpr_view import cpr_table
 from solversearch.report.progress import Display
+from solversearch.report.search_picture import search_picture
 from solversearch.runtime import Tableau
 from solversearch.schedules import CosineVP, DiscreteVP, Flow, NoiseSchedule, grid
 from solversearch.solvers import get
@@ -224,6 +229,47 @@ def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write: .*; choose another place with --out"):
         pictures.save(pictures.comparison_picture(comparison()), tmp_path / "file" / "comparison.png")
+
+
+def test_the_course_of_a_search_is_drawn_with_what_the_predictor_foretold(tmp_path: Path) -> None:
+    taus = tuple(Tau(evaluated=n, surrogate=0.5, learned=-0.1 + n / 40, both=0.6) for n in (8, 16, 20))
+    course = (None, None, 0.5, 0.4, *[0.4] * 10, 0.02)
+    figure = search_picture(comparison().model_copy(update={"progress": course, "predictor": taus}))
+    best, ranked = figure.axes
+    (line,) = best.get_lines()
+    np.testing.assert_array_equal(line.get_ydata(), [np.nan, np.nan, *course[2:]])  # failures have no best yet
+    assert [line.get_label() for line in ranked.get_lines()[:3]] == ["surrogate alone", "learned alone", "both"]
+    np.testing.assert_array_equal(ranked.get_lines()[1].get_ydata(), [tau.learned for tau in taus])
+    pictures.save(figure, tmp_path / "search.png")
+    assert is_picture(tmp_path / "search.png") and (tmp_path / "search.png").stat().st_size > 20_000
+    alone = search_picture(comparison().model_copy(update={"progress": course}))
+    assert len(alone.axes) == 1
+    with pytest.raises(ValueError, match="no search to draw"):
+        search_picture(comparison())
+
+
+def test_a_search_without_a_single_success_is_drawn(tmp_path: Path) -> None:
+    pictures.save(search_picture(comparison().model_copy(update={"progress": (None, None)})), tmp_path / "search.png")
+    assert is_picture(tmp_path / "search.png")
+
+
+# Regressions ---------------------------------------------------------------------------------------------------
+
+
+def test_a_regression_is_shown_a_configuration_a_line() -> None:
+    def cell(nfe: int, ratio: float | None) -> Cell:
+        return Cell(nfe=nfe, guidance=1.5, plan="", residual_times=0.01, residual_parameters=0.02, left_out_times=0.3,
+                    left_out_parameters=0.04, ratio=ratio)  # fmt: skip
+
+    flat = Cascade(coefficients=(((0.0,),),))
+    fitted = Cpr(
+        model="coins", model_digest="0", prediction_type="sample", kind="coefficients", nfe=(4, 6), guidance=(1.5, 1.5),
+        cascades={"position": flat}, cells=(cell(4, None), cell(6, 1.07)),
+    )  # fmt: skip
+    text = printed(cpr_table(fitted))
+    assert "coins: NFE 4 .. 6, guidance 1.5 .. 1.5, coefficients as polynomials" in text
+    rows = [[each.strip() for each in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    assert rows == [["4", "1.5", "0.01", "0.3", "0.02", "0.04", "-"], ["6", "1.5", "0.01", "0.3", "0.02", "0.04", "1.07"]]
 
 
 # Progress ------------------------------------------------------------------------------------------------------

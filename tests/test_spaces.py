@@ -61,7 +61,7 @@ def test_every_package_is_shipped_and_the_spaces_with_them() -> None:
 
 def test_a_space_is_found_by_path_too(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("solver: unip")
-    assert SearchSpace.named(str(tmp_path / "mine.yaml")) == SearchSpace.model_validate({"solver": "unip"})
+    assert SearchSpace.named(str(tmp_path / "mine.yaml")) == SearchSpace.model_validate({"solver": "unip", "name": "mine"})
 
 
 @pytest.mark.parametrize(

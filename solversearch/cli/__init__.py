@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             sys.stdout = None
             code = 1
         except usage_error as error:
-            tell(error.format_message())
+            if message := error.format_message():  # a group of commands without one has shown its help, and has nothing to add
+                tell(message)
             code = 2
     sys.exit(code if isinstance(code, int) else 0)

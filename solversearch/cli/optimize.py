@@ -34,7 +34,7 @@ def optimize(
             help="One of 'solversearch list objectives', a sum such as 'endpoint + 0.1*frechet', or several with commas for a Pareto set.",
             show_default=_SPACES,
         ),
-    ] = None,  # fmt: skip
+    ] = None,
     trials: Annotated[int, typer.Option(help="Candidates that the search tries.")] = 60,
     evaluations: Annotated[
         int | None, typer.Option(help="Network evaluations that fit, search and polish may spend.", show_default="no bound")
@@ -50,7 +50,7 @@ def optimize(
             help="Stop at the plan found on the surrogate alone, or leave that stage out.",
             show_default="the first of the stages",
         ),
-    ] = None,  # fmt: skip
+    ] = None,
     fit: Annotated[
         bool | None, typer.Option("--fit/--no-fit", help="Fit coefficients to the teacher in closed form.", show_default=_SPACES)
     ] = None,
@@ -87,16 +87,18 @@ def optimize(
     from solversearch.search.estimate import estimate
     from solversearch.search.optimize import Interrupted
     from solversearch.search.optimize import optimize as run
+    from solversearch.search.records import read_records
     from solversearch.search.settings import check
 
     loaded = models.load(model)
     if dry_run:
         return _print_facts(estimate(loaded, settings), as_json)
     check(loaded, settings)
+    records = tuple(record for earlier in warm_start or () for record in read_records(earlier, loaded.digest))
     claim(folder)
     try:
         with Display(stderr()) as display:
-            plan, comparison = run(loaded, settings, folder, context.obj or "", display, tuple(warm_start or ()))
+            plan, comparison = run(loaded, settings, folder, context.obj or "", display, records)
     except Interrupted as stopped:
         tell(str(stopped))
         raise typer.Exit(130) from None
@@ -132,8 +134,9 @@ def _print_facts(facts: dict[str, str | int | float], as_json: bool) -> None:
 
 def _print_files(folder: Path, drawn: list[str], model: str) -> None:
     name = shlex.quote(str(folder / "plan.json"))
+    optional = [each for each in ("evaluations.json", "pareto") if (folder / each).exists()]
     lines = [
-        f"Wrote {folder}: {', '.join(['plan.json', 'comparison.json', 'journal.log', *drawn])}",
+        f"Wrote {folder}: {', '.join(['plan.json', 'comparison.json', 'journal.log', *optional, *drawn])}",
         f"Look at it: solversearch plan show {name}",
         f"Use it:     solversearch sample --plan {name} --model {shlex.quote(model)}, or in Python Plan.read({str(folder / 'plan.json')!r})"
         ".sample(denoise, noise)",

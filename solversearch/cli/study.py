@@ -6,10 +6,9 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, stderr, stdout
+from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, stderr, stdout, tell
 from solversearch.errors import UserError
 from solversearch.places import slug
-from solversearch.plan import MAX_NFE
 
 Number = TypeVar("Number", int, float)
 
@@ -52,17 +51,21 @@ def study(
         chosen = {}
         for given in methods.split(",") if methods else presets():
             space = SearchSpace.named(given.strip())
-            if (name := space.name or Path(given).stem) in chosen:
-                raise UserError(f"--methods {methods}: two methods are named {name!r}; name each once")
-            chosen[name] = Settings.of(space, nfe=1)
+            if space.name in chosen:
+                raise UserError(f"--methods {methods}: two methods are named {space.name!r}; name each once")
+            chosen[space.name] = Settings.of(space, nfe=1)
     loaded = models.load(model)
     asked = Asked(
         model=loaded.name, model_digest=loaded.digest, methods=tuple(chosen), nfe=cells[0], guidance=cells[1], evaluations=evaluations,
         samples=samples, seed=seed,
     )  # fmt: skip
     folder = out or Path("runs") / f"study-{slug(model)}{'-' + slug(ablate) if ablate else ''}"
-    with Display(stderr()) as display:
-        found = run(loaded, asked, chosen, folder, context.obj or "", display, batch_size)
+    try:
+        with Display(stderr()) as display:
+            found = run(loaded, asked, chosen, folder, context.obj or "", display, batch_size)
+    except KeyboardInterrupt:
+        tell(f"interrupted; {folder} keeps what is done, and the same command goes on from there")
+        raise typer.Exit(130) from None
     save(study_picture(found), folder / "study.png")
     if as_json:
         print(found.model_dump_json())
@@ -79,7 +82,6 @@ def _numbers(option: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
         raise UserError(f"{option} {text}: write numbers with commas between, such as 4,5,6") from None
     if len(set(values)) != len(values):
         raise UserError(f"{option} {text}: a number stands twice")
-    wrong = next((value for value in values if not isfinite(value) or (kind is int and not 1 <= value <= MAX_NFE)), None)
-    if wrong is not None:
-        raise UserError(f"{option} {text}: {wrong:g} cannot be; {f'1 to {MAX_NFE} can' if kind is int else 'it must be finite'}")
+    if any(not isfinite(value) or (kind is int and not 1 <= value <= 1000) for value in values):
+        raise UserError(f"{option} {text}: {'write whole numbers from 1 to 1000' if kind is int else 'write finite numbers'}")
     return values

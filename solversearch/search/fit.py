@@ -42,12 +42,13 @@ class _FittedRows(Sequence[Row]):
         features = self.seen.features(i, n)
         start = weights(self.prior.rows[i], i, self.seen.denoise.split)
         residual = target.reshape(n, -1, 1).double() - features @ start[:, None]
-        grams, moments = features.mT @ features, features.mT @ residual  # a sample: (n, columns, columns), (n, columns, 1)
+        # Of each sample: (n, columns, columns), (n, columns) and (n,).
+        grams, moments, square = features.mT @ features, (features.mT @ residual)[:, :, 0], residual.square().sum((1, 2))
         weight, change = torch.ones(n, dtype=torch.float64), torch.zeros_like(start)
         for _ in range(3 if self.robust else 1):
             gram, moment = (torch.tensordot(weight / weight.mean(), each, 1) for each in (grams, moments))
-            change = torch.linalg.solve(gram + self.ridge * torch.diag(gram.diagonal() + 1e-12), moment[:, 0])
-            error = (residual - features @ change[:, None]).square().mean((1, 2))
+            change = torch.linalg.solve(gram + self.ridge * torch.diag(gram.diagonal() + 1e-12), moment)
+            error = (square - 2 * moments @ change + (grams @ change) @ change).clamp(min=0) / residual.shape[1]
             weight = 1 / (error + error.median() + 1e-12)
         return row(start + change, i)
 

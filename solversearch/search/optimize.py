@@ -24,7 +24,8 @@ from solversearch.plan import Plan, Provenance, write_text
 from solversearch.runtime import Tableau
 from solversearch.search.evaluator import Origin
 from solversearch.search.pareto import front
-from solversearch.search.records import read_records, write_records
+from solversearch.search.predictor import Record
+from solversearch.search.records import write_records
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import Progress, Search
 
@@ -34,21 +35,20 @@ class Interrupted(UserError):
 
 
 def optimize(
-    model: Model, settings: Settings, folder: Path, command: str, progress: Progress, warm: tuple[Path, ...] = ()
+    model: Model, settings: Settings, folder: Path, command: str, progress: Progress, records: tuple[Record, ...] = ()
 ) -> tuple[Plan, Comparison]:
     """Runs the stages and the comparison; writes plan.json, comparison.json and the Optuna journal into the folder.
 
-    warm are folders of earlier runs on the same model, whose evaluations teach the predictor. Raises `UserError` for what cannot be,
+    records are evaluations of earlier runs on the same model, which teach the predictor. Raises `UserError` for what cannot be,
     and `Interrupted` on Ctrl-C, after the best plan so far has been written.
     """
     check(model, settings)
-    records = [record for earlier in warm for record in read_records(earlier, model.digest)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         journal = _open_journal(folder, len(parse_many(settings.objective)))
     except OSError as error:
         raise UserError(f"{folder}: cannot write there: {error.strerror}; choose another folder with --out") from None
-    search = Search(model, settings, progress, journal.add_trial, tuple(records))
+    search = Search(model, settings, progress, journal.add_trial, records)
     try:
         search.learn()
         assert search.best is not None
@@ -121,7 +121,7 @@ def _compared(search: Search, plan: Plan) -> Comparison:
 
 def _open_journal(folder: Path, objectives: int) -> optuna.Study:
     """The study that keeps what was evaluated; other tools of Optuna open it."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     return optuna.create_study(storage=journal, study_name="search", directions=["minimize"] * objectives)
 

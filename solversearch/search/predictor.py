@@ -66,6 +66,7 @@ class Predictor:
         self.tables: list[Tableau] = []
         self.rows: list[Floats] = []
         self.losses: list[float] = []
+        self.told: list[tuple[Tableau, float]] = []
         self.foretold: list[tuple[float, float, float]] = []
         self.version = surrogates.version
         self._refit()
@@ -77,20 +78,27 @@ class Predictor:
 
     def tell(self, tables: Sequence[Tableau], losses: ArrayLike) -> None:
         """Evaluated losses; those that are not positive and finite teach nothing."""
-        pairs = [(table, float(loss)) for table, loss in zip(tables, np.asarray(losses).tolist(), strict=True) if 0 < loss < np.inf]
-        if not pairs:
+        pairs = zip(tables, np.asarray(losses).tolist(), strict=True)
+        self.told += [(table, float(loss)) for table, loss in pairs if 0 < loss < np.inf]
+        if len(self.told) >= EVERY:
+            self._learn()
+
+    def _learn(self) -> None:
+        """Foretells what was told since the last time, all at once, before it is learnt from."""
+        if not self.told:
             return
-        self._refresh()
-        features = self.features([table for table, _ in pairs])
+        features = self.features([table for table, _ in self.told])
         both, learned = self.model.predict(features)[0], self.model.without(features)
-        for k, (table, loss) in enumerate(pairs):
+        for k, (table, loss) in enumerate(self.told):
             self.tables.append(table)
             self.rows.append(features[k])
             self.losses.append(float(np.log(loss)))
             self.foretold.append((float(features[k, 0]), float(learned[k]), float(both[k])))
+        self.told.clear()
 
     def records(self) -> tuple[Record, ...]:
         """All evaluations told, to start another search with."""
+        self._learn()
         return tuple(
             Record(nfe=table.nfe, guidance=self.surrogates.guidance, features=tuple(row.tolist()), loss=loss)
             for table, row, loss in zip(self.tables, self.rows, self.losses, strict=True)
@@ -98,6 +106,7 @@ class Predictor:
 
     def tau_history(self) -> list[Tau]:
         """After every `EVERY` evaluations, and after the last."""
+        self._learn()
         counts = sorted({*range(EVERY, len(self.losses) + 1, EVERY), len(self.losses)})
         foretold = np.array(self.foretold).reshape(-1, 3)
         return [Tau(n, *(_tau(foretold[:n, k], self.losses[:n]) for k in range(3))) for n in counts if n >= 2]
@@ -105,6 +114,7 @@ class Predictor:
     @property
     def trust(self) -> float:
         """In [0, 1]: the surrogate's Kendall tau on what was told, with a prior of 1."""
+        self._learn()
         n = len(self.losses)
         tau = _tau([each[0] for each in self.foretold], self.losses) if n > 1 else 1.0
         return (PRIOR + n * max(tau, 0.0)) / (PRIOR + n)
@@ -112,6 +122,7 @@ class Predictor:
     @property
     def note(self) -> str | None:
         """One line where the surrogate ranks badly."""
+        self._learn()
         n = len(self.losses)
         if n < 2 * PRIOR or (tau := _tau([each[0] for each in self.foretold], self.losses)) >= BAD:
             return None
@@ -125,6 +136,7 @@ class Predictor:
 
     def _refresh(self) -> None:
         """Fits again where enough has been told, or where the surrogates have learnt something."""
+        self._learn()
         changed = self.version != self.surrogates.version
         if changed and self.tables:
             self.rows = list(self.features(self.tables))

@@ -16,6 +16,7 @@ from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives import Objective, parse_many
 from solversearch.objectives.ays import ays_times
 from solversearch.objectives.endpoint import endpoint_mse
+from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import CLEAN, Floats, explicit
 from solversearch.search.compensation import SAMPLES, greedy_ratios
@@ -45,6 +46,8 @@ POLISHED = 4
 """Candidates that are polished a little before the best of them is polished to the end."""
 SEARCHED = 0.3
 """Share of a bounded number of network evaluations after which the polish begins."""
+OBSERVED, OBSERVED_TOGETHER = 16, 8
+"""Candidates, beside the starts, whose outputs the surrogates learn from."""
 SHORT, LONG = 30, 200
 """Iterations of the two polishes."""
 
@@ -80,13 +83,7 @@ class Search:
         candidates = [self.best] if self.best else []
         if settings.instant or settings.only_instant:
             with self.stage("instant"):
-                assert surrogates is not None
-                table = instant(
-                    surrogates, settings.nfe, settings.guidance, settings.seed, settings.splits, settings.integer,
-                    lambda done, total: self.progress("instant", done, total, "on the surrogate"),
-                )  # fmt: skip
-                candidates += self.attempt(lambda: self.evaluator.table(table, {"solver": "instant"}))
-                starts.insert(0, Baseline("instant", "surrogate", table))
+                candidates += self.attempt(lambda: self._instant(surrogates, starts))
         if settings.only_instant:
             return
         if settings.fit:
@@ -182,6 +179,18 @@ class Search:
             )
         return Surrogates.of(self.model, fitting, validation, unguided, settings.guidance, settings.seed, self.evaluator.scale)
 
+    def _instant(self, surrogates: Surrogates | None, starts: list[Baseline]) -> Result:
+        """The best table on the surrogate, from which the later stages start, too."""
+        settings = self.settings
+        assert surrogates is not None
+        table = instant(
+            surrogates, settings.nfe, settings.guidance, settings.seed, settings.splits, settings.integer,
+            lambda done, total: self.progress("instant", done, total, "on the surrogate"),
+        )  # fmt: skip
+        result = self.evaluator.table(table, {"solver": "instant"})
+        starts.insert(0, Baseline("instant", "surrogate", table))
+        return result
+
     def _searched(self, starts: list[Baseline], surrogates: Surrogates | None) -> list[Result]:
         settings = self.settings
         domain = self._domain(starts)
@@ -189,15 +198,17 @@ class Search:
         if surrogates is not None:
             self.predictor = Predictor(surrogates, settings.fit, self.records, settings.seed)
         context = Context(domain, settings.seed, first, self._predict(domain), len(self.objectives))
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         # In memory: a journal that is written parameter by parameter would cost more than the network.
         study = optuna.create_study(sampler=strategy(settings.strategy, context), directions=["minimize"] * len(self.objectives))
         enqueue_starts(study, study.sampler, context)
         halving = Halving.up_to(settings.validation_samples, SCREEN)
         self.loop = Loop(study, settings.strategy, domain, self.evaluator, halving, self.predictor, self.record)
         share = SEARCHED if settings.polish else 1.0
+        if surrogates is not None:
+            self._observe(surrogates, [start.table for start in starts])
         self.loop.run(
-            settings.trials, lambda: self.spent(share), self.keep,
+            settings.trials, lambda: self.spent(share), lambda result: self._tried(result, surrogates),
             lambda done, best: self.progress("search", done, settings.trials, f"best {best:.3g}"),
         )  # fmt: skip
         return [result for _, result in self.loop.tried]
@@ -205,6 +216,17 @@ class Search:
     def _domain(self, starts: list[Baseline]) -> Domain:
         settings, nodes = self.settings, [start.table.nodes for start in starts]
         return settings.space.domain(self.model.schedule, settings.nfe, settings.guidance, nodes, settings.integer)
+
+    def _tried(self, result: Result, surrogates: Surrogates | None) -> None:
+        """The surrogates learn from the first candidates that were worth all samples, a few at a time."""
+        self.keep(result)
+        assert self.loop is not None
+        count = len(self.loop.tried)
+        if surrogates is not None and count <= OBSERVED and count % OBSERVED_TOGETHER == 0:
+            self._observe(surrogates, [each.table for _, each in self.loop.tried[-OBSERVED_TOGETHER:]])
+
+    def _observe(self, surrogates: Surrogates, tables: Sequence[Tableau]) -> None:
+        surrogates.observe(tables, self.settings.batch_size, self.clock)
 
     def _predict(self, domain: Domain) -> Callable[[Sequence[Params]], tuple[Floats, Floats]] | None:
         predictor = self.predictor
@@ -225,16 +247,16 @@ class Search:
         return tuple(seeds)
 
     def _polished(self, candidates: list[Result]) -> None:
-        """A short polish of the best few on few samples, a long one of the best of those on all."""
+        """A short polish of the best few, a long one of the best of those."""
         candidates = sorted(candidates, key=lambda each: each.value)[:POLISHED]
         total = SHORT * len(candidates) + LONG
-        polished = [self._polish(each, SHORT, SHORT * k, total, SCREEN) for k, each in enumerate(candidates)]
-        self._polish(min(polished, key=lambda each: each.value), LONG, SHORT * len(candidates), total)
+        polished = [self._polish(each, SHORT, SHORT * k, total) for k, each in enumerate(candidates)]
+        self._polish(min([*candidates, *polished], key=lambda each: each.value), LONG, SHORT * len(candidates), total)
 
-    def _polish(self, candidate: Result, iterations: int, done: int, total: int, samples: int | None = None) -> Result:
+    def _polish(self, candidate: Result, iterations: int, done: int, total: int) -> Result:
         settings, evaluator = self.settings, self.evaluator
         table = polish(
-            self.model, candidate.table, *evaluator.teachers(samples), iterations, scale=evaluator.scale,
+            self.model, candidate.table, evaluator.fitting, evaluator.validation, iterations, scale=evaluator.scale,
             split=evaluator.splits(candidate.table), times=settings.polish == "all" and not settings.integer,
             batch_size=settings.batch_size, clock=self.clock, enough=self.spent,
             progress=lambda i, loss: self.progress("polish", done + i, total, f"best validation error {loss:.3g}"),

@@ -121,14 +121,15 @@ class SearchSpace(Section):
 
     @classmethod
     def read(cls, path: Path) -> "SearchSpace":
-        """Reads a space from YAML; raises `UserError` with one line that names file, line and key."""
+        """Reads a space from YAML, named by its file where it has no name; raises `UserError` with one line: file, line and key."""
         from pydantic import ValidationError
 
         content, nodes = load(path)
         try:
-            return cls.model_validate(content)
+            space = cls.model_validate(content)
         except ValidationError as error:
             raise UserError(f"{path}{place(error, nodes)}") from None
+        return space if space.name else space.model_copy(update={"name": path.stem})
 
     @classmethod
     def named(cls, name_or_path: str | Path) -> "SearchSpace":

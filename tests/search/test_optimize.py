@@ -16,7 +16,6 @@ import solversearch.compare as peers
 import solversearch.search.instant as stage_zero
 import solversearch.search.optimize as module
 from solversearch.compare import Comparison
-from solversearch.errors import UserError
 from solversearch.models.base import Model, NotFinite
 from solversearch.objectives import OBJECTIVES, Objective
 from solversearch.plan import Plan
@@ -25,6 +24,8 @@ from solversearch.search.compensation import greedy_ratios
 from solversearch.search.estimate import estimate
 from solversearch.search.evaluator import Evaluator, Result
 from solversearch.search.optimize import Interrupted, optimize
+from solversearch.search.predictor import Record
+from solversearch.search.records import read_records
 from solversearch.search.settings import Settings
 from solversearch.search.stages import LONG, SHORT, Search
 from solversearch.search.strategies import Context
@@ -56,11 +57,11 @@ def quiet(stage: str, done: int, total: int, note: str) -> None:
 
 
 def run(
-    folder: Path, space: str | SearchSpace = "default", model: Model = MODEL, warm: tuple[Path, ...] = (), **asked: Any
+    folder: Path, space: str | SearchSpace = "default", model: Model = MODEL, records: tuple[Record, ...] = (), **asked: Any
 ) -> tuple[Plan, Comparison]:
     shutil.rmtree(folder, ignore_errors=True)
     space = SearchSpace.named(space) if isinstance(space, str) else space
-    return optimize(model, Settings.of(space, **{**SMALL, **asked}), folder, "test", quiet, warm)
+    return optimize(model, Settings.of(space, **{**SMALL, **asked}), folder, "test", quiet, records)
 
 
 def learned(space: str = "default", model: Model = MODEL, **asked: Any) -> Search:
@@ -243,11 +244,12 @@ def test_a_score_that_is_no_number_fails_its_trial_and_the_search_goes_on(tmp_pa
 
 
 def test_starts_that_run_away_do_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(self: Evaluator, *arguments: Any) -> Result:
+    def fails(*_: Any) -> Result:
         raise NotFinite("the network returned NaN")
 
     monkeypatch.setattr(Evaluator, "fitted", fails)
-    search = learned(instant=False, polish=False)
+    monkeypatch.setattr(stages, "instant", fails)
+    search = learned(polish=False)
     assert search.loop is not None and search.loop.tried == [] and len(search.loop.progress) == 6
     assert search.best is not None and "grid" in search.best.origin
 
@@ -334,32 +336,16 @@ def test_a_search_starts_with_what_earlier_ones_have_learnt(tmp_path: Path, monk
     monkeypatch.setattr(module, "Search", Watched)
     run(tmp_path / "three", "s3", nfe=3, trials=7)
     run(tmp_path / "guided", "s3", guidance=2.0)
-    run(tmp_path / "warm", "s3", warm=(tmp_path / "three", tmp_path / "guided"), trials=8)
+    records = [record for name in ("three", "guided") for record in read_records(tmp_path / name, MODEL.digest)]
+    assert [(record.nfe, record.guidance) for record in records] == [(3, 1.0)] * 7 + [(4, 2.0)] * 6
+    run(tmp_path / "warm", "s3", records=tuple(records), trials=8)
     run(tmp_path / "cold", "s3")
     *_, warm, cold = seen
-    assert [(record.nfe, record.guidance) for record in warm.records] == [(3, 1.0)] * 7 + [(4, 2.0)] * 6
     # What was learnt elsewhere changes what is expected here, but it is not passed on as this run's own.
     assert len(json.loads((tmp_path / "warm" / "evaluations.json").read_text())["records"]) == 8
     assert warm.predictor is not None and cold.predictor is not None and cold.loop is not None
     tables = [result.table for _, result in cold.loop.tried]
     assert warm.predictor.predict(tables)[0].tolist() != cold.predictor.predict(tables)[0].tolist()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "evaluations.json: cannot read the evaluations of an earlier run: No such file"),
-        ("[1", "evaluations.json: .*JSON"),
-        ('{"model_digest": "a", "records": [], "more": 1}', "evaluations.json: more: unknown key"),
-        ('{"model_digest": "a", "records": []}', "evaluations.json: of a model with other weights"),
-    ],
-)
-def test_what_is_no_earlier_run_is_told_before_any_work(tmp_path: Path, content: str | None, message: str) -> None:
-    if content is not None:
-        (tmp_path / "evaluations.json").write_text(content)
-    with pytest.raises(UserError, match=message) as caught:
-        run(tmp_path / "run", warm=(tmp_path,))
-    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
 # Estimates -----------------------------------------------------------------------------------------------------------

@@ -28,4 +28,4 @@ class Context:
     starts: tuple[Params, ...] = ()
     predict: Callable[[Sequence[Params]], tuple[Floats, Floats]] | None = None
     objectives: int = 1
-    children: int = 4000
+    children: int = 2000

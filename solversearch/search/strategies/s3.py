@@ -23,7 +23,7 @@ STEPS = (0.003, 0.3)
 """Standard deviations of the steps of numbers, as a fraction of their range."""
 ROUNDS = 6
 """Of breeding and prediction within a generation, where there is a predictor."""
-LATER = 8
+LATER = 16
 """Generations after the first predict 1/LATER as many candidates: they start from what the first has found."""
 KAPPA = 1.0
 BATCH, EXPLORING = 8, 1
