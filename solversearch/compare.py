@@ -117,6 +117,8 @@ class Comparison(BaseModel):
     """Of a search: the best value so far after each trial; None before the first that did not fail."""
     predictor: tuple[Tau, ...] = ()
     pareto: tuple[ParetoPoint, ...] = ()
+    note: str = ""
+    """What the person should know of the search."""
     rows: tuple[Score, ...]
 
     @property

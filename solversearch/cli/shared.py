@@ -35,7 +35,11 @@ def report(comparison: "Comparison") -> None:
     if comparison.stages:
         console.print(tables.stage_table(comparison.stages))
     console.print(tables.comparison_table(comparison))
+    if comparison.pareto:
+        console.print(tables.pareto_table(comparison.pareto))
     console.print(tables.verdict(comparison), soft_wrap=True, highlight=False)
+    if comparison.note:
+        console.print(comparison.note, soft_wrap=True, highlight=False)
     console.print(
         f"The teacher's own error is {tables.number(comparison.teacher_error)}; "
         f"{comparison.timing.wall_s:.0f} s, {comparison.timing.network_s:.0f} s of it in the network.",

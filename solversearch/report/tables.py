@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from solversearch.compare import Comparison, Stage
+from solversearch.compare import Comparison, ParetoPoint, Stage
 from solversearch.plan import Interval, Plan, Score
 
 BASELINES = 8
@@ -93,6 +93,17 @@ def stage_table(stages: Sequence[Stage]) -> Table:
         table.add_row(
             stage.name, number(stage.endpoint_mse), before, first, number(stage.median), f"{stage.evaluations:,}", f"{stage.seconds:.1f}"
         )
+    return table
+
+
+def pareto_table(points: Sequence[ParetoPoint]) -> Table:
+    """The Pareto set of a search."""
+    table = Table(title="Plans that no other candidate beats in every objective, on validation noise")
+    table.add_column("file")
+    for name in points[0].values:
+        table.add_column(name, justify="right")
+    for point in points:
+        table.add_row(point.file, *map(number, point.values.values()))
     return table
 
 

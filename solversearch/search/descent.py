@@ -5,6 +5,7 @@ that one gradient needs are run in one network batch (`sample_together`), and th
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 from scipy.optimize import minimize
@@ -48,6 +49,8 @@ def descend(
         return np.array([float(tempered(endpoint_mse(each, teacher.endpoint), scale).mean()) for each in samples])
 
     def loss_and_gradient(x: Floats) -> tuple[float, Floats]:
+        if enough():  # here too, for a line search may take many of these
+            raise StopIteration
         apart = step * np.eye(len(x))
         points = [x, *(x + apart), *(x - apart)]
         if bounds is not None:
@@ -80,5 +83,7 @@ def descend(
         return loss, _REACH * gradient
 
     within = None if bounds is None else [((a - x) / _REACH, (b - x) / _REACH) for (a, b), x in zip(bounds, start, strict=True)]
-    minimize(from_start, np.zeros_like(start), jac=True, method="L-BFGS-B", bounds=within, callback=check, options={"maxiter": iterations})
+    options = {"maxiter": iterations}
+    with suppress(StopIteration):
+        minimize(from_start, np.zeros_like(start), jac=True, method="L-BFGS-B", bounds=within, callback=check, options=options)
     return best

@@ -116,7 +116,8 @@ def _compared(search: Search, plan: Plan) -> Comparison:
         search.model, plan, teacher, search.clock, settings.batch_size, settings.integer, search.timing, tuple(search.stages), told
     )
     course = () if search.loop is None else tuple(best if isfinite(best) else None for best in search.loop.progress)
-    return comparison.model_copy(update={"progress": course, "predictor": search.taus()})
+    note = search.predictor.note if search.predictor else None
+    return comparison.model_copy(update={"progress": course, "predictor": search.taus(), "note": note or ""})
 
 
 def _open_journal(folder: Path, objectives: int) -> optuna.Study:

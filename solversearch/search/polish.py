@@ -8,6 +8,7 @@ when to stop.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,8 @@ def polish(
     unit = max(error(table, fitting), 1e-300)
 
     def loss_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        if enough():  # here too, for a line search may take twenty of these
+            raise StopIteration
         try:
             return differentiated(theta)
         except NotFinite:  # a line search went too far: a bad, flat place sends it back
@@ -149,7 +152,8 @@ def polish(
             raise StopIteration
 
     theta = np.zeros(sum(coordinates.sizes))
-    minimize(loss_and_gradient, theta, jac=True, method="BFGS", callback=check, options={"maxiter": iterations, "gtol": 1e-7})
+    with suppress(StopIteration):
+        minimize(loss_and_gradient, theta, jac=True, method="BFGS", callback=check, options={"maxiter": iterations, "gtol": 1e-7})
     return best
 
 

@@ -31,6 +31,8 @@ OTHERS = 0.3
 EVERY = 8
 """New evaluations after which the model is fitted again, at the least; later a tenth of all."""
 TREES = 40
+WINDOW = 32
+"""Evaluations over which Kendall's tau is told."""
 RIDGE = 1e-4
 """Of the fit of candidates on the surrogate."""
 BAD = 0.2
@@ -48,7 +50,7 @@ class Record(BaseModel):
 
 
 class Tau(NamedTuple):
-    """Kendall's tau between losses and what was predicted before each was evaluated, over the first `evaluated`."""
+    """Kendall's tau between losses and what was predicted before each was evaluated, over the last `WINDOW` of `evaluated`."""
 
     evaluated: int
     surrogate: float
@@ -81,7 +83,7 @@ class Predictor:
         pairs = zip(tables, np.asarray(losses).tolist(), strict=True)
         self.told += [(table, float(loss)) for table, loss in pairs if 0 < loss < np.inf]
         if len(self.told) >= EVERY:
-            self._learn()
+            self._refresh()
 
     def _learn(self) -> None:
         """Foretells what was told since the last time, all at once, before it is learnt from."""
@@ -105,11 +107,12 @@ class Predictor:
         )
 
     def tau_history(self) -> list[Tau]:
-        """After every `EVERY` evaluations, and after the last."""
+        """Of the last `WINDOW` evaluations, after every `EVERY` and after the last."""
         self._learn()
         counts = sorted({*range(EVERY, len(self.losses) + 1, EVERY), len(self.losses)})
         foretold = np.array(self.foretold).reshape(-1, 3)
-        return [Tau(n, *(_tau(foretold[:n, k], self.losses[:n]) for k in range(3))) for n in counts if n >= 2]
+        lasts = [(n, slice(max(n - WINDOW, 0), n)) for n in counts if n >= 2]
+        return [Tau(n, *(_tau(foretold[last, k], self.losses[last]) for k in range(3))) for n, last in lasts]
 
     @property
     def trust(self) -> float:

@@ -255,6 +255,8 @@ class Search:
 
     def _polish(self, candidate: Result, iterations: int, done: int, total: int) -> Result:
         settings, evaluator = self.settings, self.evaluator
+        if self.spent():
+            return candidate
         table = polish(
             self.model, candidate.table, evaluator.fitting, evaluator.validation, iterations, scale=evaluator.scale,
             split=evaluator.splits(candidate.table), times=settings.polish == "all" and not settings.integer,

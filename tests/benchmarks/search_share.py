@@ -15,7 +15,8 @@ from rich.table import Table
 
 from solversearch import models
 from solversearch.compare import Comparison
-from solversearch.search.optimize import Settings, optimize
+from solversearch.search.optimize import optimize
+from solversearch.search.settings import Settings
 
 TARGET = 0.8
 

@@ -15,7 +15,7 @@ def table_of(model: Model, x: Floats) -> Tableau:
     """DPM-Solver++(2M) at three fractions of the range of positions."""
     last, first = model.schedule.position([model.schedule.t_end, model.schedule.t_start])
     times = model.schedule.time_at(last + np.sort(x)[::-1] * (first - last))
-    return get("dpmpp_2m").tableau(model.schedule, explicit(model.schedule, times))
+    return get("dpmpp_2m").tableau(model.schedule, explicit(model.schedule, times.tolist()))
 
 
 def test_finds_better_times(digits: Model, fitting: Teacher, validation: Teacher, held_out: Teacher) -> None:
