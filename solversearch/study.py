@@ -32,6 +32,8 @@ class Row(BaseModel):
     frechet_teacher: Interval | None
     ratio: float
     """Mean error over the best baseline's."""
+    ratio_median: float
+    """Median error over the same baseline's."""
     network_calls: int
     evaluations: int
     seconds: float
@@ -130,7 +132,7 @@ def _measured(model: Model, name: str, settings: Settings, done: Study, folder: 
         scores = [meter.baseline(candidate) for candidate in best_of_each_solver(screened)[:RIVALS]]
         score = min(scores, key=lambda each: each.endpoint_mse.mean)
         rival = Row(method=BASELINE, nfe=cell[0], guidance=cell[1], endpoint_mse=score.endpoint_mse, frechet_teacher=score.frechet_teacher,
-                    ratio=1.0, network_calls=score.network_calls, evaluations=0, seconds=0.0)  # fmt: skip
+                    ratio=1.0, ratio_median=1.0, network_calls=score.network_calls, evaluations=0, seconds=0.0)  # fmt: skip
         rows.append(rival)
 
     def told(stage: str, number: int, total: int, note: str) -> None:
@@ -148,7 +150,13 @@ def _measured(model: Model, name: str, settings: Settings, done: Study, folder: 
     plan.write(folder / f"{slug(name)}-nfe{cell[0]}-g{cell[1]:g}.json")
     rows.append(
         Row(method=name, nfe=cell[0], guidance=cell[1], endpoint_mse=score.endpoint_mse, frechet_teacher=score.frechet_teacher,
-            ratio=score.endpoint_mse.mean / rival.endpoint_mse.mean, network_calls=score.network_calls,
+            ratio=score.endpoint_mse.mean / rival.endpoint_mse.mean, ratio_median=_median(score.endpoint_mse) / _median(rival.endpoint_mse),
+            network_calls=score.network_calls,
             evaluations=search.clock.evaluations - search.begun, seconds=timing.wall_s)
     )  # fmt: skip
     return rows
+
+
+def _median(error: Interval) -> float:
+    assert error.median is not None
+    return max(error.median, 1e-300)

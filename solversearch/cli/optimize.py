@@ -89,11 +89,14 @@ def optimize(
     from solversearch.search.optimize import optimize as run
     from solversearch.search.records import read_records
     from solversearch.search.settings import check
+    from solversearch.search.strategies import predicts
 
     loaded = models.load(model)
     if dry_run:
         return _print_facts(estimate(loaded, settings), as_json)
     check(loaded, settings)
+    if warm_start and not predicts(settings.strategy):
+        raise UserError(f"--warm-start: strategy {settings.strategy!r} has no predictor that could learn from it; choose --strategy s3")
     records = tuple(record for earlier in warm_start or () for record in read_records(earlier, loaded.digest))
     claim(folder)
     try:

@@ -21,9 +21,7 @@ def study_tables(study: Study) -> list[Table]:
 
 def _table(study: Study, guidance: float) -> Table:
     asked = study.asked
-    title = (
-        f"{asked.model}, guidance {guidance:g}: held-out endpoint MSE over the best baseline's [Frechet distance to the teacher's samples]"
-    )
+    title = f"{asked.model}, guidance {guidance:g}: held-out endpoint MSE over the best baseline's, mean / median [Frechet distance to the teacher's]"
     table = Table(title=title, caption=f"{asked.samples} held-out samples; searches of {asked.evaluations:,} network evaluations each")
     table.add_column("method")
     for nfe in asked.nfe:
@@ -47,7 +45,7 @@ def methods(study: Study) -> list[str]:
 def _cell(row: Row | None) -> str:
     if row is None:
         return "-"
-    error = f"MSE {number(row.endpoint_mse.mean)}" if row.method == BASELINE else number(row.ratio)
+    error = f"MSE {number(row.endpoint_mse.mean)}" if row.method == BASELINE else f"{number(row.ratio)} / {number(row.ratio_median)}"
     return error + (f" [{number(row.frechet_teacher.mean)}]" if row.frechet_teacher else "")
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -44,12 +44,14 @@ GUIDED = 0.1
 """Under guidance errors are tempered from a tenth of the best baseline's median on: more samples end in another mode."""
 POLISHED = 4
 """Candidates that are polished a little before the best of them is polished to the end."""
-SEARCHED = 0.3
+SEARCHED = 0.4
 """Share of a bounded number of network evaluations after which the polish begins."""
 OBSERVED, OBSERVED_TOGETHER = 16, 8
 """Candidates, beside the starts, whose outputs the surrogates learn from."""
 SHORT, LONG = 30, 200
 """Iterations of the two polishes."""
+SHORT_SHARE = 0.4
+"""Of a bounded number of network evaluations, as long as the polish has them."""
 
 
 @dataclass
@@ -195,6 +197,8 @@ class Search:
         settings = self.settings
         domain = self._domain(starts)
         first = tuple(domain.seed(start.table.nodes) for start in starts) + self._seeds(domain, starts[0])
+        if not predicts(settings.strategy):
+            surrogates = None
         if surrogates is not None:
             self.predictor = Predictor(surrogates, settings.fit, self.records, settings.seed)
         context = Context(domain, settings.seed, first, self._predict(domain), len(self.objectives))
@@ -226,7 +230,8 @@ class Search:
             self._observe(surrogates, [each.table for _, each in self.loop.tried[-OBSERVED_TOGETHER:]])
 
     def _observe(self, surrogates: Surrogates, tables: Sequence[Tableau]) -> None:
-        surrogates.observe(tables, self.settings.batch_size, self.clock)
+        with suppress(NotFinite):  # what runs away teaches nothing
+            surrogates.observe(tables, self.settings.batch_size, self.clock)
 
     def _predict(self, domain: Domain) -> Callable[[Sequence[Params]], tuple[Floats, Floats]] | None:
         predictor = self.predictor
@@ -249,9 +254,20 @@ class Search:
     def _polished(self, candidates: list[Result]) -> None:
         """A short polish of the best few, a long one of the best of those."""
         candidates = sorted(candidates, key=lambda each: each.value)[:POLISHED]
-        total = SHORT * len(candidates) + LONG
-        polished = [self._polish(each, SHORT, SHORT * k, total) for k, each in enumerate(candidates)]
-        self._polish(min([*candidates, *polished], key=lambda each: each.value), LONG, SHORT * len(candidates), total)
+        short = self._short(len(candidates))
+        total = short * len(candidates) + LONG
+        polished = [self._polish(each, short, short * k, total) for k, each in enumerate(candidates)]
+        self._polish(min([*candidates, *polished], key=lambda each: each.value), LONG, short * len(candidates), total)
+
+    def _short(self, count: int) -> int:
+        """Iterations of each short polish: together at most a part of what is granted, so that enough is left for the long one."""
+        settings = self.settings
+        if settings.evaluations is None:
+            return SHORT
+        guided = 2 if settings.guidance != 1 else 1
+        iteration = settings.nfe * guided * (3 * settings.fit_samples + settings.validation_samples)  # backward counts twice
+        left = settings.evaluations - (self.clock.evaluations - self.begun)
+        return max(1, min(SHORT, int(SHORT_SHARE * left / iteration / max(count, 1))))
 
     def _polish(self, candidate: Result, iterations: int, done: int, total: int) -> Result:
         settings, evaluator = self.settings, self.evaluator

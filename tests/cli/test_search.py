@@ -59,12 +59,12 @@ def test_the_predictor_is_drawn_and_a_later_run_starts_with_it() -> None:
     assert found["predictor"][-1]["evaluated"] == 3
     good(*warm, "--nfe", 5, "--warm-start", "run", "--warm-start", "later", "--out", "last")
     # A mistake does not cost the run that is replaced, and its evaluations may teach the next in its place.
-    assert "cannot read the evaluations" in bad(*COMMAND, "--overwrite", "--warm-start", "nowhere")
+    assert "cannot read the evaluations" in bad(*COMMAND, "--space", "s3", "--overwrite", "--warm-start", "nowhere")
     assert json.loads(Path("run/evaluations.json").read_text()) == written
     assert json.loads(good(*COMMAND, "--space", "s3", "--trials", 2, "--overwrite", "--warm-start", "run", "--json"))["predictor"]
     Path("run/evaluations.json").write_text("{}")
     assert bad(*warm, "--nfe", 4, "--warm-start", "run", "--out", "new").startswith("run/evaluations.json: model_digest: Field required")
-    other = ("optimize", "--model", f"{COINS}:other_weights", "--nfe", 3, "--warm-start", "later", "--out", "other")
+    other = ("optimize", "--model", f"{COINS}:other_weights", "--nfe", 3, "--space", "s3", "--warm-start", "later", "--out", "other")
     assert "later/evaluations.json: of a model with other weights" in bad(*other)
 
 

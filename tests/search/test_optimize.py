@@ -96,8 +96,7 @@ def test_every_preset_writes_a_valid_plan_by_the_stages_of_its_file(name: str, t
     passed = ["best baseline", *["instant"] * wanted.stages.instant, *["fit"] * wanted.stages.fit, "search", *last]
     assert [stage.name for stage in comparison.stages] == passed == plan.decisions["stages"]
     assert len(comparison.progress) == len(trials_of(folder)) == 9
-    # A surrogate, and so a predictor, is what the instant stage and the strategy s3 need.
-    predicted = wanted.stages.instant or wanted.strategy == "s3"
+    predicted = wanted.strategy == "s3"
     assert [tau.evaluated for tau in comparison.predictor][-1:] == ([9] if predicted else [])
     assert all(-1 <= each <= 1 for tau in comparison.predictor for each in (tau.surrogate, tau.learned, tau.both))
     assert (folder / "evaluations.json").exists() is predicted
@@ -254,6 +253,11 @@ def test_starts_that_run_away_do_not_end_the_search(monkeypatch: pytest.MonkeyPa
     search = learned(polish=False)
     assert search.loop is not None and search.loop.tried == [] and len(search.loop.progress) == 6
     assert search.best is not None and "grid" in search.best.origin
+
+
+def test_no_guidance_at_all_is_a_guidance() -> None:
+    search = learned(guidance=0.0, trials=3, polish=False)  # the network without its condition, which the surrogate may not serve
+    assert search.best is not None and search.best.table.network_calls == 8
 
 
 def test_the_journal_has_every_trial(tmp_path: Path) -> None:
