@@ -21,7 +21,7 @@ def study_tables(study: Study) -> list[Table]:
 
 def _table(study: Study, guidance: float) -> Table:
     asked = study.asked
-    title = f"{asked.model}, guidance {guidance:g}: held-out endpoint MSE over the best baseline's, mean / median [Frechet distance to the teacher's]"
+    title = f"{asked.model}, guidance {guidance:g}: error over the best baseline's, mean / median [Frechet distance to the teacher's]"
     table = Table(title=title, caption=f"{asked.samples} held-out samples; searches of {asked.evaluations:,} network evaluations each")
     table.add_column("method")
     for nfe in asked.nfe:
