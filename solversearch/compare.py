@@ -24,6 +24,8 @@ SCREEN = 64
 """Samples on which every baseline is tried before each solver's best grid is measured in full."""
 LADDER_WIDTH = 80
 """Baselines that are carried to the next NFE when the plan's error is looked for."""
+UNDECIDED = 3.0
+"""Ratio of two means from which on outliers are no excuse."""
 RESAMPLES = 200
 """Bootstrap samples of every interval."""
 
@@ -125,10 +127,11 @@ class Comparison(BaseModel):
     def won(self) -> bool:
         """Whether the plan is the better one: by its mean error, or by its median where outliers leave the means undecided.
 
-        Undecided: the bootstrap intervals of the two means overlap.
+        Undecided: the bootstrap intervals of the two means overlap, and neither mean is more than `UNDECIDED` times the other.
         """
         own, best = self.rows[0].endpoint_mse, self.rows[1].endpoint_mse
-        return self.ratio_endpoint_mse < 1 or (self.ratio_endpoint_median < 1 and own.low <= best.high)
+        undecided = own.low <= best.high and self.ratio_endpoint_mse < UNDECIDED
+        return self.ratio_endpoint_mse < 1 or (self.ratio_endpoint_median < 1 and undecided)
 
 
 def baselines(

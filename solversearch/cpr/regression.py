@@ -206,6 +206,11 @@ def fit(plans: Sequence[Plan], model: Model) -> Cpr:
     """
     for plan in plans:
         parameters.check_plan(plan, model)
+        if "baseline" in plan.decisions:
+            raise UserError(
+                f"the plan for NFE {plan.nfe} and guidance {plan.guidance:g} is a baseline, for its search found nothing better; "
+                "search longer there, or leave it out"
+            )
     cells = sorted((plan.nfe, plan.guidance) for plan in plans)
     if len(cells) < 2:
         raise UserError(f"a regression needs plans for at least 2 configurations of NFE and guidance, better 3 x 3, got {len(cells)}")

@@ -7,19 +7,21 @@ and a ridge regression, takes over. Evaluations of other NFE and guidance (`Reco
 its own level.
 """
 
+import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import kendalltau
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
+from solversearch.errors import UserError
 from solversearch.runtime import Tableau
-from solversearch.search.gaussian import SUMMARY, Floats, summary
+from solversearch.search.gaussian import BANDS, PLACES, SUMMARY, Floats, summary
 from solversearch.search.surrogate import Surrogates
 
 PRIOR = 8
@@ -31,6 +33,8 @@ OTHERS = 0.3
 EVERY = 8
 """New evaluations after which the model is fitted again, at the least; later a tenth of all."""
 TREES = 40
+WIDTH = 3 + 2 * PLACES + 1 + BANDS + SUMMARY
+"""Numbers of a row of features: `Paired.features`, `Gaussian.features` and `summary`."""
 WINDOW = 32
 """Evaluations over which Kendall's tau is told."""
 RIDGE = 1e-4
@@ -45,8 +49,8 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     nfe: int
     guidance: float
-    features: tuple[float, ...]
-    loss: float
+    features: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...]
+    loss: Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
 class Tau(NamedTuple):
@@ -65,6 +69,8 @@ class Predictor:
         self.surrogates, self.ridge, self.seed = surrogates, RIDGE if fitted else None, seed
         self.split = fitted and surrogates.guidance != 1
         self.earlier = tuple(records)
+        if any(len(each.features) != WIDTH for each in self.earlier):
+            raise UserError(f"the evaluations of an earlier run do not have {WIDTH} features each; they are of another version")
         self.tables: list[Tableau] = []
         self.rows: list[Floats] = []
         self.losses: list[float] = []
@@ -182,8 +188,9 @@ class _Model:
             return
         self.scaler = StandardScaler().fit(x[:, :-SUMMARY])
         self.ridge = Ridge(10.0).fit(self.scaler.transform(x[:, :-SUMMARY]), residual, weight)
-        self.trees = _trees(TREES, seed).fit(x, residual, weight)
-        self.alone = _trees(TREES // 2, seed).fit(x[:, -SUMMARY:], target, weight)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # a sample that no tree left out has no score of its own
+            self.trees = _trees(TREES, seed).fit(x, residual, weight)
+            self.alone = _trees(TREES // 2, seed).fit(x[:, -SUMMARY:], target, weight)
         self.known = weight.sum() / (weight.sum() + 2 * PRIOR)
         leftover = residual - self.trees.oob_prediction_
         self.variance = float((PRIOR * DEVIATION**2 + (weight * leftover**2).sum()) / (PRIOR + weight.sum()))

@@ -1,6 +1,6 @@
 """How many candidates `s3` evaluates until it has what random search finds in 500, on digits at 5 evaluations; by hand:
 
-    python -m tests.benchmarks.s3_against_random
+python -m tests.benchmarks.s3_against_random
 """
 
 import statistics
