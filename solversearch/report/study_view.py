@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rich.table import Table
 
 from solversearch.report.tables import number
@@ -78,6 +78,7 @@ def _panel(ax: Axes, study: Study, guidance: float, label: str, value: Callable[
             label=method,
         )  # fmt: skip
     ax.set(title=f"guidance {guidance:g}: {label}", xlabel="network evaluations (NFE)", yscale="log", xticks=study.asked.nfe)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.grid(alpha=0.25, which="both")
