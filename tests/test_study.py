@@ -190,11 +190,11 @@ def printed(found: Study) -> str:
 
 def test_tables_say_what_was_measured(done: tuple[Path, Study]) -> None:
     text = printed(done[1])
-    assert text.count("held-out endpoint MSE over the best baseline's") == 2 and "searches of 6,000 network evaluations each" in text
+    assert text.count("error over the best baseline's, mean / median") == 2 and "searches of 6,000 network evaluations each" in text
     lines = [line for line in text.splitlines() if line.startswith("│ nonstationary")]
     assert len(lines) == 2
     row = done[1].row("nonstationary", 4, 1.0)
-    assert row is not None and f"{row.ratio:.2g}"[:4] in lines[0].split("│")[3]
+    assert row is not None and f"{row.ratio:.3g} / {row.ratio_median:.3g}" in lines[0].split("│")[3]
     part = Study(asked=ASKED, rows=done[1].rows[:2])  # as after an interruption
     cells = next(line for line in printed(part).splitlines() if "autodiffusion" in line).split("│")
     assert cells[2].strip() != "-" and cells[3].strip() == "-"
