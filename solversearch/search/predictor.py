@@ -9,7 +9,7 @@ its own level.
 
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
+from solversearch.compare import Tau
 from solversearch.errors import UserError
 from solversearch.runtime import Tableau
 from solversearch.search.gaussian import BANDS, PLACES, SUMMARY, Floats, summary
@@ -51,15 +52,6 @@ class Record(BaseModel):
     guidance: float
     features: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...]
     loss: Annotated[float, Field(ge=-1e6, le=1e6)]
-
-
-class Tau(NamedTuple):
-    """Kendall's tau between losses and what was predicted before each was evaluated, over the last `WINDOW` of `evaluated`."""
-
-    evaluated: int
-    surrogate: float
-    learned: float
-    both: float
 
 
 class Predictor:
@@ -118,7 +110,12 @@ class Predictor:
         counts = sorted({*range(EVERY, len(self.losses) + 1, EVERY), len(self.losses)})
         foretold = np.array(self.foretold).reshape(-1, 3)
         lasts = [(n, slice(max(n - WINDOW, 0), n)) for n in counts if n >= 2]
-        return [Tau(n, *(_tau(foretold[last, k], self.losses[last]) for k in range(3))) for n, last in lasts]
+        return [
+            Tau(
+                evaluated=n, **{name: _tau(foretold[last, k], self.losses[last]) for k, name in enumerate(("surrogate", "learned", "both"))}
+            )
+            for n, last in lasts
+        ]
 
     @property
     def trust(self) -> float:

@@ -125,7 +125,7 @@ class Search:
 
     def taus(self) -> tuple[Tau, ...]:
         """How well the predictor ranked, by the number of evaluations."""
-        return () if self.predictor is None else tuple(Tau(**each._asdict()) for each in self.predictor.tau_history())
+        return () if self.predictor is None else tuple(self.predictor.tau_history())
 
     def timing(self) -> Timing:
         return Timing(wall_s=round(time.perf_counter() - self.start, 3), network_s=round(self.clock.seconds, 3))
@@ -219,7 +219,7 @@ class Search:
 
     def _domain(self, starts: list[Baseline]) -> Domain:
         settings, nodes = self.settings, [start.table.nodes for start in starts]
-        return settings.space.domain(self.model.schedule, settings.nfe, settings.guidance, nodes, settings.integer)
+        return settings.space.fitting(settings.fit).domain(self.model.schedule, settings.nfe, settings.guidance, nodes, settings.integer)
 
     def _tried(self, result: Result, surrogates: Surrogates | None) -> None:
         """The surrogates learn from the first candidates that were worth all samples, a few at a time."""

@@ -151,6 +151,11 @@ class SearchSpace(Section):
         """Whether candidates are fitted in closed form."""
         return self.search.stages.fit
 
+    def fitting(self, fits: bool) -> "SearchSpace":
+        """The space whose candidates are fitted in closed form, or are not, whatever its file says."""
+        stages = self.search.stages.model_copy(update={"fit": fits})
+        return self.model_copy(update={"search": self.search.model_copy(update={"stages": stages})})
+
     def decided(self) -> tuple[str, ...]:
         """What the space leaves to be decided: the times, where they are free, and every decision with a choice."""
         return (*(["timesteps"] if self.timesteps.free else []), *(key for key in KINDS if not getattr(self, key).fixed))

@@ -374,3 +374,16 @@ def test_estimate_knows_what_is_granted_and_left_out() -> None:
 
     assert count("search", evaluations=1000) == "up to 1,000"
     assert {count(stage, only_instant=True) for stage in ("fit", "search", "polish")} == {"up to 0"}
+
+
+@pytest.mark.parametrize(("space", "fit"), [("default", False), ("s3", True)])
+def test_the_fit_of_candidates_is_what_is_asked_for_not_what_the_file_says(space: str, fit: bool) -> None:
+    settings = Settings.of(SearchSpace.named(space), nfe=3, fit=fit, instant=False, polish=False, trials=6, strategy="random",
+                           fit_samples=32, validation_samples=64)  # fmt: skip
+    search = Search(coins.factory(), settings, lambda *_: None)
+    search.learn()
+    assert search.loop is not None and search.loop.tried
+    for params, result in search.loop.tried:
+        candidate = search.loop.domain.candidate(params)
+        assert (candidate.ridge is not None) == fit
+        assert (result.table == candidate.tableau(search.model.schedule)) != fit

@@ -1,5 +1,6 @@
 """What the strategies of our own have in common: what has been tried, the starts first, and nothing twice."""
 
+from abc import abstractmethod
 from bisect import insort
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -70,9 +71,9 @@ class Proposer(BaseSampler):
         self.genome = Genome(context.domain.distributions)
         self.history = History(context.domain)
 
+    @abstractmethod
     def propose(self, study: Study, number: int, rng: np.random.Generator) -> Params:
         """The candidate of trial `number`, once the starts have been tried."""
-        raise NotImplementedError
 
     def new(self, candidates: Iterable[Params]) -> Params | None:
         """The first that has not been proposed."""
