@@ -1,46 +1,23 @@
 """The comparison: a plan against every published solver on every grid at the same cost, on held-out noise."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from math import inf, isfinite
+from collections.abc import Callable, Sequence
 
-import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
-from solversearch.errors import UserError
-from solversearch.models.base import Clock, Model, NotFinite
+from solversearch.baselines import SCREEN, Baseline, baselines, best_of_each_solver, screen
+from solversearch.meter import Meter
+from solversearch.models.base import Clock, Model
 from solversearch.objectives.endpoint import endpoint_mse
-from solversearch.objectives.frechet import Gaussian, frechet
-from solversearch.plan import Interval, Plan, Score, Threshold
+from solversearch.plan import Plan, Score
 from solversearch.runtime import Tableau
-from solversearch.sampling import sample, sample_together
-from solversearch.schedules import GRIDS, grid
-from solversearch.solvers import SOLVERS
+from solversearch.sampling import sample
+from solversearch.schedules import GRIDS
 from solversearch.teacher import Teacher
 
-SCREEN = 64
-"""Samples on which every baseline is tried before each solver's best grid is measured in full."""
 LADDER_WIDTH = 80
 """Baselines that are carried to the next NFE when the plan's error is looked for."""
 UNDECIDED = 3.0
 """Ratio of two means from which on outliers are no excuse."""
-RESAMPLES = 200
-"""Bootstrap samples of every interval."""
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A published solver on a published grid."""
-
-    solver: str
-    grid: str
-    table: Tableau
-
-    @property
-    def name(self) -> str:
-        return f"{self.solver} on {self.grid}"
 
 
 class Stage(BaseModel):
@@ -132,103 +109,6 @@ class Comparison(BaseModel):
         own, best = self.rows[0].endpoint_mse, self.rows[1].endpoint_mse
         undecided = own.low <= best.high and self.ratio_endpoint_mse < UNDECIDED
         return self.ratio_endpoint_mse < 1 or (self.ratio_endpoint_median < 1 and undecided)
-
-
-def baselines(
-    model: Model, nfe: int, guidance: float, integer: bool = False, among: Collection[tuple[str, str]] | None = None
-) -> list[Baseline]:
-    """Every solver on every grid (or those pairs of them that are named) that can spend exactly nfe evaluations."""
-    found = []
-    for solver in SOLVERS.values():
-        for name in GRIDS:
-            if among is not None and (solver.name, name) not in among:
-                continue
-            try:
-                nodes = grid(name, model.schedule, solver.steps(nfe), integer)
-            except UserError:  # a count that this solver cannot spend, or a grid whose times coincide
-                continue
-            found.append(Baseline(solver.name, name, solver.tableau(model.schedule, nodes).guided(guidance)))
-    if not found:
-        raise UserError(f"no baseline can spend {nfe} evaluations on this model's schedule; ask for another --nfe")
-    return found
-
-
-def screen(
-    model: Model,
-    candidates: Sequence[Baseline],
-    teacher: Teacher,
-    batch_size: int = 512,
-    clock: Clock | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[tuple[float, Baseline]]:
-    """Mean endpoint error of every candidate on the teacher's noise, best first. Equal tables are run once."""
-    different = list(dict.fromkeys(candidate.table for candidate in candidates))
-    together = max(1, batch_size // len(teacher))
-    known: dict[Tableau, float] = {}
-
-    def errors(group: Sequence[Tableau]) -> list[float]:
-        try:
-            return [float(endpoint_mse(x, teacher.endpoint).mean()) for x in sample_together(model, group, teacher, clock)]
-        except NotFinite:  # one of them ran away: alone, it costs the others nothing
-            return [inf] if len(group) == 1 else [error for table in group for error in errors([table])]
-
-    for first in range(0, len(different), together):
-        group = different[first : first + together]
-        known.update(zip(group, errors(group), strict=True))
-        progress(first + len(group), len(different))
-    if not any(map(isfinite, known.values())):
-        raise NotFinite(f"the network of {model.name!r} returned NaN or inf with every baseline; check its weights and dtype")
-    return sorted(((known[c.table], c) for c in candidates), key=lambda pair: pair[0])
-
-
-def best_of_each_solver(screened: Sequence[tuple[float, Baseline]]) -> list[Baseline]:
-    """The best grid of every solver, best first."""
-    kept: dict[str, Baseline] = {}
-    for _, candidate in screened:
-        kept.setdefault(candidate.solver, candidate)
-    return list(kept.values())
-
-
-class Meter:
-    """Measures samplers on one set of held-out noise: endpoint error and Frechet distances with bootstrap intervals."""
-
-    def __init__(self, model: Model, teacher: Teacher, seed: int = 0, batch_size: int = 512, clock: Clock | None = None) -> None:
-        self.model, self.teacher, self.batch_size, self.clock = model, teacher, batch_size, clock
-        rng = np.random.default_rng([seed, len(teacher)])
-        n = len(teacher)
-        self.weights = torch.from_numpy(rng.multinomial(n, [1 / n] * n, size=RESAMPLES)).double()
-        self.references: dict[str, tuple[Gaussian, Gaussian]] = {}
-        if model.features is not None:
-            reached = model.features(teacher.endpoint)
-            # The samples come from the same noise as the teacher's, so both are resampled together.
-            self.references = {"frechet_teacher": (Gaussian.of(reached), Gaussian.resampled(reached, self.weights))}
-            if model.data is not None:
-                real = Gaussian.of(model.features(model.data()))
-                self.references["frechet_data"] = (real, real)
-
-    def measure(self, name: str, kind: str, solver: str, grid: str, table: Tableau, threshold: Threshold | None = None) -> Score:
-        samples = sample(self.model, table, self.teacher, self.batch_size, self.clock, threshold)
-        error = endpoint_mse(samples, self.teacher.endpoint)
-        scores = {"endpoint_mse": self._interval(error.mean(), self.weights @ error / len(error), error.median())}
-        if self.model.features is not None:
-            features = self.model.features(samples)
-            moments, resampled = Gaussian.of(features), Gaussian.resampled(features, self.weights)
-            for reference, (whole, parts) in self.references.items():
-                scores[reference] = self._interval(frechet(whole, moments)[0], frechet(parts, resampled))
-        return Score.model_validate(
-            {"name": name, "kind": kind, "solver": solver, "grid": grid, "nfe": table.nfe, "network_calls": table.network_calls,
-             "samples": len(error), **scores}
-        )  # fmt: skip
-
-    def baseline(self, candidate: Baseline) -> Score:
-        return self.measure(candidate.name, "baseline", candidate.solver, candidate.grid, candidate.table)
-
-    @staticmethod
-    def _interval(value: Tensor, resampled: Tensor, median: Tensor | None = None) -> Interval:
-        """The 95 % interval, moved by the bootstrap's bias: a Frechet distance grows with the noise of resampling."""
-        deviation = np.quantile((resampled - resampled.mean()).numpy(), [0.025, 0.975])
-        low, high = float(value) + deviation
-        return Interval(mean=float(value), low=max(float(low), 0.0), high=float(high), median=None if median is None else float(median))
 
 
 def climb(

@@ -2,7 +2,7 @@
 
 from math import atan2
 
-from solversearch.compare import SCREEN, Baseline, baselines, screen
+from solversearch.baselines import SCREEN, Baseline, baselines, screen
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.plan import Plan

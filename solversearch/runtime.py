@@ -11,12 +11,13 @@ unconditional data predictions (only in plans with split guidance), ``z_k`` a fr
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
 Array = Any  # a torch, NumPy or JAX array
+Output = Array | tuple[Array, Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Tableau:
 def run(
     nodes: Sequence[Node],
     rows: Sequence[Row],
-    denoise: Callable[[Array, Node], Array | tuple[Array, Array]],
+    denoise: Callable[[Array, Node], Output],
     noise: Array,
     draw: Callable[[int], Array] | None = None,
     threshold: Callable[[Array], Array] | None = None,
@@ -94,19 +95,41 @@ def run(
 
     denoise(x, node) returns the data prediction (guided where the node asks for it), or the pair
     (data prediction, conditional minus unconditional) for plans with ``delta`` coefficients.
+    The rest is `steps`'s. Raises ValueError where a row asks for a fresh noise or a guidance difference that is not supplied.
+    """
+    sampler = steps(nodes, rows, noise, draw, threshold, callback)
+    x, node = next(sampler)
+    while True:
+        output = denoise(x, node)
+        try:
+            x, node = sampler.send(output)
+        except StopIteration as end:
+            return end.value
+
+
+def steps(
+    nodes: Sequence[Node],
+    rows: Sequence[Row],
+    noise: Array,
+    draw: Callable[[int], Array] | None = None,
+    threshold: Callable[[Array], Array] | None = None,
+    callback: Callable[[int, Array, Array], None] | None = None,
+) -> Generator[tuple[Array, Node], Output, Array]:
+    """The loop itself, for callers that run the network on their own: yields each (x, node), is sent what `run`'s denoise
+    returns for it, and returns the result.
+
     noise is the initial standard normal, any shape; half precision is accumulated in float32.
     draw(k) returns the k-th fresh standard normal; called only where a coefficient is not zero.
     threshold maps each data prediction, see `clamp` and `dynamic_threshold`.
     callback(i, x_i, D_i) is called after each evaluation, with the data prediction as later rows see it.
     Weights, and the numbers of nodes, may be arrays that broadcast: then the result is differentiable in them.
-    Raises ValueError where a row asks for a fresh noise or a guidance difference that is not supplied.
     """
     d: list[Array] = []
     delta: list[Array] = []
     z = _Draws(draw)
     for i, node in enumerate(nodes):
         x = _combine(rows[i], noise, d, delta, z)
-        output = denoise(x, node)
+        output = yield x, node
         prediction, difference = output if isinstance(output, tuple) else (output, None)
         d.append(threshold(prediction) if threshold else prediction)
         delta.append(difference)

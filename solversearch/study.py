@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from solversearch.compare import SCREEN, Meter, baselines, best_of_each_solver, screen
+from solversearch.baselines import SCREEN, baselines, best_of_each_solver, screen
 from solversearch.errors import UserError
+from solversearch.meter import Meter
 from solversearch.models.base import Model
 from solversearch.places import check_place, slug
 from solversearch.plan import Interval, first_error, write_text

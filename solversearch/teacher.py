@@ -82,7 +82,8 @@ def teach(
     the fit needs. progress is told the evaluations done so far, of 1.5 * steps.
     """
     drawn = draw(model, split, count, seed)
-    key = f"{VERSION} {model.digest} {split} {count} {guidance!r} {seed} {trajectory} {steps} {model.dtype}"
+    key = f"{VERSION} {model.digest} {split} {count} {guidance!r} {seed} {trajectory} {steps}"
+    key += f" {model.dtype} {model.clip} {model.conditioning}"
     path = cache_folder() / f"teacher-{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
     stored = _read(path)
     if stored is None:

@@ -11,9 +11,11 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from solversearch import models
-from solversearch.compare import Baseline, Meter, baselines, best_of_each_solver, climb, compare, screen
+from solversearch.baselines import Baseline, baselines, best_of_each_solver, screen
+from solversearch.compare import climb, compare
 from solversearch.errors import UserError
 from solversearch.matching import check_model, reguided, rival
+from solversearch.meter import Meter
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.objectives.frechet import Gaussian, frechet

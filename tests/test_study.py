@@ -9,7 +9,7 @@ import pytest
 from matplotlib.text import Text
 from rich.console import Console
 
-import solversearch.compare as peers
+import solversearch.baselines as peers
 import solversearch.study as module
 from solversearch.errors import UserError
 from solversearch.plan import Plan

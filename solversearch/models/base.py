@@ -24,6 +24,9 @@ class Model:
     absent for unconditional models, to a prediction of shape (B, *shape).
     conditions holds one condition a row, shape (C, ...); null_condition, shape (...), is the one guidance leads away from.
     features maps samples (B, *shape) to (B, F); data gives real samples (M, *shape); images gives pictures (B, H, W[, 3]) in [0, 1].
+    guidance is the scale that the model is usually sampled at. clip bounds data predictions to [-clip, clip], for pixel models that are
+    sampled so. conditioning is a digest of what the conditions stand for, where they are numbers of prompts and not the prompts themselves:
+    another one needs another teacher, but not another plan.
     pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
     64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
     """
@@ -40,6 +43,9 @@ class Model:
     images: Callable[[Tensor], Tensor] | None = None
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    guidance: float = 1.0
+    clip: float | None = None
+    conditioning: str = ""
     pad: int = 1
     digest: str = field(default="")
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import torch
 
-from solversearch.compare import LADDER_WIDTH, SCREEN, baselines
+from solversearch.baselines import SCREEN, baselines
+from solversearch.compare import LADDER_WIDTH
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.objectives import parse_many
 from solversearch.search.settings import Settings, check

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solversearch.compare import baselines
+from solversearch.baselines import baselines
 from solversearch.models.base import Denoiser, Model
 from solversearch.objectives.endpoint import tempered
 from solversearch.runtime import Tableau

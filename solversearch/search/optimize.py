@@ -16,7 +16,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import solversearch
-from solversearch.compare import Comparison, ParetoPoint, baselines, compare
+from solversearch.baselines import baselines
+from solversearch.compare import Comparison, ParetoPoint, compare
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.objectives import parse_many

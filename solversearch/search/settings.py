@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from solversearch.compare import SCREEN
+from solversearch.baselines import SCREEN
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.objectives import parse_many

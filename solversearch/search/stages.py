@@ -11,7 +11,8 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from solversearch.compare import SCREEN, Baseline, Stage, Tau, Timing, baselines, screen
+from solversearch.baselines import SCREEN, Baseline, baselines, screen
+from solversearch.compare import Stage, Tau, Timing
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives import Objective, parse_many
 from solversearch.objectives.ays import ays_times

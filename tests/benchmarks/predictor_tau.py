@@ -13,7 +13,7 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from solversearch import models
-from solversearch.compare import SCREEN, baselines, screen
+from solversearch.baselines import SCREEN, baselines, screen
 from solversearch.models.base import Model
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.runtime import Tableau

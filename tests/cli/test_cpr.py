@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import solversearch.compare as peers
+import solversearch.baselines as peers
 from solversearch.cpr import Cpr
 from solversearch.plan import Plan
 from solversearch.search import stages

@@ -12,7 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
-import solversearch.compare as peers
+import solversearch.baselines as peers
 import solversearch.search.instant as stage_zero
 import solversearch.search.optimize as module
 from solversearch.compare import Comparison

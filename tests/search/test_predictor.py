@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from solversearch.compare import baselines
+from solversearch.baselines import baselines
 from solversearch.models.base import Model
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Row, Tableau

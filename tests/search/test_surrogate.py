@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
-from solversearch.compare import baselines
+from solversearch.baselines import baselines
 from solversearch.models.base import Denoiser, Model
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Node, Row, Tableau

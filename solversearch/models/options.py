@@ -1,0 +1,37 @@
+"""How a model is loaded: what a person may ask for beside its name. The same for every model; what does not apply to one is refused."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from solversearch.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """None and False stand for the model's own.
+
+    dtype is float32, float16 or bfloat16; device a name of torch such as "cuda:1". prompts is a text file, one caption a line, and
+    negative_prompt what guidance leads away from; resolution the pixels of an image's side. compiled compiles the network, offload keeps
+    on the device only the part that is at work. distilled_guidance is the scale that guidance-distilled networks are told.
+    features is what Frechet and kernel distances look at: "inception", or the path of a TorchScript network; inception_weights where
+    Inception's weights lie. reference is a folder of real images, or statistics of one (.npz).
+    """
+
+    device: str | None = None
+    dtype: str | None = None
+    prompts: Path | None = None
+    negative_prompt: str | None = None
+    resolution: int | None = None
+    distilled_guidance: float | None = None
+    compiled: bool = False
+    offload: bool = False
+    features: str | None = None
+    inception_weights: Path | None = None
+    reference: Path | None = None
+
+    def only(self, model: str, *allowed: str) -> None:
+        """Raises `UserError` where something else was asked for."""
+        for each in fields(self):
+            if getattr(self, each.name) not in (None, False) and each.name not in allowed:
+                option = "--compile" if each.name == "compiled" else "--" + each.name.replace("_", "-")
+                raise UserError(f"{option} does not apply to model {model!r}; leave it out")
