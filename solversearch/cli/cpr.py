@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from solversearch.cli.loading import Load, loads_model
 from solversearch.cli.shared import Json, stderr, stdout
 from solversearch.errors import UserError
 from solversearch.places import check_place
@@ -14,6 +15,7 @@ cpr_app = typer.Typer(no_args_is_help=True, help="Regresses plans over NFE and g
 
 
 @cpr_app.command("fit")
+@loads_model
 def fit(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or plan files: one a configuration, of one model and one space.")],
     out: Annotated[Path, typer.Option(help="The regression, a JSON file.")] = Path("cpr.json"),
@@ -22,17 +24,18 @@ def fit(
         bool, typer.Option("--tune/--no-tune", help="Adjust regressed coefficients end to end on the model; plans of decisions need none.")
     ] = True,
     as_json: Json = False,
+    *,
+    load: Load,
 ) -> None:
     """Fit the plans' times and parameters as polynomials in step, guidance and NFE."""
     check_place(out)
 
-    from solversearch import models
     from solversearch.cpr import ITERATIONS, fit_runs, read_plans
     from solversearch.report.cpr_view import cpr_table
     from solversearch.report.progress import Display
 
     plans = read_plans(runs)
-    loaded = models.load(model or plans[0].provenance.model)
+    loaded = load(model or plans[0].provenance.model)
     with Display(stderr()) as display:
         fitted = fit_runs(plans, loaded, ITERATIONS * tune, lambda done, total, note: display("tuning", done, total, note))
     fitted.write(out)
@@ -44,6 +47,7 @@ def fit(
 
 
 @cpr_app.command("predict")
+@loads_model
 def predict(
     context: typer.Context,
     regression: Annotated[Path, typer.Argument(help="A file of 'solversearch cpr fit'.")],
@@ -51,15 +55,16 @@ def predict(
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     out: Annotated[Path, typer.Option(help="The plan file to write.")] = Path("plan.json"),
     model: Annotated[str | None, typer.Option(help="The model.", show_default="the one of the fit")] = None,
+    *,
+    load: Load,
 ) -> None:
     """Write a plan for a configuration inside the fitted range, without any search."""
     check_place(out)
 
-    from solversearch import models
     from solversearch.cpr import Cpr
 
     fitted = Cpr.read(regression)
     if out.resolve() == regression.resolve():
         raise UserError(f"{out}: that is the regression itself; choose another file with --out")
-    fitted.predict(nfe, guidance, models.load(model or fitted.model), context.obj or "").write(out)
+    fitted.predict(nfe, guidance, load(model or fitted.model), context.obj or "").write(out)
     Console().print(f"wrote {out}", soft_wrap=True, highlight=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from solversearch.cli.loading import Load, loads_model
 from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, report, stderr, tell
 from solversearch.errors import UserError
 from solversearch.places import check_free, claim, slug
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 _SPACES = "the space's"  # where an option is not given
 
 
+@loads_model
 def optimize(
     context: typer.Context,
     model: ModelName,
     nfe: Annotated[int, typer.Option(help="Network evaluations a sample may cost.")],
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is none.", show_default="the model's")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/<model>-nfe<NFE>-g<GUIDANCE>")] = None,
     space: Annotated[str, typer.Option(help="The decisions to search: a preset of search_spaces, or a YAML file.")] = "default",
@@ -69,6 +71,8 @@ def optimize(
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the search would cost, and stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an existing run.")] = False,
+    *,
+    load: Load,
 ) -> None:
     """Search a plan for a model and a budget, compare it with every published solver, and write a run folder."""
     asked = {
@@ -77,11 +81,9 @@ def optimize(
         "fit": fit, "search": search, "polish": polish, "split": split, "integer": integer, "batch_size": batch_size,
     }  # fmt: skip
     settings = _settings(space, asked)
-    folder = out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{guidance:g}"
-    if not dry_run:
-        check_free(folder, overwrite)
+    if out is not None and not dry_run:
+        check_free(out, overwrite)
 
-    from solversearch import models
     from solversearch.report.draw import draw_run
     from solversearch.report.progress import Display
     from solversearch.search.estimate import estimate
@@ -91,7 +93,12 @@ def optimize(
     from solversearch.search.settings import check
     from solversearch.search.strategies import predicts
 
-    loaded = models.load(model)
+    loaded = load(model)
+    if guidance is None:
+        settings = settings.model_copy(update={"guidance": loaded.guidance})
+    folder = out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{settings.guidance:g}"
+    if not dry_run:
+        check_free(folder, overwrite)
     if dry_run:
         return _print_facts(estimate(loaded, settings), as_json)
     check(loaded, settings)

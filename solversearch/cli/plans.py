@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from solversearch.cli.loading import Load, loads_model
 from solversearch.cli.shared import BatchSize, Json, ModelName, PlanFile, Samples, Seed, report, stderr, stdout
 from solversearch.errors import UserError
 from solversearch.places import check_place
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 plan_app = typer.Typer(no_args_is_help=True, help="Looks at plan files.")
 
 
+@loads_model
 def compare(
     plan: PlanFile,
     model: ModelName,
@@ -28,13 +30,14 @@ def compare(
     seed: Seed = 0,
     batch_size: BatchSize = 512,
     as_json: Json = False,
+    *,
+    load: Load,
 ) -> None:
     """Compare a plan with every published solver on every grid at the same cost, on held-out noise."""
     chosen = _plan_at(plan, guidance)
 
     import time
 
-    from solversearch import models
     from solversearch.compare import Timing
     from solversearch.compare import compare as run
     from solversearch.matching import check_model
@@ -42,7 +45,7 @@ def compare(
     from solversearch.report.progress import Display
     from solversearch.teacher import STEPS, teach
 
-    loaded = models.load(model)
+    loaded = load(model)
     check_model(chosen, loaded)
     clock, start, rounds = Clock(), time.perf_counter(), iter(range(1, 10**6))
     with Display(stderr()) as display:
@@ -61,6 +64,7 @@ def compare(
         report(comparison)
 
 
+@loads_model
 def sample(
     plan: PlanFile,
     model: ModelName,
@@ -68,16 +72,17 @@ def sample(
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The picture, a PNG file.")] = Path("samples.png"),
     batch_size: BatchSize = 512,
+    *,
+    load: Load,
 ) -> None:
     """Draw samples of the teacher, the best baseline and a plan, side by side from the same noise."""
     chosen = _plan_at(plan, None)
     check_place(out)
 
-    from solversearch import models
     from solversearch.matching import check_model
     from solversearch.report.draw import draw_samples
 
-    loaded = models.load(model)
+    loaded = load(model)
     check_model(chosen, loaded)
     draw_samples(loaded, chosen, out, count, seed, batch_size)
     Console().print(f"wrote {out}", soft_wrap=True, highlight=False)

@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from solversearch.cli.loading import Load, loads_model
 from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, stderr, stdout, tell
 from solversearch.errors import UserError
 from solversearch.places import slug
@@ -13,11 +14,12 @@ from solversearch.places import slug
 Number = TypeVar("Number", int, float)
 
 
+@loads_model
 def study(
     context: typer.Context,
     model: ModelName,
     nfe: Annotated[str, typer.Option(help="Network evaluations of the cells, with commas.")] = "4,5,6,8",
-    guidance: Annotated[str, typer.Option(help="Guidance scales of the cells, with commas.")] = "1",
+    guidance: Annotated[str | None, typer.Option(help="Guidance scales of the cells, with commas.", show_default="the model's")] = None,
     methods: Annotated[
         str | None, typer.Option(help="Presets or YAML files, with commas.", show_default="every preset of search_spaces")
     ] = None,
@@ -30,13 +32,14 @@ def study(
     out: Annotated[Path | None, typer.Option(help="Folder; a study that it holds is continued.", show_default="runs/study-<model>")] = None,
     batch_size: BatchSize = 512,
     as_json: Json = False,
+    *,
+    load: Load,
 ) -> None:
     """Run every preset with the same budget, and compare what they find on held-out noise."""
     if methods is not None and ablate is not None:
         raise UserError("--methods and --ablate: choose one of them")
-    cells = _numbers("--nfe", nfe, int), _numbers("--guidance", guidance, float)
+    counts, scales = _numbers("--nfe", nfe, int), _numbers("--guidance", guidance, float) if guidance else ()
 
-    from solversearch import models
     from solversearch.report.pictures import save
     from solversearch.report.progress import Display
     from solversearch.report.study_view import study_picture, study_tables
@@ -54,10 +57,10 @@ def study(
             if space.name in chosen:
                 raise UserError(f"--methods {methods}: two methods are named {space.name!r}; name each once")
             chosen[space.name] = Settings.of(space, nfe=1)
-    loaded = models.load(model)
+    loaded = load(model)
     asked = Asked(
-        model=loaded.name, model_digest=loaded.digest, methods=tuple(chosen), nfe=cells[0], guidance=cells[1], evaluations=evaluations,
-        samples=samples, seed=seed,
+        model=loaded.name, model_digest=loaded.digest, methods=tuple(chosen), nfe=counts, guidance=scales or (loaded.guidance,),
+        evaluations=evaluations, samples=samples, seed=seed,
     )  # fmt: skip
     folder = out or Path("runs") / f"study-{slug(model)}{'-' + slug(ablate) if ablate else ''}"
     try:

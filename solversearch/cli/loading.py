@@ -1,0 +1,69 @@
+"""The options that say how a model is loaded, the same for every command that loads one."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from solversearch.models import Model, Options
+
+
+def _option(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Loading the model", show_default=False)
+
+
+OPTIONS: dict[str, Any] = {
+    "device": Annotated[str | None, _option("Where the network runs, such as cuda:1; the GPU where there is one.")],
+    "dtype": Annotated[str | None, _option("float32, float16 or bfloat16; the model's own.")],
+    "prompts": Annotated[Path | None, _option("Captions to search with, one a line; a list of varied ones comes with the package.")],
+    "negative_prompt": Annotated[str | None, _option("What guidance leads away from; nothing.")],
+    "resolution": Annotated[int | None, _option("Pixels of an image's side; the model's own.")],
+    "distilled_guidance": Annotated[float | None, _option("The scale that guidance-distilled networks (Flux) are told.")],
+    "compiled": Annotated[bool, _option("Compile the network: faster after a first minute.", "--compile")],
+    "offload": Annotated[bool, _option("Keep on the GPU only the part that is at work.", "--offload")],
+    "features": Annotated[str | None, _option("What Frechet and kernel distances look at: inception, or a TorchScript file.")],
+    "inception_weights": Annotated[Path | None, _option("Where Inception's weights lie.")],
+    "reference": Annotated[Path | None, _option("Real images (a folder), or statistics of them (.npz), for Frechet distances.")],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Load:
+    """Loads a model as the person asked for it. The import of torch waits until then."""
+
+    chosen: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> "Options":
+        from solversearch.models import Options
+
+        return Options(**self.chosen)
+
+    def __call__(self, name: str) -> "Model":
+        from solversearch import models
+
+        return models.load(name, self.options)
+
+
+def loads_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds `OPTIONS` to a command, which gets them as one argument: load, a `Load`."""
+
+    @wraps(command)
+    def wrapped(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in OPTIONS}
+        command(**given, load=Load(chosen))
+
+    own = inspect.signature(command)
+    kept = [parameter for parameter in own.parameters.values() if parameter.name != "load"]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if name in ("compiled", "offload") else None, annotation=kind)
+        for name, kind in OPTIONS.items()
+    ]
+    wrapped.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in (*kept, *added)}
+    return wrapped
