@@ -21,7 +21,7 @@ from solversearch.compare import Comparison, ParetoPoint, compare
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.objectives import parse_many
-from solversearch.plan import Plan, Provenance, write_text
+from solversearch.plan import Plan, Provenance, Threshold, write_text
 from solversearch.runtime import Tableau
 from solversearch.search.evaluator import Origin
 from solversearch.search.pareto import front
@@ -85,6 +85,7 @@ def plan_of(search: Search, table: Tableau, origin: Origin, command: str) -> Pla
         network_calls=table.network_calls,
         nodes=table.nodes,
         rows=table.rows,
+        threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
         decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": stages},
         provenance=Provenance(model=model.name, model_digest=model.digest, seed=settings.seed, versions=versions, command=command),
     )
