@@ -1,6 +1,7 @@
 """The baselines: every published solver on every published grid at a given cost, and which of them are best."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
@@ -13,8 +14,21 @@ from solversearch.schedules import GRIDS, grid
 from solversearch.solvers import SOLVERS
 from solversearch.teacher import Teacher
 
-SCREEN = 64
-"""Samples on which every baseline is tried before each solver's best grid is measured in full."""
+SMALL = 1024
+"""Numbers of a sample up to which errors are heavy-tailed, and samples cheap; larger ones average over more, and fewer are enough."""
+BETTER, OF_EACH = 4, 2
+"""Of larger models, the best 1/BETTER of all baselines and the best OF_EACH of every solver are tried on all samples."""
+
+
+def screening(samples: int) -> int:
+    """Of so many samples, those on which every baseline is tried before each solver's best grid is measured in full."""
+    return min(samples, max(8, min(64, samples // 4)))
+
+
+def rounds(model: Model, samples: int) -> tuple[int, ...]:
+    """How many samples baselines are screened on: all at once, or first on fewer."""
+    fewer = max(4, samples // BETTER)
+    return (samples,) if model.numbers <= SMALL or fewer >= samples else (fewer, samples)
 
 
 @dataclass(frozen=True)
@@ -57,24 +71,43 @@ def screen(
     clock: Clock | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[tuple[float, Baseline]]:
-    """Mean endpoint error of every candidate on the teacher's noise, best first. Equal tables are run once."""
-    different = list(dict.fromkeys(candidate.table for candidate in candidates))
+    """Mean endpoint error of every candidate on the teacher's noise, best first. Equal tables are run once.
+
+    Of large models those that do badly on the first samples (`rounds`) are not run on the others, and come last.
+    """
+    ranked: list[tuple[float, Baseline]] = []
+    for size in rounds(model, len(teacher)):
+        going_on = _promoted(ranked) or dict.fromkeys(candidates)
+        errors = _errors(model, [candidate.table for candidate in going_on], teacher.first(size), batch_size, clock, progress)
+        now = sorted(((errors[candidate.table], candidate) for candidate in candidates if candidate in going_on), key=lambda pair: pair[0])
+        ranked = now + [pair for pair in ranked if pair[1] not in going_on]
+    if not any(isfinite(error) for error, _ in ranked):
+        raise NotFinite(f"the network of {model.name!r} returned NaN or inf with every baseline; check its weights and dtype")
+    return ranked
+
+
+def _promoted(ranked: Sequence[tuple[float, Baseline]]) -> dict[Baseline, None]:
+    """The better part, with every solver in it."""
+    going_on, of_each = dict.fromkeys(candidate for _, candidate in ranked[: len(ranked) // BETTER]), Counter[str]()
+    for _, candidate in ranked:
+        of_each[candidate.solver] += 1
+        if of_each[candidate.solver] <= OF_EACH:
+            going_on[candidate] = None
+    return going_on
+
+
+def _errors(
+    model: Model, tables: Iterable[Tableau], teacher: Teacher, batch_size: int, clock: Clock | None, progress: Callable[[int, int], None]
+) -> dict[Tableau, float]:
+    """Mean error of each table; infinite where it runs away."""
+    different, known = list(dict.fromkeys(tables)), {}
     together = max(1, batch_size // len(teacher))
-    known: dict[Tableau, float] = {}
-
-    def errors(group: Sequence[Tableau]) -> list[float]:
-        try:
-            return [float(endpoint_mse(x, teacher.endpoint).mean()) for x in sample_together(model, group, teacher, clock)]
-        except NotFinite:  # one of them ran away: alone, it costs the others nothing
-            return [inf] if len(group) == 1 else [error for table in group for error in errors([table])]
-
     for first in range(0, len(different), together):
         group = different[first : first + together]
-        known.update(zip(group, errors(group), strict=True))
+        for table, x in zip(group, sample_together(model, group, teacher, batch_size, clock), strict=True):
+            known[table] = inf if isinstance(x, Exception) else float(endpoint_mse(x, teacher.endpoint).mean())
         progress(first + len(group), len(different))
-    if not any(map(isfinite, known.values())):
-        raise NotFinite(f"the network of {model.name!r} returned NaN or inf with every baseline; check its weights and dtype")
-    return sorted(((known[c.table], c) for c in candidates), key=lambda pair: pair[0])
+    return known
 
 
 def best_of_each_solver(screened: Sequence[tuple[float, Baseline]]) -> list[Baseline]:

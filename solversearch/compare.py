@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from solversearch.baselines import SCREEN, Baseline, baselines, best_of_each_solver, screen
+from solversearch.baselines import Baseline, baselines, best_of_each_solver, screen, screening
 from solversearch.meter import Meter
 from solversearch.models.base import Clock, Model
 from solversearch.objectives.endpoint import endpoint_mse
-from solversearch.plan import Plan, Score
-from solversearch.runtime import Tableau
+from solversearch.plan import Count, Plan, Score
+from solversearch.runtime import Node, Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import GRIDS
 from solversearch.teacher import Teacher
@@ -18,23 +19,28 @@ LADDER_WIDTH = 80
 """Baselines that are carried to the next NFE when the plan's error is looked for."""
 UNDECIDED = 3.0
 """Ratio of two means from which on outliers are no excuse."""
+POINTS = 65
+"""Of the noise schedule, in the file of a comparison."""
+
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Stage(BaseModel):
     """What one stage of a search reached on validation noise; evaluations are the network's, a sample each."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
     name: str
     endpoint_mse: float
     median: float
     seconds: float
-    evaluations: int
+    evaluations: Count
 
 
 class Timing(BaseModel):
     """Seconds, of which network_s inside the network (forward and backward)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
     wall_s: float
     network_s: float
 
@@ -45,8 +51,8 @@ class Tau(BaseModel):
     evaluated is how many had been by then; surrogate alone, the learned model alone, and both together.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    evaluated: int
+    model_config = _STRICT
+    evaluated: Count
     surrogate: float
     learned: float
     both: float
@@ -55,17 +61,17 @@ class Tau(BaseModel):
 class ParetoPoint(BaseModel):
     """A plan that no other candidate beats in every objective, with its values on validation noise."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
     file: str
-    network_calls: int
+    network_calls: Count
     values: dict[str, float]
 
 
 class Rung(BaseModel):
     """The best baseline at one NFE, measured in full."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    nfe: int
+    model_config = _STRICT
+    nfe: Count
     name: str
     endpoint_mse: float
 
@@ -77,17 +83,19 @@ class Comparison(BaseModel):
     was found up to ladder's last NFE.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
     model: str
-    nfe: int
+    nfe: Count
     guidance: float
-    samples: int
-    seed: int
+    samples: Count
+    seed: Count
     ratio_endpoint_mse: float
     ratio_endpoint_median: float
     ratio_frechet_teacher: float | None
+    features: str = ""
+    """What Frechet distances look at, where that is not the model's own features."""
     best_baseline: str
-    baseline_nfe_for_plan_error: int | None
+    baseline_nfe_for_plan_error: Count | None
     teacher_error: float
     timing: Timing
     stages: tuple[Stage, ...] = ()
@@ -99,6 +107,10 @@ class Comparison(BaseModel):
     note: str = ""
     """What the person should know of the search."""
     rows: tuple[Score, ...]
+    nodes: tuple[Node, ...] = ()
+    """Where the best baseline evaluates the network."""
+    schedule: tuple[Node, ...] = ()
+    """Points of the model's noise schedule, from noise to data, to draw the nodes on."""
 
     @property
     def won(self) -> bool:
@@ -121,7 +133,7 @@ def climb(
     """
     rungs: list[Rung] = []
     nfe = screened[0][1].table.nfe
-    few = meter.teacher.first(SCREEN)
+    few = meter.teacher.first(screening(len(meter.teacher)))
     while (not rungs or rungs[-1].endpoint_mse > target) and nfe < limit:
         nfe += 1
         progress(f"best baseline at NFE {nfe}")
@@ -152,7 +164,7 @@ def compare(
     progress: Callable[[str], None] = lambda what: None,
 ) -> Comparison:
     """Measures a plan and every baseline at its NFE and guidance on the teacher's (held-out) noise."""
-    few = teacher.first(SCREEN)
+    few = teacher.first(screening(len(teacher)))
     meter = Meter(model, teacher, teacher.seed, batch_size, clock)
     progress("screening baselines")
     screened = screen(model, baselines(model, plan.nfe, plan.guidance, integer), few, batch_size, clock)
@@ -178,6 +190,7 @@ def compare(
         ratio_endpoint_mse=target / best.endpoint_mse.mean,
         ratio_endpoint_median=_median(own) / min(map(_median, rows)),
         ratio_frechet_teacher=own.frechet_teacher.mean / min(frechets) if own.frechet_teacher else None,
+        features=model.looks,
         best_baseline=best.name,
         baseline_nfe_for_plan_error=needed or None,
         teacher_error=teacher.error,
@@ -185,6 +198,8 @@ def compare(
         stages=stages,
         ladder=(Rung(nfe=plan.nfe, name=best.name, endpoint_mse=best.endpoint_mse.mean), *ladder),
         rows=(own, *rows),
+        nodes=next(candidate.table.nodes for _, candidate in screened if candidate.name == best.name),
+        schedule=tuple(map(model.schedule.node, np.linspace(model.schedule.t_start, model.schedule.t_end, POINTS).tolist())),
     )
 
 

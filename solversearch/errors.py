@@ -11,4 +11,5 @@ def nearest(name: str, known: list[str], what: str) -> str:
 
     close = get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"unknown {what} {name!r}{hint} Known: {', '.join(known)}"
+    shown = name if len(name) <= 80 else name[:80] + "..."
+    return f"unknown {what} {shown!r}{hint} Known: {', '.join(known)}"

@@ -2,7 +2,7 @@
 
 from math import atan2
 
-from solversearch.baselines import SCREEN, Baseline, baselines, screen
+from solversearch.baselines import Baseline, baselines, screen, screening
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.plan import Plan
@@ -52,7 +52,7 @@ def reguided(plan: Plan, guidance: float) -> Plan:
     return Plan(**{**fields, **changed})
 
 
-def rival(plan: Plan, model: Model, teacher: Teacher) -> Baseline:
+def rival(plan: Plan, model: Model, teacher: Teacher, batch_size: int = 512) -> Baseline:
     """The best baseline of the plan's scores; where it has none, the one that a screening on the teacher's noise finds."""
     integer = all(node.t == round(node.t) for node in plan.nodes)
     candidates = baselines(model, plan.nfe, plan.guidance) + (baselines(model, plan.nfe, plan.guidance, True) if integer else [])
@@ -61,4 +61,4 @@ def rival(plan: Plan, model: Model, teacher: Teacher) -> Baseline:
         known = [c for c in candidates if (c.solver, c.grid) == (scores[0].solver, scores[0].grid)]
         if known:
             return known[-1]
-    return screen(model, candidates, teacher.first(SCREEN))[0][1]
+    return screen(model, candidates, teacher.first(screening(len(teacher))), batch_size)[0][1]

@@ -26,12 +26,12 @@ def draw(model: Model, split: str, count: int, seed: int = 0) -> Draw:
         rng = np.random.default_rng([seed, SPLITS.index(split), i])
         if model.conditions is not None:
             chosen.append(int(rng.integers(len(model.conditions))))
-        noises.append(rng.standard_normal(model.shape, dtype=np.float64))
-    noise = torch.from_numpy(np.stack(noises)).to(torch.float32).to(model.device)
+        noises.append(torch.from_numpy(rng.standard_normal(model.shape)).float())
+    noise = torch.stack(noises).to(model.device)
     return Draw(noise, None if model.conditions is None else model.conditions[torch.tensor(chosen, device=model.device)])
 
 
 def fresh_noise(model: Model, split: str, count: int, k: int, seed: int = 0) -> Tensor:
     """The k-th fresh noise of a stochastic plan, (count, *shape)."""
     noises = [np.random.default_rng([seed, SPLITS.index(split), i, k + 1]).standard_normal(model.shape) for i in range(count)]
-    return torch.from_numpy(np.stack(noises)).to(torch.float32).to(model.device)
+    return torch.stack([torch.from_numpy(noise).float() for noise in noises]).to(model.device)

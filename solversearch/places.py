@@ -7,6 +7,7 @@ from solversearch.errors import UserError
 
 OWN_FILES = (
     "plan.json", "comparison.json", "journal.log", "evaluations.json", "samples.png", "comparison.png", "plan.png", "search.png",
+    "report.html",
 )  # fmt: skip
 """What a run writes, and so what --overwrite replaces."""
 

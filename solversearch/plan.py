@@ -158,16 +158,8 @@ class Plan(_Part):
     @classmethod
     def read(cls, path: str | Path) -> "Plan":
         """Reads and checks a plan. Raises `UserError` with one line: which file, where in it, what is wrong."""
-        where = one_line(str(path))
-        try:
-            with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                content = b"" if size > MAX_BYTES else file.read(MAX_BYTES + 1)  # a device has no size, and no end
-        except (OSError, ValueError) as error:
-            raise UserError(f"{where}: cannot read the plan: {getattr(error, 'strerror', None) or error}") from None
-        if max(size, len(content)) > MAX_BYTES:
-            raise UserError(f"{where}: too large for a plan: more than {MAX_BYTES} bytes")
-        return cls.parse(content, where)
+        content = read_file(path, "plan")
+        return cls.parse(content, one_line(str(path)))
 
     @classmethod
     def parse(cls, text: str | bytes, where: str = "plan") -> "Plan":
@@ -192,10 +184,11 @@ _HINTS = {"format": "is this a plan?", "version": "a newer solversearch wrote th
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object's members; JSON parsers disagree on which of two of the same name counts, so there may not be two."""
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
-        raise ValueError(f"{twice}: the key stands twice in one object")
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError(f"{name}: the key stands twice in one object")
+        members[name] = value
     return members
 
 
@@ -228,6 +221,20 @@ def schema() -> dict[str, Any]:
     body = Plan.model_json_schema(mode="validation")
     body["required"] = [name for name in Plan.model_fields if name in (*body["required"], *_MARKS)]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body}
+
+
+def read_file(path: str | Path, what: str) -> bytes:
+    """The content of a file. Raises `UserError` where it cannot be read, or is larger than any plan is."""
+    where = one_line(str(path))
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            content = b"" if size > MAX_BYTES else file.read(MAX_BYTES + 1)  # a device has no size, and no end
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: cannot read the {what}: {getattr(error, 'strerror', None) or error}") from None
+    if max(size, len(content)) > MAX_BYTES:
+        raise UserError(f"{where}: too large for a {what}: more than {MAX_BYTES} bytes")
+    return content
 
 
 def write_text(path: str | Path, text: str) -> None:

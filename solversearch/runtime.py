@@ -97,14 +97,14 @@ def run(
     (data prediction, conditional minus unconditional) for plans with ``delta`` coefficients.
     The rest is `steps`'s. Raises ValueError where a row asks for a fresh noise or a guidance difference that is not supplied.
     """
-    sampler = steps(nodes, rows, noise, draw, threshold, callback)
-    x, node = next(sampler)
+    sampler, output = steps(nodes, rows, noise, draw, threshold, callback), None
     while True:
-        output = denoise(x, node)
         try:
             x, node = sampler.send(output)
         except StopIteration as end:
             return end.value
+        output = denoise(x, node)
+        del x
 
 
 def steps(
@@ -135,6 +135,7 @@ def steps(
         delta.append(difference)
         if callback:
             callback(i, x, d[-1])
+        del x, output, prediction, difference  # what later rows need is in d and delta: no state outlives its evaluation
     return _combine(rows[-1], noise, d, delta, z)
 
 
@@ -148,8 +149,8 @@ def _combine(row: Row, noise: Array, d: Sequence[Array], delta: Sequence[Array],
             if known[j] is None:
                 raise ValueError(f"a row uses the guidance difference of evaluation {j}, but denoise returned no pair")
             array = _wide(known[j])
-            # A learned weight is an array itself; for a number torch multiplies and adds in one pass, twice as fast.
-            total = total.add(array, alpha=weight) if number and hasattr(total, "add") else total + weight * array
+            # A learned weight is an array itself; for a number torch multiplies and adds in one pass and in place.
+            total = total.add_(array, alpha=weight) if number and hasattr(total, "add_") else total + weight * array
     return total if total.dtype == noise.dtype else _cast(total, noise.dtype)
 
 

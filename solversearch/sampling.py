@@ -1,17 +1,24 @@
 """Samples of tables from the noise of a teacher: what the search, the comparison and the pictures look at."""
 
-from collections.abc import Callable, Sequence
-from itertools import zip_longest
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.errors import UserError
+from solversearch.models.base import Clock, Denoiser, Model, NotFinite, Output, Request
 from solversearch.noise import fresh_noise
 from solversearch.plan import Threshold
-from solversearch.runtime import Node, Row, Tableau, run
+from solversearch.runtime import Tableau, run, steps
 from solversearch.teacher import Teacher
+
+T = TypeVar("T")
+Sampler = Generator[Request, Output, T]
+"""A sampling loop, such as `runtime.steps`, that asks for evaluations and returns a result."""
+FAILURES = (UserError, ValueError, ArithmeticError, RuntimeError)
+"""What may end one sampling loop and concerns no other: a table that runs away, a matrix that cannot be decomposed."""
 
 
 @torch.no_grad()
@@ -31,40 +38,65 @@ def sample(
         table.rows,
         denoise,
         teacher.noise,
-        draw=lambda k: fresh_noise(model, teacher.split, len(teacher), k, teacher.seed),
+        draw=drawing(model, teacher),
         threshold=threshold.function() if threshold else None,
         callback=callback,
     )
     return samples
 
 
+def sample_together(
+    model: Model, tables: Sequence[Tableau], teacher: Teacher, batch_size: int = 512, clock: Clock | None = None
+) -> list[Tensor | Exception]:
+    """Like `sample` for several tables, in `lockstep`."""
+    denoise = Denoiser(model, teacher.conditions, batch_size, any(table.split for table in tables), clock)
+    draw = cache(drawing(model, teacher))
+    return lockstep(denoise, [steps(table.nodes, table.rows, teacher.noise, draw) for table in tables], len(teacher))
+
+
+def drawing(model: Model, teacher: Teacher) -> Callable[[int], Tensor]:
+    """The fresh noises of stochastic tables, for the teacher's samples."""
+    return lambda k: fresh_noise(model, teacher.split, len(teacher), k, teacher.seed)
+
+
 @torch.no_grad()
-def sample_together(model: Model, tables: Sequence[Tableau], teacher: Teacher, clock: Clock | None = None) -> list[Tensor]:
-    """Like `sample` for several tables of one NFE and guidance, in one network batch, each with its own times."""
-    copies, n = len(tables), len(teacher)
+def alone(denoise: Denoiser, sampler: Sampler[T]) -> T:
+    """The result of one sampling loop. Raises its failure."""
+    try:
+        x, node = next(sampler)
+        while True:
+            x, node = sampler.send(denoise(x, node))
+    except StopIteration as end:
+        return end.value
 
-    def column(numbers: Sequence[float]) -> Tensor:
-        """One number a table, for each of its samples."""
-        each = torch.tensor(numbers, dtype=teacher.noise.dtype, device=teacher.noise.device).repeat_interleave(n)
-        return each.view(-1, *[1] * len(model.shape))
 
-    def node(same: tuple[Node, ...]) -> Any:
-        t, alpha, sigma = (column([getattr(each, name) for each in same]) for name in ("t", "alpha", "sigma"))
-        return Node(t.flatten(), alpha, sigma, same[0].guidance)  # type: ignore[arg-type]
+@torch.no_grad()
+def lockstep(denoise: Denoiser, samplers: Sequence[Sampler[T]], count: int) -> list[T | Exception]:
+    """The results of several sampling loops of `count` samples each: as many at a time as a network batch has room for, and the
+    evaluations that those wait for made together. One that fails ends with its failure, as if alone; the others go on.
+    """
+    results: list[T | Exception] = []
+    while len(results) < len(samplers):
+        results += _together(denoise, samplers[len(results) :][: max(1, denoise.batch_size // count)])
+    return results
 
-    def row(same: tuple[Row, ...]) -> Any:
-        d, delta, z = (
-            tuple(column(weights) for weights in zip_longest(*(getattr(each, kind) for each in same), fillvalue=0.0))
-            for kind in ("d", "delta", "z")
-        )
-        return Row(column([each.x for each in same]), d, delta, z)  # type: ignore[arg-type]
 
-    conditions = None if teacher.conditions is None else torch.cat([teacher.conditions] * copies)
-    samples: Tensor = run(
-        [node(same) for same in zip(*(table.nodes for table in tables), strict=True)],
-        [row(same) for same in zip(*(table.rows for table in tables), strict=True)],
-        Denoiser(model, conditions, n * copies, any(table.split for table in tables), clock),
-        torch.cat([teacher.noise] * copies),
-        draw=lambda k: torch.cat([fresh_noise(model, teacher.split, n, k, teacher.seed)] * copies),
-    )
-    return list(samples.view(copies, n, *model.shape))
+def _together(denoise: Denoiser, samplers: Sequence[Sampler[T]]) -> list[T | Exception]:
+    ended: dict[int, T | Exception] = {}
+    outputs: dict[int, Output | NotFinite | None] = dict.fromkeys(range(len(samplers)))  # None starts a loop
+    while outputs:
+        waiting: dict[int, Request] = {}
+        for k, output in outputs.items():
+            if isinstance(output, NotFinite):
+                ended[k] = output
+                continue
+            try:
+                waiting[k] = samplers[k].send(output)  # type: ignore[arg-type]
+            except StopIteration as end:
+                ended[k] = end.value
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except FAILURES as failure:
+                ended[k] = failure
+        outputs = dict(zip(waiting, denoise.together(list(waiting.values())), strict=True)) if waiting else {}
+    return [ended[k] for k in range(len(samplers))]

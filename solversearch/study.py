@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from solversearch.baselines import SCREEN, baselines, best_of_each_solver, screen
+from solversearch.baselines import baselines, best_of_each_solver, screen, screening
 from solversearch.errors import UserError
 from solversearch.meter import Meter
 from solversearch.models.base import Model
 from solversearch.places import check_place, slug
-from solversearch.plan import Interval, first_error, write_text
+from solversearch.plan import Count, Interval, first_error, write_text
 from solversearch.search.optimize import plan_of
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import Progress, Search
@@ -20,14 +20,15 @@ from solversearch.teacher import teach
 BASELINE = "best baseline"
 RIVALS = 12
 """Solvers, each on its best grid, of which the best is the best baseline."""
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Row(BaseModel):
     """What one method reached in one cell. evaluations and seconds are the search's own, after the teacher's samples exist."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
     method: str
-    nfe: int
+    nfe: Count
     guidance: float
     endpoint_mse: Interval
     frechet_teacher: Interval | None
@@ -35,29 +36,31 @@ class Row(BaseModel):
     """Mean error over the best baseline's."""
     ratio_median: float
     """Median error over the same baseline's."""
-    network_calls: int
-    evaluations: int
+    network_calls: Count
+    evaluations: Count
     seconds: float
 
 
 class Asked(BaseModel):
     """What a study is of."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
     model: str
     model_digest: str
+    features: str = ""
+    """What Frechet distances look at, where that is not the model's own features."""
     methods: tuple[str, ...]
-    nfe: tuple[int, ...]
+    nfe: tuple[Count, ...]
     guidance: tuple[float, ...]
-    evaluations: int
-    samples: int
-    seed: int
+    evaluations: Count
+    samples: Count
+    seed: Count
 
 
 class Study(BaseModel):
     """Results by method and cell (NFE, guidance), in the order in which they were made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
     asked: Asked
     rows: tuple[Row, ...] = ()
 
@@ -90,7 +93,7 @@ def study(
         (name, nfe, guidance): settings.model_copy(
             update={"nfe": nfe, "guidance": guidance, "seed": asked.seed, "samples": asked.samples, "batch_size": batch_size,
                     "evaluations": asked.evaluations, "trials": asked.evaluations}
-        )
+        ).sized(model)
         for nfe in asked.nfe for guidance in asked.guidance for name, settings in methods.items()
     }  # fmt: skip
     for settings in wanted.values():
@@ -129,7 +132,7 @@ def _measured(model: Model, name: str, settings: Settings, done: Study, folder: 
     rival = done.row(BASELINE, *cell)
     if rival is None:
         progress(BASELINE, 0, 0, f"NFE {cell[0]}, guidance {cell[1]:g}")
-        screened = screen(model, baselines(model, *cell), teacher.first(SCREEN), settings.batch_size)
+        screened = screen(model, baselines(model, *cell), teacher.first(screening(len(teacher))), settings.batch_size)
         scores = [meter.baseline(candidate) for candidate in best_of_each_solver(screened)[:RIVALS]]
         score = min(scores, key=lambda each: each.endpoint_mse.mean)
         rival = Row(method=BASELINE, nfe=cell[0], guidance=cell[1], endpoint_mse=score.endpoint_mse, frechet_teacher=score.frechet_teacher,
@@ -141,7 +144,7 @@ def _measured(model: Model, name: str, settings: Settings, done: Study, folder: 
 
     for guidance in {1.0, settings.guidance}:  # so that no method pays for what all share
         for split, count in (("fit", settings.fit_samples), ("validate", settings.validation_samples)):
-            teach(model, split, count, guidance, settings.seed, batch_size=settings.batch_size)
+            teach(model, split, count, guidance, settings.seed, guidance == settings.guidance, batch_size=settings.batch_size)
     search = Search(model, settings, told)
     search.learn()
     assert search.best is not None

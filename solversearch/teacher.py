@@ -36,7 +36,8 @@ class Teacher:
     """Reference trajectories of the first n samples of a split, at one guidance scale.
 
     noise (n, *shape); conditions (n, ...) or None; endpoint (n, *shape), the clean result; angles (M,), from noise to data; states and
-    slopes (M, n, *shape), u and du/dphi, empty (M = 0) where only the endpoint is kept.
+    slopes (M, n, *shape), u and du/dphi, empty (M = 0) where only the endpoint is kept. The last three are in host memory, in fact in the
+    cached file: of a large model they would fill the device.
     error is the mean squared error of the endpoint by step doubling.
     """
 
@@ -60,7 +61,7 @@ class Teacher:
         return replace(self, noise=self.noise[:n], conditions=conditions, endpoint=self.endpoint[:n], states=states, slopes=slopes)
 
     def state(self, node: Node) -> Tensor:
-        """The teacher's x at a node, (n, *shape), by cubic Hermite interpolation."""
+        """The teacher's x at a node, (n, *shape), by cubic Hermite interpolation; on the device of the noise."""
         angle, angles = atan2(node.sigma, node.alpha), self.angles.tolist()
         i = min(max(bisect_left([-a for a in angles], -angle), 1), len(angles) - 1)
         h = angles[i] - angles[i - 1]
@@ -69,7 +70,7 @@ class Teacher:
             (1 + 2 * s) * (1 - s) ** 2 * self.states[i - 1] + s * (1 - s) ** 2 * h * self.slopes[i - 1]
             + s**2 * (3 - 2 * s) * self.states[i] + s**2 * (s - 1) * h * self.slopes[i]
         )  # fmt: skip
-        return u * hypot(node.alpha, node.sigma)
+        return (u * hypot(node.alpha, node.sigma)).to(self.noise.device)
 
 
 def teach(
@@ -82,17 +83,18 @@ def teach(
     the fit needs. progress is told the evaluations done so far, of 1.5 * steps.
     """
     drawn = draw(model, split, count, seed)
-    key = f"{VERSION} {model.digest} {split} {count} {guidance!r} {seed} {trajectory} {steps}"
-    key += f" {model.dtype} {model.clip} {model.conditioning}"
-    path = cache_folder() / f"teacher-{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
-    stored = _read(path)
+    key = f"{VERSION} {model.digest} {split} {count} {guidance!r} {seed} {{}} {steps} {model.dtype} {model.clip} {model.conditioning}"
+    names = (hashlib.sha256(key.format(kept).encode()).hexdigest()[:32] for kept in (True, False))
+    whole, ends = (cache_folder() / f"teacher-{name}.safetensors" for name in names)
+    stored = _read(whole, drawn.noise, steps) or (None if trajectory else _read(ends, drawn.noise, 0))
     if stored is None:
-        stored = _solve(model, drawn, guidance, steps, Denoiser(model, drawn.conditions, batch_size, clock=clock), progress)
-        if not trajectory:
-            stored = {name: value[:0] if name in ("angles", "states", "slopes") else value for name, value in stored.items()}
+        denoise, path = Denoiser(model, drawn.conditions, batch_size, clock=clock), whole if trajectory else ends
+        stored = _solve(model, drawn, guidance, steps, trajectory, denoise, progress)
         _write(path, stored)
-    error = float(stored.pop("error"))
-    return Teacher(split, seed, drawn.noise, drawn.conditions, error=error, **{k: v.to(model.device) for k, v in stored.items()})
+        stored = _read(path, drawn.noise, steps if trajectory else 0) or stored  # which does not stay in memory
+    endpoint, error = stored["endpoint"].to(model.device, copy=True), float(stored["error"])
+    angles, states, slopes = (stored[name] if trajectory else torch.empty_like(stored[name][:0]) for name in ("angles", "states", "slopes"))
+    return Teacher(split, seed, drawn.noise, drawn.conditions, endpoint, angles.clone(), states, slopes, error)
 
 
 def cache_folder() -> Path:
@@ -101,12 +103,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SOLVERSEARCH_CACHE") or Path(base) / "solversearch").expanduser()
 
 
-def _read(path: Path) -> dict[str, Tensor] | None:
+def _read(path: Path, noise: Tensor, kept: int) -> dict[str, Tensor] | None:
+    """The tensors of a file, where they are those of the noise with as many states kept."""
+    along = (kept, *noise.shape)
+    shapes = {"angles": (kept,), "states": along, "slopes": along, "endpoint": tuple(noise.shape), "error": ()}
     try:
         stored = load_file(path)
     except (OSError, SafetensorError):  # absent, or damaged: it is made again
         return None
-    return stored if set(stored) == {"angles", "states", "slopes", "endpoint", "error"} else None
+    floats = all(tensor.is_floating_point() for tensor in stored.values())
+    return stored if floats and {name: tuple(tensor.shape) for name, tensor in stored.items()} == shapes else None
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -121,41 +127,44 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def _solve(model: Model, drawn: Draw, guidance: float, steps: int, denoise: Denoiser, progress: Callable[[int], None]) -> dict[str, Tensor]:
+def _solve(
+    model: Model, drawn: Draw, guidance: float, steps: int, trajectory: bool, denoise: Denoiser, progress: Callable[[int], None]
+) -> dict[str, Tensor]:
     """Integrates the probability-flow ODE from t_start to t_end in `steps` evaluations, then takes D there.
 
     The same solve with half the steps gives the error estimate.
     """
-    half = _integrate(model, denoise, drawn.noise, guidance, steps // 2, progress)
-    full = _integrate(model, denoise, drawn.noise, guidance, steps, lambda done: progress(steps // 2 + done))
-    return {**full, "error": (full["endpoint"] - half["endpoint"]).double().square().mean()}
+    half = _integrate(model, denoise, drawn.noise, guidance, steps // 2, False, progress)["endpoint"]
+    full = _integrate(model, denoise, drawn.noise, guidance, steps, trajectory, lambda done: progress(steps // 2 + done))
+    return {**full, "error": (full["endpoint"] - half).double().square().mean()}
 
 
 def _integrate(
-    model: Model, denoise: Denoiser, noise: Tensor, guidance: float, steps: int, progress: Callable[[int], None]
+    model: Model, denoise: Denoiser, noise: Tensor, guidance: float, steps: int, trajectory: bool, progress: Callable[[int], None]
 ) -> dict[str, Tensor]:
     """One solve by UniPC-3, run on the arrays themselves, halfway between the quadratic and the log-SNR grid, by `position`."""
     schedule = model.schedule
     u = np.linspace(1, 0, steps)
     halfway = schedule.time_at((schedule.position(quadratic(schedule, u)) + schedule.position(logsnr(schedule, u))) / 2)
     nodes = [replace(schedule.node(t), guidance=guidance) for t in halfway]
-    angles: list[float] = []
-    states: list[Tensor] = []
-    slopes: list[Tensor] = []
+    kept = steps if trajectory else 0
+    angles = torch.empty(kept, dtype=torch.float64)
+    states, slopes = (torch.empty(kept, *noise.shape, dtype=noise.dtype) for _ in range(2))
+    done = 0
 
     def record(x: Tensor, node: Node) -> Tensor:
+        nonlocal done
         prediction = denoise(x, node)
         assert isinstance(prediction, Tensor)
-        angle = atan2(node.sigma, node.alpha)
-        angles.append(angle)
-        states.append(x / hypot(node.alpha, node.sigma))
-        eps = (x - node.alpha * prediction) / node.sigma
-        slopes.append(cos(angle) * eps - sin(angle) * prediction)
-        progress(len(angles))
+        if trajectory:
+            angle = atan2(node.sigma, node.alpha)
+            eps = (x - node.alpha * prediction) / node.sigma
+            angles[done], states[done] = angle, x / hypot(node.alpha, node.sigma)
+            slopes[done] = cos(angle) * eps - sin(angle) * prediction
+        done += 1
+        progress(done)
         return prediction
 
     problem = Problem(schedule, record, lambda: noise.new_zeros(()))
     end = get("unipc_3_full").rule(problem, noise * schedule.initial_scale(nodes[0].t), nodes)
-    endpoint = record(end, nodes[-1])
-    kept = torch.tensor(angles, dtype=torch.float64)
-    return {"angles": kept, "states": torch.stack(states), "slopes": torch.stack(slopes), "endpoint": endpoint}
+    return {"angles": angles, "states": states, "slopes": slopes, "endpoint": record(end, nodes[-1])}

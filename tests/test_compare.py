@@ -11,14 +11,14 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from solversearch import models
-from solversearch.baselines import Baseline, baselines, best_of_each_solver, screen
+from solversearch.baselines import Baseline, baselines, best_of_each_solver, screen, screening
 from solversearch.compare import climb, compare
+from solversearch.distances import Gaussian, frechet
 from solversearch.errors import UserError
 from solversearch.matching import check_model, reguided, rival
 from solversearch.meter import Meter
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
-from solversearch.objectives.frechet import Gaussian, frechet
 from solversearch.plan import Plan, Provenance, Score
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.sampling import sample
@@ -280,7 +280,7 @@ def test_the_rival_is_the_best_of_the_scores_else_of_a_screening(coins: Model, t
     expected = min(scores, key=lambda score: score.endpoint_mse.mean).name
     assert rival(plan.with_scores(scores), coins, teacher).name == expected
     found = rival(plan, coins, teacher)
-    assert found == screen(coins, baselines(coins, 3, 1.0), teacher.first(64))[0][1]
+    assert found == screen(coins, baselines(coins, 3, 1.0), teacher.first(screening(len(teacher))))[0][1]
 
 
 def test_no_baseline_at_all_is_said(coins: Model) -> None:

@@ -1,6 +1,7 @@
 """The sampling loop on every array type, against a dense reference in float64."""
 
 import random
+import weakref
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from solversearch.runtime import Node, Row, Tableau, clamp, dynamic_threshold, run
 
@@ -330,3 +332,40 @@ def test_memory_is_the_outputs_and_little_more() -> None:
     tracemalloc.stop()
     assert held == pytest.approx([1, 2, 3, 4, 5], abs=0.1)
     assert peak < 5 + 4  # all outputs, the last input, and a sum under way
+
+
+# Memory --------------------------------------------------------------------------------------------------------
+
+
+class Latents(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the tensors of a size that are alive, and the most there ever were."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.numbers, self.most = numbers, 0
+        self.alive: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        storage = result.untyped_storage()
+        if result.numel() == self.numbers and storage._cdata not in self.alive:
+            self.alive.add(storage._cdata)
+            weakref.finalize(storage, self.alive.discard, storage._cdata)
+            self.most = max(self.most, len(self.alive))
+        return result
+
+
+def test_five_steps_hold_at_most_six_latents() -> None:
+    """Every row uses everything: the five outputs and one state are alive at most, beside the noise that the caller has."""
+    noise, inside = torch.randn(4, 8, 8), []
+    nodes = [Node(float(t), 0.6, 0.8) for t in range(5)]
+    rows = [Row(1.0, (0.5,) * i) for i in range(6)]
+    with Latents(noise.numel()) as counter:
+
+        def denoise(x: torch.Tensor, node: Node) -> torch.Tensor:
+            inside.append(len(counter.alive))
+            return x * 0.5
+
+        result = run(nodes, rows, denoise, noise)
+    assert inside == [1, 2, 3, 4, 5]  # while the network works: earlier outputs and its input
+    assert counter.most == 6 and len(counter.alive) == 1 and torch.isfinite(result).all()

@@ -35,7 +35,7 @@ def fit(
     from solversearch.report.progress import Display
 
     plans = read_plans(runs)
-    loaded = load(model or plans[0].provenance.model)
+    loaded = load(model) if model else load.from_file(plans[0].provenance.model)
     with Display(stderr()) as display:
         fitted = fit_runs(plans, loaded, ITERATIONS * tune, lambda done, total, note: display("tuning", done, total, note))
     fitted.write(out)
@@ -66,5 +66,6 @@ def predict(
     fitted = Cpr.read(regression)
     if out.resolve() == regression.resolve():
         raise UserError(f"{out}: that is the regression itself; choose another file with --out")
-    fitted.predict(nfe, guidance, load(model or fitted.model), context.obj or "").write(out)
+    loaded = load(model) if model else load.from_file(fitted.model)
+    fitted.predict(nfe, guidance, loaded, context.obj or "").write(out)
     Console().print(f"wrote {out}", soft_wrap=True, highlight=False)

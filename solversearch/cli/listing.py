@@ -10,12 +10,13 @@ from solversearch.errors import UserError, nearest
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="models, solvers, grids, spaces, strategies or objectives.")],
+    what: Annotated[str, typer.Argument(help="models, solvers, grids, spaces, strategies, objectives or exports.")],
     as_json: Json = False,
 ) -> None:
-    """List what there is: models, solvers, grids, search spaces, strategies or objectives."""
+    """List what there is: models, solvers, grids, search spaces, strategies, objectives or exports."""
     listings = {
         "models": _models, "solvers": _solvers, "grids": _grids, "spaces": _spaces, "strategies": _strategies, "objectives": _objectives,
+        "exports": _exports,
     }  # fmt: skip
     if what not in listings:
         raise UserError(nearest(what, list(listings), "list"))
@@ -35,9 +36,25 @@ def _models() -> list[dict[str, Any]]:
     from importlib import import_module
 
     from solversearch.models import MODELS
+    from solversearch.models.pipelines.aliases import ALIASES
 
-    entries = [{"name": name, "description": _first_line(import_module(f"solversearch.models.{name}").__doc__)} for name in MODELS]
-    return [*entries, {"name": "python:FILE_OR_MODULE:FACTORY", "description": "Your own network; see the README."}]
+    embedded = {name: _first_line(import_module(f"solversearch.models.{name}").__doc__) for name in MODELS}
+    own = {
+        "hf:REPOSITORY": ("Any other pipeline of these kinds", "the Hub"),
+        "FOLDER": ("The same, as diffusers' save_pretrained writes it", "a folder"),
+        "python:FILE_OR_MODULE:FACTORY": ("Your own network; see the README", "a file"),
+    }
+    its_own = dict.fromkeys(("pixels", "dtype", "guidance"), "its own")
+    return [
+        *({"name": name, "description": text, "from": "the package", "pixels": 8, "dtype": "float32", "guidance": 1.0}
+          for name, text in embedded.items()),
+        *(
+            {"name": name, "description": alias.text, "from": alias.repository, "pixels": alias.resolution, "dtype": alias.dtype,
+             "guidance": alias.guidance}
+            for name, alias in ALIASES.items()
+        ),
+        *({"name": name, "description": text, "from": source, **its_own} for name, (text, source) in own.items()),
+    ]  # fmt: skip
 
 
 def _solvers() -> list[dict[str, Any]]:
@@ -74,6 +91,12 @@ def _objectives() -> list[dict[str, Any]]:
     from solversearch.objectives import describe_objectives
 
     return [dict(entry) for entry in describe_objectives()]
+
+
+def _exports() -> list[dict[str, Any]]:
+    from solversearch.export import EXPORTERS
+
+    return [{"name": name, "description": exporter.description} for name, exporter in EXPORTERS.items()]
 
 
 def _first_line(text: str | None) -> str:

@@ -44,7 +44,13 @@ def optimize(
     warm_start: Annotated[
         list[Path] | None, typer.Option(help="Folder of an earlier run on this model, for the predictor to learn from; repeatable.")
     ] = None,
-    samples: Samples = 1024,
+    samples: Samples = None,
+    fit_samples: Annotated[
+        int | None, typer.Option(min=8, help="Samples that coefficients are fitted to.", show_default="256, fewer for large models")
+    ] = None,
+    validation_samples: Annotated[
+        int | None, typer.Option(min=8, help="Samples that candidates are judged on.", show_default="256, fewer for large models")
+    ] = None,
     instant: Annotated[
         bool | None,
         typer.Option(
@@ -67,7 +73,7 @@ def optimize(
     integer: Annotated[
         bool | None, typer.Option("--integer/--any-time", help="Whole timesteps only, on models that have them.", show_default=_SPACES)
     ] = None,
-    batch_size: BatchSize = 512,
+    batch_size: BatchSize = None,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the search would cost, and stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an existing run.")] = False,
@@ -77,7 +83,8 @@ def optimize(
     """Search a plan for a model and a budget, compare it with every published solver, and write a run folder."""
     asked = {
         "nfe": nfe, "guidance": guidance, "seed": seed, "trials": trials, "evaluations": evaluations, "strategy": strategy,
-        "objective": objective, "samples": samples, "instant": False if instant is False else None, "only_instant": instant is True,
+        "objective": objective, "samples": samples, "fit_samples": fit_samples,
+        "validation_samples": validation_samples, "instant": False if instant is False else None, "only_instant": instant is True,
         "fit": fit, "search": search, "polish": polish, "split": split, "integer": integer, "batch_size": batch_size,
     }  # fmt: skip
     settings = _settings(space, asked)
@@ -96,6 +103,7 @@ def optimize(
     loaded = load(model)
     if guidance is None:
         settings = settings.model_copy(update={"guidance": loaded.guidance})
+    settings = settings.sized(loaded)
     folder = out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{settings.guidance:g}"
     if not dry_run:
         check_free(folder, overwrite)
@@ -112,7 +120,7 @@ def optimize(
     except Interrupted as stopped:
         tell(str(stopped))
         raise typer.Exit(130) from None
-    drawn = draw_run(loaded, plan, comparison, folder, batch_size)
+    drawn = draw_run(loaded, plan, comparison, folder, settings.batch_size)
     if as_json:
         print(comparison.model_dump_json())
     else:

@@ -1,15 +1,14 @@
-"""The commands on plans: compare, sample, import, and `solversearch plan`."""
+"""The commands on plans: compare, sample, and `solversearch plan`."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from solversearch.cli.loading import Load, loads_model
 from solversearch.cli.shared import BatchSize, Json, ModelName, PlanFile, Samples, Seed, report, stderr, stdout
-from solversearch.errors import UserError
 from solversearch.places import check_place
 
 if TYPE_CHECKING:
@@ -26,9 +25,9 @@ def compare(
         float | None,
         typer.Option(help="Guidance scale; the plan's, unless it has no split guidance.", show_default="the plan's"),
     ] = None,
-    samples: Samples = 1024,
+    samples: Samples = None,
     seed: Seed = 0,
-    batch_size: BatchSize = 512,
+    batch_size: BatchSize = None,
     as_json: Json = False,
     *,
     load: Load,
@@ -43,18 +42,21 @@ def compare(
     from solversearch.matching import check_model
     from solversearch.models.base import Clock
     from solversearch.report.progress import Display
+    from solversearch.search.settings import Settings
+    from solversearch.spaces import SearchSpace
     from solversearch.teacher import STEPS, teach
 
     loaded = load(model)
     check_model(chosen, loaded)
+    sized = Settings.of(SearchSpace(), nfe=chosen.nfe, samples=samples, batch_size=batch_size).sized(loaded)
     clock, start, rounds = Clock(), time.perf_counter(), iter(range(1, 10**6))
     with Display(stderr()) as display:
         teacher = teach(
-            loaded, "held_out", samples, chosen.guidance, seed, trajectory=False, batch_size=batch_size, clock=clock,
-            progress=lambda done: display("teacher", done, STEPS * 3 // 2, f"{samples} samples"),
+            loaded, "held_out", sized.samples, chosen.guidance, seed, trajectory=False, batch_size=sized.batch_size, clock=clock,
+            progress=lambda done: display("teacher", done, STEPS * 3 // 2, f"{sized.samples} samples"),
         )  # fmt: skip
         comparison = run(
-            loaded, chosen, teacher, clock, batch_size, integer=chosen.decisions.get("timesteps") == "whole",
+            loaded, chosen, teacher, clock, sized.batch_size, integer=chosen.decisions.get("timesteps") == "whole",
             timing=lambda: Timing(wall_s=round(time.perf_counter() - start, 3), network_s=round(clock.seconds, 3)),
             progress=lambda note: display("comparison", next(rounds), 0, note),
         )  # fmt: skip
@@ -71,7 +73,7 @@ def sample(
     count: Annotated[int, typer.Option(min=1, max=1024, help="Samples in each row.")] = 16,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The picture, a PNG file.")] = Path("samples.png"),
-    batch_size: BatchSize = 512,
+    batch_size: BatchSize = None,
     *,
     load: Load,
 ) -> None:
@@ -79,33 +81,13 @@ def sample(
     chosen = _plan_at(plan, None)
     check_place(out)
 
+    from solversearch import memory
     from solversearch.matching import check_model
     from solversearch.report.draw import draw_samples
 
     loaded = load(model)
     check_model(chosen, loaded)
-    draw_samples(loaded, chosen, out, count, seed, batch_size)
-    Console().print(f"wrote {out}", soft_wrap=True, highlight=False)
-
-
-def import_(
-    context: typer.Context,
-    scheduler: Annotated[str, typer.Argument(help="A scheduler class of diffusers, such as DPMSolverMultistep.")],
-    nfe: Annotated[int, typer.Option(min=1, max=1000, help="Network evaluations a sample costs.")],
-    out: Annotated[Path, typer.Option(help="The plan file to write.")],
-    model: Annotated[str | None, typer.Option(help="The model it is for; without, any of its prediction type and noise levels.")] = None,
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of it; repeatable.")] = None,
-) -> None:
-    """Write a scheduler of diffusers as a plan."""
-    config = dict(map(_setting, settings or []))
-    check_place(out)
-
-    from solversearch import models
-    from solversearch.importing import as_plan
-
-    loaded = None if model is None else models.load(model)
-    as_plan(scheduler, nfe, loaded, guidance, context.obj or "", **config).write(out)
+    draw_samples(loaded, chosen, out, count, seed, batch_size or memory.batch_size(loaded))
     Console().print(f"wrote {out}", soft_wrap=True, highlight=False)
 
 
@@ -133,17 +115,6 @@ def schema() -> None:
     from solversearch.plan import schema as of_plans
 
     print(json.dumps(of_plans(), indent=1))
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """KEY=VALUE; values are JSON where they can be read as such, else text."""
-    key, found, value = text.partition("=")
-    if not found or not key:
-        raise UserError(f"--set {text}: write KEY=VALUE")
-    try:
-        return key, json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
-    except ValueError:
-        return key, value
 
 
 def _plan_at(path: Path, guidance: float | None) -> "Plan":

@@ -10,12 +10,23 @@ from rich.console import Console
 if TYPE_CHECKING:
     from solversearch.compare import Comparison
 
-ModelName = Annotated[str, typer.Option("--model", help="A model of 'solversearch list models', or python:FILE_OR_MODULE:FACTORY.")]
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="A name of 'solversearch list models', a pipeline of diffusers as hf:REPOSITORY or its folder, or python:FILE:FACTORY.",
+    ),
+]
 PlanFile = Annotated[Path, typer.Option("--plan", help="A plan file.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all noise.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Samples in one network call; changes memory and speed, never a result.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Samples in one network call; changes memory and speed, never a result.", show_default="what fits the memory"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
-Samples = Annotated[int, typer.Option(min=128, help="Held-out samples that the comparison is made on.")]
+Samples = Annotated[
+    int | None, typer.Option(min=16, help="Held-out samples that the comparison is made on.", show_default="1024, fewer for large models")
+]
 
 
 def stdout() -> Console:

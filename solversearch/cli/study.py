@@ -27,10 +27,10 @@ def study(
         str | None, typer.Option(help="Instead: one space, and the same with one decision or stage switched off at a time.")
     ] = None,
     evaluations: Annotated[int, typer.Option(min=1000, help="Network evaluations that each search may spend.")] = 400_000,
-    samples: Samples = 1024,
+    samples: Samples = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder; a study that it holds is continued.", show_default="runs/study-<model>")] = None,
-    batch_size: BatchSize = 512,
+    batch_size: BatchSize = None,
     as_json: Json = False,
     *,
     load: Load,
@@ -58,14 +58,15 @@ def study(
                 raise UserError(f"--methods {methods}: two methods are named {space.name!r}; name each once")
             chosen[space.name] = Settings.of(space, nfe=1)
     loaded = load(model)
+    sized = Settings.of(SearchSpace(), nfe=1, samples=samples, batch_size=batch_size).sized(loaded)
     asked = Asked(
-        model=loaded.name, model_digest=loaded.digest, methods=tuple(chosen), nfe=counts, guidance=scales or (loaded.guidance,),
-        evaluations=evaluations, samples=samples, seed=seed,
+        model=loaded.name, model_digest=loaded.digest, features=loaded.looks, methods=tuple(chosen), nfe=counts,
+        guidance=scales or (loaded.guidance,), evaluations=evaluations, samples=sized.samples, seed=seed,
     )  # fmt: skip
     folder = out or Path("runs") / f"study-{slug(model)}{'-' + slug(ablate) if ablate else ''}"
     try:
         with Display(stderr()) as display:
-            found = run(loaded, asked, chosen, folder, context.obj or "", display, batch_size)
+            found = run(loaded, asked, chosen, folder, context.obj or "", display, sized.batch_size)
     except KeyboardInterrupt:
         tell(f"interrupted; {folder} keeps what is done, and the same command goes on from there")
         raise typer.Exit(130) from None

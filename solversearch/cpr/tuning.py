@@ -29,8 +29,8 @@ from solversearch.errors import UserError
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.plan import Plan
-from solversearch.runtime import Node, Row, Tableau, run
-from solversearch.sampling import sample
+from solversearch.runtime import Node, Row, Tableau, run, steps
+from solversearch.sampling import alone, sample
 from solversearch.search.columns import Recorder
 from solversearch.teacher import Teacher, teach
 
@@ -75,10 +75,10 @@ class _Surfaces:
         """By name, the steps and how theta moves the values there."""
         found = {}
         for name, basis in self.bases.items():
-            steps = steps_of(name, nfe)
-            points = np.array([(i / nfe, guidance, nfe) for i in steps])
+            where = steps_of(name, nfe)
+            points = np.array([(i / nfe, guidance, nfe) for i in where])
             if len(points) and unit(name, guidance):
-                found[name] = (steps, torch.from_numpy(basis.design(points) * unit(name, guidance)))
+                found[name] = (where, torch.from_numpy(basis.design(points) * unit(name, guidance)))
         return found
 
 
@@ -109,20 +109,20 @@ class _Cell:
     def entries(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rows and columns of the table's matrix that theta moves, and how: (entries, theta)."""
         rows, columns, moves = [], [], []
-        for name, (steps, design) in self.designs.items():
+        for name, (where, design) in self.designs.items():
             if name not in TIME_NAMES:
-                rows += steps
-                columns += [names_of(i, self.nfe)[name] for i in steps]
-                move = torch.zeros(len(steps), self.surfaces.size, dtype=torch.float64)
+                rows += where
+                columns += [names_of(i, self.nfe)[name] for i in where]
+                move = torch.zeros(len(where), self.surfaces.size, dtype=torch.float64)
                 move[:, self.surfaces.places[name]] = design
                 moves.append(move)
         return torch.tensor(rows), torch.tensor(columns), torch.cat(moves)
 
     def numbers(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3) t, alpha, sigma of the evaluations and the matrix of the coefficients; differentiable in theta."""
-        schedule, (steps, design) = self.model.schedule, self.designs["position"]
+        schedule, (where, design) = self.model.schedule, self.designs["position"]
         places = (
-            torch.tensor([self.start["position"][i] for i in steps], dtype=torch.float64) + design @ theta[self.surfaces.places["position"]]
+            torch.tensor([self.start["position"][i] for i in where], dtype=torch.float64) + design @ theta[self.surfaces.places["position"]]
         )
         shifts = self.start.get("input_shift", {})
         frame = torch.stack([self._frame(place, shifts.get(i, 0.0)) for i, place in enumerate(places)])
@@ -159,11 +159,12 @@ class _Cell:
     def prepare(self) -> Tensor:
         """Sets the scale of the errors; returns the curvature of the loss at the start, roughly: (theta, theta)."""
         table, n = self.table(torch.zeros(self.surfaces.size, dtype=torch.float64)), self.nfe
-        seen = Recorder(Denoiser(self.model, self.fitting.conditions, split=self.split, clock=self.clock), self.fitting.noise)
-        error = endpoint_mse(run(table.nodes, table.rows, seen, self.fitting.noise, threshold=self.threshold), self.fitting.endpoint)
+        seen, noise = Recorder(self.fitting.noise, self.split), self.fitting.noise
+        denoise = Denoiser(self.model, self.fitting.conditions, split=self.split, clock=self.clock)
+        samples = alone(denoise, seen.watched(steps(table.nodes, table.rows, noise, threshold=self.threshold)))
+        error = endpoint_mse(samples, self.fitting.endpoint)
         self.scale = max(float(error.median()) * (1.0 if self.guidance == 1 else GUIDED), 1e-12)
-        features = seen.features(n, len(self.fitting)).flatten(0, 1)
-        outputs = features.T @ features / len(features)
+        outputs = seen.gram(n) / noise.numel()
         rows, columns, moves = self.entries
         curvature = torch.zeros(self.surfaces.size, self.surfaces.size, dtype=torch.float64)
         for i in range(n + 1):

@@ -2,13 +2,16 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from solversearch.distances import Gaussian, Reference
 from solversearch.errors import UserError
 from solversearch.runtime import Node
 from solversearch.schedules import NoiseSchedule, data_prediction
@@ -21,9 +24,11 @@ class Model:
     """A pretrained network with what is needed to sample it.
 
     network(x, t, condition) maps x of shape (B, *shape), t (B,) in the schedule's units and condition (B, ...),
-    absent for unconditional models, to a prediction of shape (B, *shape).
+    absent for unconditional models, to a prediction of shape (B, *shape). t is in single precision where dtype is half: bfloat16
+    does not tell 999 from 1000.
     conditions holds one condition a row, shape (C, ...); null_condition, shape (...), is the one guidance leads away from.
-    features maps samples (B, *shape) to (B, F); data gives real samples (M, *shape); images gives pictures (B, H, W[, 3]) in [0, 1].
+    features maps samples (B, *shape) to (B, F), and looks names what it looks at, where that is not the model's own; data gives real
+    samples (M, *shape), reference the features of other real images; images gives pictures (B, H, W[, 3]) in [0, 1].
     guidance is the scale that the model is usually sampled at. clip bounds data predictions to [-clip, clip], for pixel models that are
     sampled so. conditioning is a digest of what the conditions stand for, where they are numbers of prompts and not the prompts themselves:
     another one needs another teacher, but not another plan.
@@ -41,6 +46,8 @@ class Model:
     features: Callable[[Tensor], Tensor] | None = None
     data: Callable[[], Tensor] | None = None
     images: Callable[[Tensor], Tensor] | None = None
+    reference: Callable[[], Reference] | None = None
+    looks: str = ""
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     guidance: float = 1.0
@@ -52,6 +59,24 @@ class Model:
     def __post_init__(self) -> None:
         if not self.digest:
             object.__setattr__(self, "digest", digest_of(self))
+
+    @property
+    def numbers(self) -> int:
+        """Of one sample."""
+        return prod(self.shape)
+
+    @property
+    def time_dtype(self) -> torch.dtype:
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @cached_property
+    def real(self) -> Reference | None:
+        """What the features of real images look like: the reference's, else those of the data, where there are any."""
+        if self.features is None:
+            return None
+        if self.reference is not None:
+            return self.reference()
+        return None if self.data is None else Reference(Gaussian.of(self.features(self.data()).cpu()))
 
     def filled(self, size: int) -> int:
         """The size of a network batch for `size` samples."""
@@ -80,57 +105,117 @@ class Clock:
     evaluations: int = 0
 
 
+class NotFinite(UserError):
+    """The network returned a number that is not finite: fatal for a sample, a failed candidate in a search."""
+
+
+Output = Tensor | tuple[Tensor, Tensor]
+Request = tuple[Tensor, Node]
+"""Samples (B, *shape) that want to be evaluated at a node."""
+
+_FITTED: dict[str, int] = {}
+"""By the digest of a model, the batch that its network has room for, where a larger one ran out of memory."""
+
+
 class Denoiser:
     """The data prediction of a model for samples with the given conditions, as `runtime.run` calls it.
 
     conditions has one row a sample, shape (B, ...), or is None for unconditional models. With ``split`` the conditional minus the
-    unconditional data prediction is returned as well. Raises `UserError` where the network fails or returns NaN.
+    unconditional data prediction is returned as well; `Model.clip` bounds the prediction alone. No network call has more than
+    batch_size samples (filled up to `Model.pad`); where memory runs out the batch is halved, for all that follows. Raises `UserError`
+    where the network fails or returns NaN.
     """
 
     def __init__(self, model: Model, conditions: Tensor | None, batch_size: int = 512, split: bool = False, clock: Clock | None = None):
         self.model, self.conditions, self.split = model, conditions, split
-        self.batch_size = model.filled(batch_size)
+        self.asked = model.filled(batch_size)
         self.clock = clock or Clock()
 
-    def __call__(self, x: Tensor, node: Node) -> Tensor | tuple[Tensor, Tensor]:
-        guided = self.split or node.guidance != 1
-        if guided and self.model.null_condition is None:
+    @property
+    def batch_size(self) -> int:
+        return min(self.asked, _FITTED.get(self.model.digest, self.asked))
+
+    def __call__(self, x: Tensor, node: Node) -> Output:
+        (output,) = self.together([(x, node)])
+        if isinstance(output, NotFinite):
+            raise output
+        return output
+
+    def together(self, requests: Sequence[Request]) -> list[Output | NotFinite]:
+        """Several evaluations, of all samples each, in joint network calls; one that is not finite fails alone."""
+        guided = [k for k, (_, node) in enumerate(requests) if self.split or node.guidance != 1]
+        null, free = self.model.null_condition, {}
+        if guided and null is None:
             raise UserError(f"model {self.model.name!r} has no null condition, so guidance is not possible; use guidance 1")
         start = time.perf_counter()
-        conditional = self._predict(x, node, self.conditions)
-        if not guided:
-            self.clock.seconds += time.perf_counter() - start
-            return conditional
-        assert self.conditions is not None and self.model.null_condition is not None
-        unconditional = self._predict(x, node, self.model.null_condition.expand_as(self.conditions))
+        conditional = self._predict(requests, self.conditions)
+        if guided:
+            assert self.conditions is not None and null is not None
+            unconditional = self._predict([requests[k] for k in guided], null.expand_as(self.conditions))
+            free = dict(zip(guided, unconditional, strict=True))
+        outputs = [self._output(node, conditional[k], free.get(k)) for k, (_, node) in enumerate(requests)]
         self.clock.seconds += time.perf_counter() - start
-        difference = conditional - unconditional
-        prediction = unconditional + node.guidance * difference
-        return (prediction, difference) if self.split else prediction
+        return outputs
 
-    def _predict(self, x: Tensor, node: Node, conditions: Tensor | None) -> Tensor:
-        """Data prediction in the dtype of x, for every sample of x under its condition."""
-        parts = []
-        for first in range(0, len(x), self.batch_size):
-            batch = slice(first, first + self.batch_size)
-            parts.append(self._predict_batch(x[batch], node, None if conditions is None else conditions[batch]))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    def _output(self, node: Node, prediction: Tensor, unconditional: Tensor | None) -> Output | NotFinite:
+        difference = None
+        if unconditional is not None:
+            difference = prediction - unconditional
+            prediction = unconditional + node.guidance * difference
+        if not torch.isfinite(prediction).all():
+            at = float(torch.as_tensor(node.t).detach().flatten()[0])  # times may be given one a sample
+            return NotFinite(f"the network of {self.model.name!r} returned NaN or inf at t = {at:g}; check its weights and dtype")
+        if self.model.clip is not None:
+            prediction = prediction.clip(-self.model.clip, self.model.clip)
+        return (prediction, difference) if self.split and difference is not None else prediction
 
-    def _predict_batch(self, x: Tensor, node: Node, conditions: Tensor | None) -> Tensor:
+    def _predict(self, requests: Sequence[Request], conditions: Tensor | None) -> list[Tensor]:
+        """Data predictions in the dtype of x, for every sample under its condition."""
+        model = self.model
+        told = [torch.as_tensor(node.t, dtype=model.time_dtype, device=x.device).expand(len(x)) for x, node in requests]
+        repeated = None if conditions is None else _joined([conditions] * len(requests))
+        output, predictions = self._run(_joined([x for x, _ in requests]), _joined(told), repeated), []
+        for (x, node), each in zip(requests, torch.split(output, [len(x) for x, _ in requests]), strict=True):
+            a, b = data_prediction(model.prediction_type, node.alpha, node.sigma)
+            predictions.append(b * each if isinstance(a, float) and a == 0 else a * x + b * each)
+        return predictions
+
+    def _run(self, x: Tensor, t: Tensor, conditions: Tensor | None) -> Tensor:
+        """The network's output for every row, in batches."""
+        parts: list[Tensor] = []
+        done = 0
+        while done < len(x):
+            batch = slice(done, done + self.batch_size)
+            output = self._run_batch(x[batch], t[batch], None if conditions is None else conditions[batch])
+            if output is not None:
+                parts.append(output)
+                done += len(output)
+        return _joined(parts)
+
+    def _run_batch(self, x: Tensor, t: Tensor, conditions: Tensor | None) -> Tensor | None:
+        """None where the batch was too large and is smaller now."""
         model, size = self.model, len(x)
         fill = torch.arange(model.filled(size), device=x.device).clamp(max=size - 1) if size % model.pad else slice(None)
-        padded = x[fill].to(model.dtype)
-        t = torch.as_tensor(node.t, dtype=model.dtype, device=x.device).expand(size)[fill]
-        arguments = (padded, t) if conditions is None else (padded, t, conditions[fill])
-        output = model.network(*arguments)[:size].to(x.dtype)
+        arguments = (x[fill].to(model.dtype), t[fill], *(() if conditions is None else (conditions[fill],)))
+        try:
+            output = model.network(*arguments)[:size].to(x.dtype)
+        except torch.cuda.OutOfMemoryError:
+            if torch.is_grad_enabled():  # what is kept for the gradient is too much, and that is the caller's to share out
+                raise
+            self._halve(model.filled(size))
+            return None
         self.clock.evaluations += size
-        a, b = data_prediction(model.prediction_type, node.alpha, node.sigma)
-        prediction = b * output if isinstance(a, float) and a == 0 else a * x + b * output
-        if not torch.isfinite(prediction).all():
-            at = float(t[0].detach())  # times may be given one a sample
-            raise NotFinite(f"the network of {model.name!r} returned NaN or inf at t = {at:g}; check its weights and dtype")
-        return prediction
+        return output
+
+    def _halve(self, size: int) -> None:
+        half = self.model.filled(size // 2)
+        if half in (0, size):
+            raise UserError(
+                f"model {self.model.name!r} runs out of memory on {self.model.device} with a network batch of {size}; "
+                "use a device with more memory, --dtype bfloat16, --offload or a smaller --resolution"
+            )
+        _FITTED[self.model.digest] = half
 
 
-class NotFinite(UserError):
-    """The network returned a number that is not finite: fatal for a sample, a failed candidate in a search."""
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -22,8 +22,9 @@ guidance; `features`, `data`, `images`, `dtype`, `device`, `pad` and `name` may.
                 "shape": (1, 8, 8), "conditions": torch.arange(10), "null_condition": torch.tensor(10)}
 
 A module is put in evaluation mode and frozen; its dtype and device are those of its parameters unless the factory says
-otherwise. What the factory returns is tried once, two samples at both ends of the schedule, so that a mistake is found
-here and not in the middle of a search. The code runs because the person named it; nothing else ever imports it.
+otherwise. t is in single precision even where that dtype is half. What the factory returns is tried once, two samples at both
+ends of the schedule, so that a mistake is found here and not in the middle of a search. The code runs because the person named
+it; nothing else ever imports it.
 '''
 
 import dataclasses
@@ -177,11 +178,13 @@ def _check_types(fields: Mapping[str, Any], where: str) -> None:
         "shape": (sizes, "the sizes of one sample, such as (3, 32, 32)"),
         "features": (callable, "a function of samples"),
         "data": (callable, "a function without arguments"),
+        "reference": (callable, "a function without arguments"),
         "images": (callable, "a function of samples"),
         "dtype": (lambda value: isinstance(value, torch.dtype), "a torch.dtype"),
         "pad": (lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1"),
         "device": (lambda value: isinstance(value, str), "a text such as 'cuda'"),
         "name": (lambda value: isinstance(value, str), "a text"),
+        "looks": (lambda value: isinstance(value, str), "a text"),
         "digest": (lambda value: isinstance(value, str), "a text"),
     }
     for each, (right, what) in rules.items():
@@ -219,7 +222,8 @@ def _try(model: Model, where: str, file: str) -> None:
         except UserError as error:
             raise UserError(f"{where}: at t = {t:g}: {error}") from None
         for conditions in chosen:
-            arguments = (noise, torch.full((2,), t, device=model.device, dtype=model.dtype), *(() if conditions is None else (conditions,)))
+            times = torch.full((2,), t, device=model.device, dtype=model.time_dtype)
+            arguments = (noise, times, *(() if conditions is None else (conditions,)))
             with _blaming(f"{where}: the network, tried at t = {t:g},", file):
                 output = model.network(*arguments)
             _check_output(output, model, f"{where}: the network, tried at t = {t:g},")

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from solversearch.errors import UserError
 
+FOR_ALL = ("features", "inception_weights", "reference")
+"""What `models.load` applies to whatever model it has loaded."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -13,8 +16,9 @@ class Options:
     dtype is float32, float16 or bfloat16; device a name of torch such as "cuda:1". prompts is a text file, one caption a line, and
     negative_prompt what guidance leads away from; resolution the pixels of an image's side. compiled compiles the network, offload keeps
     on the device only the part that is at work. distilled_guidance is the scale that guidance-distilled networks are told.
-    features is what Frechet and kernel distances look at: "inception", or the path of a TorchScript network; inception_weights where
-    Inception's weights lie. reference is a folder of real images, or statistics of one (.npz).
+    features is what Frechet and kernel distances look at: "inception", or the path of a TorchScript network from pictures (B, 3, H, W)
+    in [0, 1] to features (B, F); inception_weights is the file or folder of Inception's weights. reference is a folder of real images, or
+    statistics of one (.npz). These three go with every model that makes pictures.
     """
 
     device: str | None = None
@@ -32,6 +36,6 @@ class Options:
     def only(self, model: str, *allowed: str) -> None:
         """Raises `UserError` where something else was asked for."""
         for each in fields(self):
-            if getattr(self, each.name) not in (None, False) and each.name not in allowed:
+            if getattr(self, each.name) not in (None, False) and each.name not in (*allowed, *FOR_ALL):
                 option = "--compile" if each.name == "compiled" else "--" + each.name.replace("_", "-")
                 raise UserError(f"{option} does not apply to model {model!r}; leave it out")

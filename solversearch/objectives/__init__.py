@@ -5,13 +5,13 @@ from functools import reduce
 from math import inf
 
 from solversearch.errors import UserError, nearest
-from solversearch.objectives import endpoint, feature, frechet, kid, klub, network_calls, trajectory
+from solversearch.objectives import endpoint, feature, fid, frechet, kid, klub, network_calls, trajectory
 from solversearch.objectives.base import Objective, Outcome
 
 __all__ = ["OBJECTIVES", "Objective", "Outcome", "describe_objectives", "parse", "parse_many"]
 
 OBJECTIVES: dict[str, Objective] = {
-    module.OBJECTIVE.name: module.OBJECTIVE for module in (endpoint, feature, frechet, kid, klub, trajectory, network_calls)
+    module.OBJECTIVE.name: module.OBJECTIVE for module in (endpoint, feature, frechet, fid, kid, klub, trajectory, network_calls)
 }
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"

@@ -69,16 +69,26 @@ class Objective:
         return value
 
 
-def features_of(outcome: Outcome) -> tuple[Tensor, Tensor]:
-    """Features of the samples and of the teacher's endpoints, (n, F) each, float64. Raises `NotFinite`."""
+def features_of(outcome: Outcome) -> Tensor:
+    """Features of the samples, (n, F) float64 on the CPU. Raises `NotFinite`."""
     assert outcome.model.features is not None
-    features = outcome.model.features(outcome.samples).double()
+    features = _last(outcome.model.features, outcome.samples)
     if not torch.isfinite(features).all():  # which decompositions of matrices refuse, each in its own words
         raise NotFinite("the features of this candidate's samples are not finite")
-    return features, _kept(outcome.model.features, outcome.teacher.endpoint)
+    return features
 
 
-@lru_cache(maxsize=4)
-def _kept(features: Callable[[Tensor], Tensor], endpoint: Tensor) -> Tensor:
-    """A search asks for the same teacher's features with every candidate."""
-    return features(endpoint).double()
+def teacher_features(outcome: Outcome) -> Tensor:
+    """Features of the teacher's endpoints, likewise."""
+    assert outcome.model.features is not None
+    return _kept(outcome.model.features, outcome.teacher.endpoint)
+
+
+def _features(features: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
+    return features(samples).double().cpu()
+
+
+_kept = lru_cache(maxsize=4)(_features)
+"""A search asks for the same teacher's features with every candidate."""
+_last = lru_cache(maxsize=1)(_features)
+"""Several objectives ask for the features of one candidate."""

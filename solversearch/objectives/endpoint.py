@@ -6,8 +6,8 @@ from solversearch.objectives.base import Objective, Outcome
 
 
 def endpoint_mse(samples: Tensor, endpoint: Tensor) -> Tensor:
-    """Mean squared error of each sample, (B,) float64."""
-    return (samples - endpoint).double().square().flatten(1).mean(1)
+    """Mean squared error of each sample, (B,) float64 on the CPU."""
+    return (samples - endpoint).double().square().flatten(1).mean(1).cpu()
 
 
 def tempered(error: Tensor, scale: float | None) -> Tensor:

@@ -7,11 +7,11 @@ that have nothing to do with each other are 2 apart, whatever the scale of the f
 learned solvers are trained on (Tong et al. 2024, LD3, arXiv:2405.15506).
 """
 
-from solversearch.objectives.base import Objective, Outcome, features_of
+from solversearch.objectives.base import Objective, Outcome, features_of, teacher_features
 
 
 def _value(outcome: Outcome) -> float:
-    reached, wanted = features_of(outcome)
+    reached, wanted = features_of(outcome), teacher_features(outcome)
     return float((reached - wanted).square().sum(1).mean() / wanted.var(0).sum())
 
 

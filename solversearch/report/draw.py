@@ -31,7 +31,7 @@ def draw_run(model: Model, plan: Plan, comparison: Comparison, folder: Path, bat
 def draw_samples(model: Model, plan: Plan, path: Path, count: int, seed: int, batch_size: int) -> None:
 
     teacher = teach(model, "held_out", count, plan.guidance, seed, trajectory=False, batch_size=batch_size)
-    best = rival(plan, model, teacher)
+    best = rival(plan, model, teacher, batch_size)
     outputs = {
         "best baseline": (best.name, run(model, best.table, teacher, batch_size)),
         "plan": (plan.digest[7:15], run(model, plan.tableau, teacher, batch_size, threshold=plan.threshold)),

@@ -22,7 +22,10 @@ def study_tables(study: Study) -> list[Table]:
 def _table(study: Study, guidance: float) -> Table:
     asked = study.asked
     title = f"{asked.model}, guidance {guidance:g}: error over the best baseline's, mean / median [Frechet distance to the teacher's]"
-    table = Table(title=title, caption=f"{asked.samples} held-out samples; searches of {asked.evaluations:,} network evaluations each")
+    caption = f"{asked.samples} held-out samples; searches of {asked.evaluations:,} network evaluations each"
+    if asked.features:
+        caption += f"; Frechet distances are of {asked.features} features"
+    table = Table(title=title, caption=caption)
     table.add_column("method")
     for nfe in asked.nfe:
         table.add_column(f"NFE {nfe}", justify="right")

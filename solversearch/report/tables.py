@@ -53,6 +53,8 @@ def comparison_table(comparison: Comparison) -> Table:
     shown = _different(rivals)[:BASELINES]
     left_out = len(rivals) - len(shown)
     caption = "Endpoint MSE is to the teacher; brackets are 95 % bootstrap intervals"
+    if comparison.features:
+        caption += f"; Frechet distances are of {comparison.features} features"
     table = Table(title=title, caption=f"{caption}; {left_out} more baselines are in the JSON" if left_out > 0 else caption)
     for name in ("sampler", "endpoint MSE", "median", "Frechet, teacher", "Frechet, data", "NFE", "calls"):
         table.add_column(name, justify="left" if name == "sampler" else "right", no_wrap=name != "sampler")

@@ -1,32 +1,51 @@
 """What the rows of a table combine, seen while the sampling loop runs: shared by the fit and the polish."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from solversearch.models.base import Denoiser
-from solversearch.runtime import Node, Row
+from solversearch.runtime import Row
+from solversearch.sampling import Sampler
+
+CHUNK = 2**23
+"""Numbers in double precision at a time."""
 
 
 class Recorder:
-    """A denoiser that keeps its outputs: with the noise, the columns of every row."""
+    """Keeps the outputs, split or not, that a sampling loop is sent: with the noise, the columns of every row."""
 
-    def __init__(self, denoise: Denoiser, noise: Tensor) -> None:
-        self.denoise, self.noise = denoise, noise
+    def __init__(self, noise: Tensor, split: bool) -> None:
+        self.noise, self.split = noise, split
         self.d: list[Tensor] = []
         self.delta: list[Tensor] = []
 
-    def __call__(self, x: Tensor, node: Node) -> Tensor | tuple[Tensor, Tensor]:
-        output = self.denoise(x, node)
-        prediction, difference = output if isinstance(output, tuple) else (output, None)
-        self.d.append(prediction)
-        if difference is not None:
-            self.delta.append(difference)
-        return output
+    def watched(self, sampler: Sampler[Tensor]) -> Sampler[Tensor]:
+        """The same loop, whose outputs are kept."""
+        request = next(sampler)
+        while True:
+            output = yield request
+            prediction, difference = output if isinstance(output, tuple) else (output, None)
+            self.d.append(prediction)
+            if difference is not None:
+                self.delta.append(difference)
+            try:
+                request = sampler.send(output)
+            except StopIteration as end:
+                return end.value
 
-    def features(self, i: int, n: int) -> Tensor:
-        """The columns that row i may use, of the first n samples: (n, dimensions, columns), float64."""
+    def features(self, i: int, n: int) -> Iterator[tuple[slice, Tensor]]:
+        """The columns that row i may use, of the first n samples, a few at a time: (samples, dimensions, columns), float64."""
         columns = [self.noise, *self.d[:i], *self.delta[:i]]
-        return torch.stack([column[:n].reshape(n, -1) for column in columns], dim=-1).double()
+        count = max(1, CHUNK // (self.noise[0].numel() * len(columns)))
+        for first in range(0, n, count):
+            some = slice(first, min(first + count, n))
+            yield some, torch.stack([column[some].flatten(1) for column in columns], dim=-1).double()
+
+    def gram(self, i: int) -> Tensor:
+        """Products of those columns, over all samples: (columns, columns), on the CPU."""
+        products = [features.flatten(0, 1).T @ features.flatten(0, 1) for _, features in self.features(i, len(self.noise))]
+        return torch.stack(products).sum(0).cpu()
 
 
 def weights(row: Row, i: int, split: bool) -> Tensor:

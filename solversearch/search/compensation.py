@@ -22,7 +22,7 @@ from solversearch.errors import UserError
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Node, Tableau, run
-from solversearch.sampling import sample_together
+from solversearch.sampling import sample
 from solversearch.schedules import NoiseSchedule
 from solversearch.search.descent import descend
 from solversearch.solvers.base import Stage, run_stages
@@ -57,13 +57,14 @@ def corrected_table(schedule: NoiseSchedule, nodes: Sequence[Node], ratios: Sequ
 
 
 def greedy_ratios(
-    model: Model, nodes: Sequence[Node], teacher: Teacher, order: int = 3, iterations: int = ITERATIONS, clock: Clock | None = None
-) -> tuple[float, ...]:
+    model: Model, nodes: Sequence[Node], teacher: Teacher, order: int = 3, iterations: int = ITERATIONS, batch_size: int = 512,
+    clock: Clock | None = None,
+) -> tuple[float, ...]:  # fmt: skip
     """The published fit on a grid (its last node `CLEAN`, the others at the guidance of the teacher) with all of the teacher's samples.
 
     Of each step's iterates the best is kept, so that no step is left worse than at ratio 1.
     """
-    denoise = _Known(Denoiser(model, teacher.conditions, clock=clock))
+    denoise = _Known(Denoiser(model, teacher.conditions, batch_size, clock=clock))
     ratios = [1.0] * min(FREE_FROM, len(nodes) - 1)
     while len(ratios) < len(nodes) - 1:
         target = teacher.endpoint if len(ratios) == len(nodes) - 2 else teacher.state(nodes[len(ratios) + 1])
@@ -123,6 +124,7 @@ def joint_ratios(
     scale: float | None = None,
     ridge: float = 0.0,
     iterations: int = 20,
+    batch_size: int = 512,
     clock: Clock | None = None,
 ) -> tuple[float, ...]:
     """All ratios together on the endpoint error, from `start` (the greedy ones where it is None), by BFGS.
@@ -131,7 +133,7 @@ def joint_ratios(
     the start. Returns the best of the iterates, the start included, on the validation teacher: never worse there than the start.
     """
     if start is None:
-        start = greedy_ratios(model, nodes, fitting.first(SAMPLES), order, clock=clock)
+        start = greedy_ratios(model, nodes, fitting.first(SAMPLES), order, batch_size=batch_size, clock=clock)
     if len(start) != len(nodes) - 1:
         raise UserError(f"{len(nodes) - 1} steps need {len(nodes) - 1} compensation ratios to start from, got {len(start)}")
     fixed, free = tuple(start[:FREE_FROM]), np.array(start[FREE_FROM:])
@@ -142,13 +144,10 @@ def joint_ratios(
         return (*fixed, *ratios.tolist())
 
     if scale is None:
-        scale = float(_errors(model, table(model.schedule, nodes, start, order), fitting, clock).median())
+        samples = sample(model, table(model.schedule, nodes, start, order), fitting, batch_size, clock)
+        scale = float(endpoint_mse(samples, fitting.endpoint).median())
     ratios = descend(
         model, lambda ratios: table(model.schedule, nodes, whole(ratios), order), free, fitting, validation, scale, step=_STEP, ridge=ridge,
-        iterations=iterations, clock=clock,
+        iterations=iterations, batch_size=batch_size, clock=clock,
     )  # fmt: skip
     return whole(ratios)
-
-
-def _errors(model: Model, candidate: Tableau, teacher: Teacher, clock: Clock | None) -> Tensor:
-    return endpoint_mse(sample_together(model, [candidate], teacher, clock)[0], teacher.endpoint)

@@ -1,7 +1,7 @@
 """Descent on a few numbers that a table is made from: its times, input shifts, compensation ratios.
 
 The way from such a number to the coefficients leads through a solver's rule, so the derivatives are central differences. All the tables
-that one gradient needs are run in one network batch (`sample_together`), and the noise is paired, so differences are not noise.
+that one gradient needs are run together (`sample_together`), and the noise is paired, so differences are not noise.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,6 +33,7 @@ def descend(
     step: float = 1e-2,
     ridge: float = 0.0,
     iterations: int = 20,
+    batch_size: int = 512,
     clock: Clock | None = None,
     enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, float], None] = lambda iteration, loss: None,
@@ -45,8 +46,12 @@ def descend(
     """
 
     def losses(points: Sequence[Floats], teacher: Teacher) -> Floats:
-        samples = sample_together(model, [table(point) for point in points], teacher, clock)
-        return np.array([float(tempered(endpoint_mse(each, teacher.endpoint), scale).mean()) for each in samples])
+        values = []
+        for samples in sample_together(model, [table(point) for point in points], teacher, batch_size, clock):
+            if isinstance(samples, Exception):
+                raise samples
+            values.append(float(tempered(endpoint_mse(samples, teacher.endpoint), scale).mean()))
+        return np.array(values)
 
     def loss_and_gradient(x: Floats) -> tuple[float, Floats]:
         if enough():  # here too, for a line search may take many of these

@@ -5,36 +5,28 @@ import math
 import numpy as np
 import torch
 
-from solversearch.baselines import SCREEN, baselines
+from solversearch import memory
+from solversearch.baselines import BETTER, OF_EACH, baselines, rounds, screening
 from solversearch.compare import LADDER_WIDTH
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.objectives import parse_many
+from solversearch.search.columns import CHUNK
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import LONG, POLISHED, SHORT, STARTS
 from solversearch.solvers import SOLVERS
 from solversearch.teacher import STEPS
 
+RUNGS = 3
+"""Of the comparison's ladder, usually."""
+SECONDS, CALLS = 0.5, 50
+"""How long the network is tried, and how often at most."""
+
 
 def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
-    """Evaluations a stage, and seconds at the speed of a few network calls made now."""
+    """Evaluations a stage and memory; and seconds, at the speed of a few network calls made now."""
+    settings = settings.sized(model)
     check(model, settings)
-    nfe, count = settings.nfe, len({b.table for b in baselines(model, settings.nfe, settings.guidance, settings.integer)})
-    guided = 2 if settings.guidance != 1 or settings.splits else 1
-    learning, goes_on = settings.fit_samples * settings.fit + settings.validation_samples, not settings.only_instant
-    stages = {
-        "teacher": (settings.fit_samples + settings.validation_samples + settings.samples) * STEPS * 3 // 2,
-        "baselines": nfe * (count * SCREEN + 2 * settings.validation_samples),
-        "fit": (STARTS + settings.instant) * nfe * learning * settings.fit * goes_on,
-        "search": settings.trials * nfe * learning * settings.search * goes_on,
-        "polish": (SHORT * POLISHED + LONG) * nfe * (3 * settings.fit_samples + settings.validation_samples)
-        * bool(settings.polish) * goes_on,
-        "comparison": nfe * (count * SCREEN + len(SOLVERS) * settings.samples)
-        + 3 * (nfe + 2) * (LADDER_WIDTH * SCREEN + 3 * settings.samples),
-    }  # fmt: skip
-    evaluations = {name: value * guided for name, value in stages.items()}
-    if settings.evaluations is not None:
-        for name in ("fit", "search", "polish"):
-            evaluations[name] = min(evaluations[name], settings.evaluations)
+    evaluations = _evaluations(model, settings)
     speed = _speed(model, settings)
     # Most polishes stop early, and few candidates see all samples.
     total = sum(evaluations.values()) - evaluations["polish"] // 2 - evaluations["search"] // 2
@@ -42,25 +34,94 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
         "model": model.name,
         "space": settings.space.name,
         "strategy": settings.strategy,
-        "discrete choices of the space": f"{settings.space.size(nfe):,}",
+        "discrete choices of the space": f"{settings.space.size(settings.nfe):,}",
         **{f"objective {each.name}": each.cost for each in parse_many(settings.objective)},
+        "samples": f"{settings.samples} held out, {settings.fit_samples} to fit, {settings.validation_samples} to validate",
         **{f"network evaluations, {name}": f"up to {value:,}" for name, value in evaluations.items()},
-        "evaluations a second": round(speed),
+        "samples in a network batch": settings.batch_size,
+        **{f"memory, {name}": text for name, text in _memory(model, settings).items()},
+        "evaluations a second": _rounded(speed),
         "estimated seconds": math.ceil(total / speed),
         "missing": "nothing",
     }
+
+
+def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
+    """Network evaluations of each stage, at most."""
+    nfe, count = settings.nfe, len({b.table for b in baselines(model, settings.nfe, settings.guidance, settings.integer)})
+    guided = 2 if settings.guidance != 1 or settings.splits else 1
+    learning, goes_on = settings.fit_samples * settings.fit + settings.validation_samples, not settings.only_instant
+    backward = memory.backward(model, nfe * guided, settings.fit_samples, settings.batch_size) if settings.polish else None
+    passes = 4 if backward and backward.checkpointing else 3
+    unguided = (settings.fit_samples + settings.validation_samples) * (settings.guidance != 1) * STEPS * 3 // 2
+    stages = {
+        "teacher": (settings.fit_samples + settings.validation_samples + settings.samples) * STEPS * 3 // 2,
+        "baselines": nfe * (_screening(model, count, settings.validation_samples) + 2 * settings.validation_samples),
+        "fit": (STARTS + settings.instant) * nfe * learning * settings.fit * goes_on,
+        "search": settings.trials * nfe * learning * settings.search * goes_on,
+        "polish": (SHORT * POLISHED + LONG) * nfe * (passes * settings.fit_samples + settings.validation_samples)
+        * bool(settings.polish) * goes_on,
+        "comparison": nfe * (_screening(model, count, settings.samples) + len(SOLVERS) * settings.samples)
+        + RUNGS * (nfe + 2) * (_screening(model, LADDER_WIDTH, settings.samples) + 3 * settings.samples),
+    }  # fmt: skip
+    evaluations = {name: value * guided for name, value in stages.items()}
+    evaluations["teacher"] += unguided
+    if settings.evaluations is not None:
+        for name in ("fit", "search", "polish"):
+            evaluations[name] = min(evaluations[name], settings.evaluations)
+    return evaluations
+
+
+def _screening(model: Model, count: int, samples: int) -> int:
+    """Samples that the screening of so many baselines makes."""
+    first, *more = rounds(model, screening(samples))
+    going_on = min(count, count // BETTER + OF_EACH * len(SOLVERS))
+    return count * first + sum(going_on * size for size in more)
+
+
+def _memory(model: Model, settings: Settings) -> dict[str, str]:
+    """What the network takes on its device, and the samples on the host."""
+    needs, latent = memory.footprint(model), 4 * model.numbers
+    guided = 2 if settings.guidance != 1 or settings.splits else 1
+    learning = settings.fit_samples + settings.validation_samples
+    told = {
+        "free": memory.free(model.device),
+        "weights": needs.weights,
+        "network batch": needs.forward * model.filled(settings.batch_size),
+        "fit": learning * latent * (guided * settings.nfe + 2) + 8 * CHUNK if settings.fit else 0,
+        "trajectories, in files": learning * latent * 2 * STEPS,
+    }
+    texts = {name: _bytes(size) for name, size in told.items() if size}
+    if settings.polish in ("all", "coefficients"):
+        way = memory.backward(model, guided * settings.nfe, settings.fit_samples, settings.batch_size)
+        how = "with checkpointing" if way.checkpointing else "without checkpointing"
+        texts["polish"] = f"{_bytes(way.bytes(model, guided * settings.nfe))}, {way.batch} samples at a time {how}"
+    return texts
+
+
+def _bytes(size: float) -> str:
+    units = ("B", "KiB", "MiB", "GiB")
+    power = min(int(math.log(max(size, 1), 1024)), len(units) - 1)
+    return f"{size / 1024**power:.3g} {units[power]}"
+
+
+def _rounded(speed: float) -> int | float:
+    return round(speed) if speed > 10 else float(f"{speed:.2g}")
 
 
 def _speed(model: Model, settings: Settings) -> float:
     """Network evaluations a second in batches of the size asked for."""
     rng = np.random.default_rng(0)
     noise = torch.from_numpy(rng.standard_normal((settings.batch_size, *model.shape))).float().to(model.device)
-    conditions = None if model.conditions is None else model.conditions[torch.arange(len(noise)) % len(model.conditions)]
+    conditions = None
+    if model.conditions is not None:
+        conditions = model.conditions[torch.arange(len(noise), device=model.device) % len(model.conditions)]
     clock = Clock()
     denoise = Denoiser(model, conditions, settings.batch_size, clock=clock)
     with torch.no_grad():
         denoise(noise, model.schedule.node(model.schedule.t_start))
-        clock.seconds, clock.evaluations = 0.0, 0
-        while clock.seconds < 0.5 and clock.evaluations < 50 * len(noise):
+        if clock.seconds < 10 * SECONDS:  # else the first call, which is slower, says enough
+            clock.seconds, clock.evaluations = 0.0, 0
+        while clock.seconds < SECONDS and clock.evaluations < CALLS * len(noise):
             denoise(noise, model.schedule.node(model.schedule.t_start))
     return clock.evaluations / clock.seconds

@@ -1,7 +1,8 @@
 """What a candidate is worth: its table, fitted or as it is, run on validation noise and judged by the objectives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from pydantic import JsonValue
@@ -10,9 +11,9 @@ from torch import Tensor
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.objectives import Objective, Outcome
 from solversearch.objectives.endpoint import endpoint_mse
-from solversearch.runtime import Tableau
-from solversearch.sampling import sample
-from solversearch.search.fit import fit
+from solversearch.runtime import Tableau, steps
+from solversearch.sampling import FAILURES, Sampler, alone, drawing, lockstep
+from solversearch.search.fit import fitting
 from solversearch.spaces import Candidate
 from solversearch.teacher import Teacher
 
@@ -32,6 +33,12 @@ class Result:
     @property
     def value(self) -> float:
         return self.values[0]
+
+
+class Failure(NamedTuple):
+    """Why a candidate has no result."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -65,34 +72,67 @@ class Evaluator:
 
     def table(self, table: Tableau, origin: Origin, n: int | None = None) -> Result:
         """The table as it is."""
-        _, validation = self.teachers(n)
-        states: list[Tensor] = []
-        samples = sample(self.model, table, validation, self.batch_size, self.clock, callback=self._keeping(states))
-        return self._judged(table, validation, samples, states, origin)
+        return alone(self._denoiser(False, table.split, n), self._plain(table, origin, n))
 
-    @torch.no_grad()
     def fitted(self, prior: Tableau, ridge: float, origin: Origin, n: int | None = None) -> Result:
         """The table fitted to the teacher, on as many fitting samples (all, where n is None)."""
-        fitting, validation = self.teachers(n)
-        conditions = None
-        if fitting.conditions is not None and validation.conditions is not None:
-            conditions = torch.cat([fitting.conditions, validation.conditions])
-        denoise = Denoiser(self.model, conditions, self.batch_size, self.splits(prior), self.clock)
-        states: list[Tensor] = []
-        noise = torch.cat([fitting.noise, validation.noise])
-        table, samples = fit(prior, fitting, denoise, noise, ridge, robust=True, callback=self._keeping(states))
-        skip = len(fitting)
-        return self._judged(table, validation, samples[skip:], [state[skip:] for state in states], origin)
+        return alone(self._denoiser(True, self.splits(prior), n), self._fitted(prior, ridge, origin, n))
 
     def candidate(self, candidate: Candidate, n: int | None = None) -> Result:
         """Fitted where its space fits; a stochastic table stays as it is."""
+        fitted, split, sampler = self._run(candidate, n)
+        return alone(self._denoiser(fitted, split, n), sampler)
+
+    def candidates(self, candidates: Sequence[Candidate], n: int | None = None) -> list[Result | Failure]:
+        """The same of several, as many at a time as a network batch has room for."""
+        found: dict[int, Result | Exception] = {}
+        groups: dict[tuple[bool, bool], dict[int, Sampler[Result]]] = {}
+        for k, candidate in enumerate(candidates):
+            try:
+                fitted, split, sampler = self._run(candidate, n)
+                groups.setdefault((fitted, split), {})[k] = sampler
+            except FAILURES as failure:
+                found[k] = failure
+        fitting, validation = self.teachers(n)
+        for (fitted, split), samplers in groups.items():
+            count = len(validation) + len(fitting) * fitted
+            results = lockstep(self._denoiser(fitted, split, n), list(samplers.values()), count)
+            found.update(zip(samplers, results, strict=True))
+        ordered = [found[k] for k in range(len(candidates))]
+        return [Failure(str(each)) if isinstance(each, Exception) else each for each in ordered]
+
+    def _run(self, candidate: Candidate, n: int | None) -> tuple[bool, bool, Sampler[Result]]:
+        """Whether the candidate is fitted, whether its denoiser is split, and the loop that ends with its result."""
         table = candidate.tableau(self.model.schedule)
         if candidate.ridge is None or table.stochastic:
-            return self.table(table, candidate.describe(), n)
-        return self.fitted(table, candidate.ridge, candidate.describe(), n)
+            return False, table.split, self._plain(table, candidate.describe(), n)
+        return True, self.splits(table), self._fitted(table, candidate.ridge, candidate.describe(), n)
 
-    def _keeping(self, states: list[Tensor]) -> "_Keep | None":
-        return _Keep(states) if any("states" in objective.needs for objective in self.objectives) else None
+    def _denoiser(self, fitted: bool, split: bool, n: int | None) -> Denoiser:
+        """Of the validation samples; after those for fitting, where the table is fitted."""
+        given = [teacher.conditions for teacher in self.teachers(n)[0 if fitted else 1 :] if teacher.conditions is not None]
+        return Denoiser(self.model, torch.cat(given) if given else None, self.batch_size, split, self.clock)
+
+    def _plain(self, table: Tableau, origin: Origin, n: int | None) -> Sampler[Result]:
+        _, validation = self.teachers(n)
+        states: list[Tensor] = []
+        draw = drawing(self.model, validation)
+        samples = yield from steps(table.nodes, table.rows, validation.noise, draw, callback=self._keeping(states))
+        return self._judged(table, validation, samples, states, origin)
+
+    def _fitted(self, prior: Tableau, ridge: float, origin: Origin, n: int | None) -> Sampler[Result]:
+        known, validation = self.teachers(n)
+        states: list[Tensor] = []
+        noise, split = torch.cat([known.noise, validation.noise]), self.splits(prior)
+        table, samples = yield from fitting(prior, known, noise, ridge, True, split, self._keeping(states))
+        skip = len(known)
+        return self._judged(table, validation, samples[skip:], [state[skip:] for state in states], origin)
+
+    def _keeping(self, states: list[Tensor]) -> Callable[[int, Tensor, Tensor], None] | None:
+        """A callback that keeps the inputs of the network."""
+        if not any("states" in objective.needs for objective in self.objectives):
+            return None
+        return lambda i, x, prediction: states.append(x)
 
     def _judged(self, table: Tableau, validation: Teacher, samples: Tensor, states: Sequence[Tensor], origin: Origin) -> Result:
         error = endpoint_mse(samples, validation.endpoint)
@@ -100,13 +140,3 @@ class Evaluator:
             raise NotFinite("the candidate's error is not finite")
         outcome = Outcome(self.model, validation, table, samples, self.scale, tuple(states) or None, self.batch_size, self.clock)
         return Result(table, error, tuple(objective.value(outcome) for objective in self.objectives), origin)
-
-
-@dataclass(frozen=True)
-class _Keep:
-    """A callback of the sampling loop that keeps the inputs of the network."""
-
-    states: list[Tensor]
-
-    def __call__(self, i: int, x: Tensor, prediction: Tensor) -> None:
-        self.states.append(x)

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from solversearch.models.base import Denoiser
-from solversearch.runtime import Row, Tableau, run
+from solversearch.runtime import Row, Tableau, steps
+from solversearch.sampling import Sampler, alone
 from solversearch.search.columns import Recorder, row, weights
 from solversearch.teacher import Teacher
+
+Fitted = tuple[Tableau, Tensor]
 
 
 class _FittedRows(Sequence[Row]):
@@ -37,20 +40,42 @@ class _FittedRows(Sequence[Row]):
         return self.solved[index]
 
     def _solve(self, i: int) -> Row:
-        nodes, n = self.prior.nodes, len(self.teacher)
-        target = self.teacher.endpoint if i == len(nodes) else self.teacher.state(nodes[i])
-        features = self.seen.features(i, n)
-        start = weights(self.prior.rows[i], i, self.seen.denoise.split)
-        residual = target.reshape(n, -1, 1).double() - features @ start[:, None]
-        # Of each sample: (n, columns, columns), (n, columns) and (n,).
-        grams, moments, square = features.mT @ features, (features.mT @ residual)[:, :, 0], residual.square().sum((1, 2))
-        weight, change = torch.ones(n, dtype=torch.float64), torch.zeros_like(start)
+        start = weights(self.prior.rows[i], i, self.seen.split)
+        grams, moments, square = self._products(i, start)
+        weight, change = torch.ones(len(square), dtype=torch.float64), torch.zeros_like(start)
         for _ in range(3 if self.robust else 1):
             gram, moment = (torch.tensordot(weight / weight.mean(), each, 1) for each in (grams, moments))
             change = torch.linalg.solve(gram + self.ridge * torch.diag(gram.diagonal() + 1e-12), moment)
-            error = (square - 2 * moments @ change + (grams @ change) @ change).clamp(min=0) / residual.shape[1]
+            error = (square - 2 * moments @ change + (grams @ change) @ change).clamp(min=0) / self.teacher.noise[0].numel()
             weight = 1 / (error + error.median() + 1e-12)
         return row(start + change, i)
+
+    def _products(self, i: int, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each sample: F^T F (n, columns, columns), F^T r (n, columns) and r^T r (n,), r being what the prior leaves; on the CPU."""
+        nodes, teacher = self.prior.nodes, self.teacher
+        target = (teacher.endpoint if i == len(nodes) else teacher.state(nodes[i])).flatten(1)
+        parts = []
+        for some, features in self.seen.features(i, len(teacher)):
+            residual = target[some, :, None].double() - features @ start.to(features.device)[:, None]
+            parts.append(((features.mT @ features).cpu(), (features.mT @ residual)[:, :, 0].cpu(), residual.square().sum((1, 2)).cpu()))
+        grams, moments, square = map(torch.cat, zip(*parts, strict=True))
+        return grams, moments, square
+
+
+def fitting(
+    prior: Tableau,
+    teacher: Teacher,
+    noise: Tensor,
+    ridge: float = 1e-4,
+    robust: bool = False,
+    split: bool = False,
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Sampler[Fitted]:
+    """`fit` as a sampling loop, for callers that run the network on their own, as `runtime.steps` is one; split as their denoiser is."""
+    seen = Recorder(noise, split)
+    rows = _FittedRows(prior, teacher, seen, ridge, robust)
+    samples = yield from seen.watched(steps(prior.nodes, rows, noise, callback=callback))
+    return Tableau(prior.nodes, tuple(rows.solved)), samples
 
 
 def fit(
@@ -61,14 +86,11 @@ def fit(
     ridge: float = 1e-4,
     robust: bool = False,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
-) -> tuple[Tableau, Tensor]:
+) -> Fitted:
     """Fits every row of `prior` (a deterministic table) and samples with it.
 
     noise (B, *shape) begins with the teacher's n samples; the rest goes along unfitted, for validation. The denoiser's conditions
     match it; where it is split, the guidance difference gets columns of its own. callback is `run`'s. Returns the fitted table and the
     samples (B, *shape).
     """
-    seen = Recorder(denoise, noise)
-    rows = _FittedRows(prior, teacher, seen, ridge, robust)
-    samples = run(prior.nodes, rows, seen, noise, callback=callback)
-    return Tableau(prior.nodes, tuple(rows.solved)), samples
+    return alone(denoise, fitting(prior, teacher, noise, ridge, robust, denoise.split, callback))

@@ -4,23 +4,30 @@ Parameters are residuals on the given table. Coefficients of one row are nearly 
 other), so each row's residual is expressed in the orthonormal basis of its own columns; a time moves in its schedule's
 `position`. A quasi-Newton method (scipy's BFGS) on all fitting samples then needs few passes; the validation noise decides
 when to stop.
+
+Where the activations of all evaluations do not fit into memory, each network call is a checkpoint (Chen et al. 2016, arXiv:1604.06174):
+it keeps its inputs alone, and is made again on the way back.
 """
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import minimize
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from solversearch.memory import Backward, backward
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
-from solversearch.runtime import Node, Row, Tableau, run
-from solversearch.sampling import sample
+from solversearch.runtime import Node, Row, Tableau, run, steps
+from solversearch.sampling import alone, sample
+from solversearch.schedules import Floats
 from solversearch.search.columns import Recorder, row, weights
 from solversearch.teacher import Teacher
 
@@ -36,10 +43,9 @@ class _Coordinates:
         self.start: list[Tensor] = []
         self.basis: list[Tensor] = []
         for i, given in enumerate(table.rows):
-            features = seen.features(i, len(seen.noise)).flatten(0, 1)
-            values, vectors = torch.linalg.eigh(features.T @ features / len(features))
+            values, vectors = torch.linalg.eigh(seen.gram(i) / seen.noise.numel())
             self.basis.append(vectors / values.clamp(min=1e-6 * float(values.max())).sqrt())
-            self.start.append(weights(given, i, seen.denoise.split))
+            self.start.append(weights(given, i, seen.split))
         self.sizes = [table.nfe if times else 0, *map(len, self.start)]
 
     def table_at(self, theta: Tensor) -> Tableau:
@@ -49,12 +55,12 @@ class _Coordinates:
         rows = [row(self.start[i] + self.basis[i] @ residual, i) for i, residual in enumerate(residuals)]
         return Tableau(tuple(nodes), tuple(rows))
 
-    def differentiable(self, theta: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[list[Node], list[Row]]:
-        """Nodes and rows of theta (B, P), one copy a sample, whose numbers broadcast against arrays of the shape (B, *shape).
+    def differentiable(self, theta: Tensor, like: Tensor) -> tuple[list[Node], list[Row]]:
+        """Nodes and rows of theta (B, P), one copy a sample, whose numbers broadcast against arrays like the given one, (B, *shape).
 
         A gradient a sample is what keeps the sum over samples, and so the plan, independent of the batch size.
         """
-        view = (-1, *[1] * len(shape))
+        view = (-1, *[1] * (like.ndim - 1))
         shifts, *residuals = torch.split(theta, self.sizes, dim=1)
         nodes = list(self.table.nodes)
         if self.times:
@@ -63,10 +69,10 @@ class _Coordinates:
                 node, slope = self._node(i, float(shift[0].detach()))
                 moved = shift - shift.detach()  # zero, but carries the gradient
                 t, alpha, sigma = (getattr(node, name) + getattr(slope, name) * moved for name in ("t", "alpha", "sigma"))
-                nodes[i] = Node(t.to(dtype), alpha.to(dtype).view(view), sigma.to(dtype).view(view), node.guidance)
+                nodes[i] = Node(t.to(like), alpha.to(like).view(view), sigma.to(like).view(view), node.guidance)
         rows = []
         for i, residual in enumerate(residuals):
-            each: list[Any] = [w.to(dtype).view(view) for w in (self.start[i] + residual @ self.basis[i].T).unbind(1)]
+            each: list[Any] = [w.to(like).view(view) for w in (self.start[i] + residual @ self.basis[i].T).unbind(1)]
             rows.append(Row(each[0], tuple(each[1 : 1 + i]), tuple(each[1 + i :])))
         return nodes, rows
 
@@ -82,6 +88,49 @@ class _Coordinates:
         return Node(node.t, node.alpha, node.sigma, guidance), Node(t, alpha, sigma)
 
 
+@dataclass
+class _Loss:
+    """The mean tempered error of all samples as a function of theta, with its gradient."""
+
+    model: Model
+    coordinates: _Coordinates
+    teacher: Teacher
+    scale: float | None
+    split: bool
+    clock: Clock
+    way: Backward
+
+    def __call__(self, theta: Floats) -> tuple[float, Floats]:
+        while True:
+            try:
+                batches = [self._batch(theta, first) for first in range(0, len(self.teacher), self.way.batch)]
+            except torch.cuda.OutOfMemoryError:
+                batches = []
+            if batches:
+                losses, gradients = (torch.cat(each) for each in zip(*batches, strict=True))
+                return float(losses.mean()), gradients.mean(0).numpy()
+            self.way = self.way.smaller(self.model)
+
+    def _batch(self, theta: Floats, first: int) -> tuple[Tensor, Tensor]:
+        """Loss (B,) and gradient (B, P) of each sample of a batch."""
+        network, teacher, clock = self.model.network, self.teacher, self.clock
+        if self.way.checkpointing:
+            network = partial(checkpoint, network, use_reentrant=False, preserve_rng_state=False)
+        batch = slice(first, first + self.way.batch)
+        noise = teacher.noise[batch]
+        copies = torch.from_numpy(theta).expand(len(noise), -1).clone().requires_grad_()
+        nodes, rows = self.coordinates.differentiable(copies, noise)
+        denoise = _denoiser(replace(self.model, network=network), teacher, batch, self.split, self.way.batch, clock)
+        before = clock.evaluations
+        loss = tempered(endpoint_mse(run(nodes, rows, denoise, noise), teacher.endpoint[batch]), self.scale)
+        start = time.perf_counter()
+        (gradient,) = torch.autograd.grad(loss.sum(), copies)
+        clock.seconds += time.perf_counter() - start
+        # Backward costs about twice as much as forward, and what was a checkpoint another forward.
+        clock.evaluations += (3 if self.way.checkpointing else 2) * (clock.evaluations - before)
+        return loss.detach(), gradient
+
+
 def polish(
     model: Model,
     table: Tableau,
@@ -94,19 +143,23 @@ def polish(
     times: bool = True,
     batch_size: int = 512,
     clock: Clock | None = None,
+    way: Backward | None = None,
     enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, float], None] = lambda iteration, loss: None,
 ) -> Tableau:
     """Polishes a table; returns the best of all iterations on the validation teacher, the given table included.
 
-    split gives the guidance difference coefficients of its own; scale is `tempered`'s; enough() ends it early. Deterministic in its
-    arguments, except that batch_size does not matter.
+    split gives the guidance difference coefficients of its own; scale is `tempered`'s; enough() ends it early. way is how samples are
+    differentiated, by default what fits into memory. Deterministic in its arguments, except that batch_size and way do not matter.
     """
+    assert not isinstance(model.network, nn.Module) or not any(weight.requires_grad for weight in model.network.parameters())
     clock, batch_size = clock or Clock(), model.filled(batch_size)
-    seen = Recorder(_denoiser(model, fitting, slice(None), split, batch_size, clock), fitting.noise)
+    way = way or backward(model, 2 * table.nfe if split else table.network_calls, len(fitting), batch_size)
+    seen = Recorder(fitting.noise, split)
     with torch.no_grad():
-        run(table.nodes, table.rows, seen, fitting.noise)
+        alone(_denoiser(model, fitting, slice(None), split, batch_size, clock), seen.watched(steps(table.nodes, table.rows, fitting.noise)))
     coordinates = _Coordinates(model, table, seen, times)
+    differentiated = _Loss(model, coordinates, fitting, scale, split, clock, way)
 
     def error(candidate: Tableau, teacher: Teacher) -> float:
         samples = sample(model, candidate, teacher, batch_size, clock)
@@ -114,29 +167,14 @@ def polish(
 
     unit = max(error(table, fitting), 1e-300)
 
-    def loss_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def loss_and_gradient(theta: Floats) -> tuple[float, Floats]:
         if enough():  # here too, for a line search may take twenty of these
             raise StopIteration
         try:
-            return differentiated(theta)
+            loss, gradient = differentiated(theta)
         except NotFinite:  # a line search went too far: a bad, flat place sends it back
             return _TOO_FAR, np.zeros_like(theta)
-
-    def differentiated(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        losses, gradients = [], []
-        for first in range(0, len(fitting), batch_size):
-            batch = slice(first, first + batch_size)
-            copies = torch.from_numpy(theta).expand(len(fitting.noise[batch]), -1).clone().requires_grad_()
-            nodes, rows = coordinates.differentiable(copies, model.shape, fitting.noise.dtype)
-            denoise, before = _denoiser(model, fitting, batch, split, batch_size, clock), clock.evaluations
-            loss = tempered(endpoint_mse(run(nodes, rows, denoise, fitting.noise[batch]), fitting.endpoint[batch]), scale)
-            start = time.perf_counter()
-            (gradient,) = torch.autograd.grad(loss.sum(), copies)
-            clock.seconds += time.perf_counter() - start
-            clock.evaluations += 2 * (clock.evaluations - before)  # backward costs about twice as much as forward
-            losses.append(loss.detach())
-            gradients.append(gradient)
-        return float(torch.cat(losses).mean()) / unit, (torch.cat(gradients).mean(0) / unit).numpy()
+        return loss / unit, gradient / unit
 
     best, best_loss, best_iteration, iteration = table, error(table, validation), 0, 0
 

@@ -1,21 +1,29 @@
 """What a person asks of a search, and what cannot be asked."""
 
+from math import inf
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from solversearch.baselines import SCREEN
+from solversearch.baselines import SMALL
 from solversearch.errors import UserError
+from solversearch.memory import batch_size
 from solversearch.models.base import Model
 from solversearch.objectives import parse_many
 from solversearch.plan import MAX_NFE
 from solversearch.search.strategies import known
 from solversearch.spaces import Polish, SearchSpace
 
+LEAST = 8
+"""Samples of which a search makes something."""
+SAMPLES = {SMALL: (1024, 256, 256), 2**13: (256, 64, 64), 2**17: (64, 32, 32), inf: (64, 16, 16)}
+"""Held-out, fitting and validation samples of models of at most so many numbers a sample: each tells the more, the larger it is."""
+
 
 class Settings(BaseModel):
     """One search. `of` takes what is not asked for from the space's own section `search`.
 
+    samples (held out), fit_samples, validation_samples and batch_size are the model's where they are 0, as `sized` fills them in.
     evaluations bounds the network evaluations of fit, search and polish together; trials bounds the candidates.
     instant, fit, search and polish are the stages that run; only_instant stops after the first of them.
     """
@@ -29,9 +37,9 @@ class Settings(BaseModel):
     evaluations: int | None = Field(None, ge=1)
     strategy: str = SearchSpace().search.strategy
     objective: str = "endpoint"
-    samples: int = Field(1024, ge=2 * SCREEN)
-    fit_samples: int = Field(256, ge=16)
-    validation_samples: int = Field(256, ge=SCREEN)
+    samples: int = Field(0, ge=2 * LEAST)
+    fit_samples: int = Field(0, ge=LEAST)
+    validation_samples: int = Field(0, ge=LEAST)
     instant: bool = True
     fit: bool = True
     search: bool = True
@@ -39,7 +47,7 @@ class Settings(BaseModel):
     only_instant: bool = False
     split: bool | None = None
     integer: bool = False
-    batch_size: int = Field(512, ge=1)
+    batch_size: int = Field(0, ge=1)
 
     @classmethod
     def of(cls, space: SearchSpace, **asked: Any) -> "Settings":
@@ -50,6 +58,13 @@ class Settings(BaseModel):
         if given.get("polish") is True:
             given["polish"] = own.stages.polish or "all"
         return cls(space=space, **{**says, **given})
+
+    def sized(self, model: Model) -> "Settings":
+        """The same with the counts of samples and the batch size that suit the model, where none are given."""
+        counts = next(counts for most, counts in SAMPLES.items() if model.numbers <= most)
+        own = dict(zip(("samples", "fit_samples", "validation_samples"), counts, strict=True))
+        missing = {name: count for name, count in own.items() if not getattr(self, name)}
+        return self.model_copy(update=missing if self.batch_size else {**missing, "batch_size": batch_size(model)})
 
     @property
     def splits(self) -> bool:

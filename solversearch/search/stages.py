@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from solversearch.baselines import SCREEN, Baseline, baselines, screen
+from solversearch.baselines import Baseline, baselines, screen, screening
 from solversearch.compare import Stage, Tau, Timing
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives import Objective, parse_many
@@ -71,6 +71,9 @@ class Search:
     loop: Loop | None = None
     predictor: Predictor | None = None
 
+    def __post_init__(self) -> None:
+        self.settings = self.settings.sized(self.model)
+
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
         return parse_many(self.settings.objective)
@@ -81,8 +84,8 @@ class Search:
         fitting, validation = self.teacher("fit", settings.fit_samples), self.teacher("validate", settings.validation_samples)
         with self.stage("best baseline"):
             starts = self._starts(fitting, validation)
-        self.begun = self.clock.evaluations
         surrogates = self._surrogates(fitting, validation)
+        self.begun = self.clock.evaluations
         candidates = [self.best] if self.best else []
         if settings.instant or settings.only_instant:
             with self.stage("instant"):
@@ -151,9 +154,10 @@ class Search:
     def _starts(self, fitting: Teacher, validation: Teacher) -> list[Baseline]:
         """The best baselines of different grids, the very best first; sets up the evaluator, whose scale is the best one's median."""
         settings, model = self.settings, self.model
+        few = validation.first(screening(len(validation)))
         screened = screen(
-            model, baselines(model, settings.nfe, settings.guidance, settings.integer), validation.first(SCREEN), settings.batch_size,
-            self.clock, lambda done, total: self.progress("baselines", done, total, ""),
+            model, baselines(model, settings.nfe, settings.guidance, settings.integer), few, settings.batch_size, self.clock,
+            lambda done, total: self.progress("baselines", done, total, ""),
         )  # fmt: skip
         smooth = [baseline for _, baseline in screened if not baseline.table.stochastic]
         starts: dict[str, Baseline] = {}
@@ -177,8 +181,8 @@ class Search:
         unguided: tuple[Teacher, ...] = ()
         if settings.guidance != 1:
             unguided = (
-                self.teacher("fit", settings.fit_samples, guidance=1.0),
-                self.teacher("validate", settings.validation_samples, guidance=1.0),
+                self.teacher("fit", settings.fit_samples, trajectory=False, guidance=1.0),
+                self.teacher("validate", settings.validation_samples, trajectory=False, guidance=1.0),
             )
         return Surrogates.of(self.model, fitting, validation, unguided, settings.guidance, settings.seed, self.evaluator.scale)
 
@@ -207,7 +211,7 @@ class Search:
         # In memory: a journal that is written parameter by parameter would cost more than the network.
         study = optuna.create_study(sampler=strategy(settings.strategy, context), directions=["minimize"] * len(self.objectives))
         enqueue_starts(study, study.sampler, context)
-        halving = Halving.up_to(settings.validation_samples, SCREEN)
+        halving = Halving.up_to(settings.validation_samples, screening(settings.validation_samples))
         self.loop = Loop(study, settings.strategy, domain, self.evaluator, halving, self.predictor, self.record)
         share = SEARCHED if settings.polish else 1.0
         if surrogates is not None:
@@ -248,7 +252,7 @@ class Search:
             seeds.append(domain.seed(explicit(model.schedule, times)[:-1]))
         if f"compensation.{settings.nfe - 1}" in domain.distributions:
             nodes = [*(replace(node, guidance=settings.guidance) for node in best.table.nodes), CLEAN]
-            ratios = greedy_ratios(model, nodes, self.evaluator.fitting.first(SAMPLES), clock=self.clock)
+            ratios = greedy_ratios(model, nodes, self.evaluator.fitting.first(SAMPLES), batch_size=settings.batch_size, clock=self.clock)
             seeds.append(domain.seed(best.table.nodes, [Decision(compensation=ratio) for ratio in ratios]))
         return tuple(seeds)
 
@@ -299,7 +303,8 @@ class Search:
 
         x = descend(
             self.model, lambda x: candidate(x).tableau(self.model.schedule), (np.array([params[name] for name in names]) - low) / width,
-            evaluator.fitting, evaluator.validation, evaluator.scale, [(0.0, 1.0)] * len(names), clock=self.clock, enough=self.spent,
+            evaluator.fitting, evaluator.validation, evaluator.scale, [(0.0, 1.0)] * len(names), batch_size=self.settings.batch_size,
+            clock=self.clock, enough=self.spent,
             progress=lambda i, loss: self.progress("descent", i, 0, f"best validation error {loss:.3g}"),
         )  # fmt: skip
         self.keep(evaluator.candidate(candidate(x)))

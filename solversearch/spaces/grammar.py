@@ -13,6 +13,8 @@ from solversearch.solvers.integrals import Prediction
 from solversearch.solvers.mixed import FAMILIES, Derivative, Start
 
 Value = bool | int | float | str
+MOST = 1000
+"""Values of one decision."""
 
 
 def wrong(message: str, *where: str | int) -> NoReturn:
@@ -105,6 +107,8 @@ def _listed(values: Any, *where: str) -> tuple[Value, ...]:
     values = tuple(values) if isinstance(values, list | tuple) else (values,)
     if not values:
         wrong("an empty list: nothing to choose from", *where)
+    if len(values) > MOST:
+        wrong(f"more than {MOST} values; a range (low, high) has any", *where)
     for i, value in enumerate(values):
         if not isinstance(value, Value) or (isinstance(value, float) and not isfinite(value)):
             wrong(f"expected a name, a finite number or true/false, got {_shown(value)}", *where, i)
@@ -152,7 +156,7 @@ def _number(value: Value) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

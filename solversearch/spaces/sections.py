@@ -132,3 +132,11 @@ class Search(Section):
     strategy: str = Field("tpe", min_length=1)
     objective: str = Field("endpoint", min_length=1)
     stages: Stages = Stages()
+
+    @field_validator("strategy")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        """A file runs no code: a class of one's own is imported only where the command line names it."""
+        if not name.isidentifier():
+            wrong(f"{name[:60]!r} is no strategy's name; a class of your own is named on the command line, with --strategy MODULE:CLASS")
+        return name

@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from solversearch.errors import UserError
+from solversearch.plan import one_line
 
 LONGEST = 64 * 1024
 """Bytes of a file."""
@@ -36,12 +37,14 @@ def load(path: Path) -> tuple[Any, yaml.Node]:
 
 
 def _bounded(path: Path, text: str) -> None:
-    """Aliases let a short file stand for an endless one, and deep nesting exhausts the stack."""
+    """Aliases let a short file stand for an endless one, deep nesting exhausts the stack, and a tag can ask for any object."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
-            raise UserError(f"{path}:{_line(event)}: aliases (*{event.anchor}) are not read; write the value out")
+            raise UserError(f"{path}:{_line(event)}: aliases (*{one_line(str(event.anchor), 40)}) are not read; write the value out")
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+            raise UserError(f"{path}:{_line(event)}: tags ({one_line(event.tag, 40)}) are not read; write the value alone")
         if depth > DEEPEST:
             raise UserError(f"{path}:{_line(event)}: nested deeper than {DEEPEST}")
 

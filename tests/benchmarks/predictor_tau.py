@@ -13,7 +13,7 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from solversearch import models
-from solversearch.baselines import SCREEN, baselines, screen
+from solversearch.baselines import baselines, screen, screening
 from solversearch.models.base import Model
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.runtime import Tableau
@@ -30,7 +30,7 @@ TARGETS = {1.0: (0.75, 0.85), 4.0: (0.55, 0.70)}
 
 def candidates(model: Model, nfe: int, guidance: float, validation: Teacher, seed: int) -> tuple[list[Tableau], Floats, float]:
     """Random tables of `s3` about the grids of the eight best baselines, their losses, and the scale of these."""
-    screened = screen(model, baselines(model, nfe, guidance), validation.first(SCREEN))
+    screened = screen(model, baselines(model, nfe, guidance), validation.first(screening(len(validation))))
     starts: dict[str, Tableau] = {}
     for _, baseline in screened:
         if not baseline.table.stochastic and len(starts) < 8:
@@ -41,9 +41,10 @@ def candidates(model: Model, nfe: int, guidance: float, validation: Teacher, see
     rng = np.random.default_rng([seed, nfe])
     tables = [domain.tableau(domain.random(rng)) for _ in range(TOLD + UNSEEN)]
     losses = []
-    for first in range(0, len(tables), 4):
-        for samples in sample_together(model, tables[first : first + 4], validation):
-            losses.append(float(tempered(endpoint_mse(samples, validation.endpoint), scale).mean()))
+    for samples in sample_together(model, tables, validation):
+        if isinstance(samples, Exception):
+            raise samples
+        losses.append(float(tempered(endpoint_mse(samples, validation.endpoint), scale).mean()))
     return tables, np.array(losses), scale
 
 

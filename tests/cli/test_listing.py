@@ -14,7 +14,7 @@ from tests.cli.calling import bad, call, good
 
 @pytest.mark.parametrize(("what", "some"), [
     ("models", "mixture"), ("solvers", "unipc_2"), ("grids", "karras"), ("spaces", "nonstationary"), ("strategies", "evolution"),
-    ("objectives", "klub"),
+    ("objectives", "klub"), ("exports", "comfyui"),
 ])  # fmt: skip
 def test_lists(what: str, some: str) -> None:
     entries = json.loads(good("list", what, "--json"))

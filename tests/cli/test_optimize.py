@@ -20,7 +20,8 @@ from tests.cli.calling import ASSETS, COINS, bad, call, file_in_the_way, good
 
 def test_optimize_writes_a_run_that_others_can_read(digits_run: tuple[Path, str]) -> None:
     folder, _ = digits_run
-    assert {each.name for each in folder.iterdir()} == set(OWN_FILES) - {"evaluations.json"}  # which a search with a predictor has
+    # A search with a predictor has its evaluations; a report is another command.
+    assert {each.name for each in folder.iterdir()} == set(OWN_FILES) - {"evaluations.json", "report.html"}
     plan = Plan.read(folder / "plan.json")
     assert plan.nfe == 2 and plan.provenance.model == "digits" and plan.provenance.seed == 0
     assert plan.provenance.command.startswith("solversearch optimize --model digits --nfe 2 --trials 2")

@@ -1,4 +1,4 @@
-"""The commands on plans: compare, sample, plan, import."""
+"""The commands on plans: compare, sample, plan."""
 
 import json
 import re
@@ -85,56 +85,3 @@ def test_a_plan_is_shown_and_validated(digits_run: tuple[Path, str]) -> None:
 def test_bad_plans_are_one_line(command: str, attack: str) -> None:
     path = ASSETS / "attacks" / f"{attack}.json"
     assert bad("plan", command, path).startswith(f"{path}: ")
-
-
-# import --------------------------------------------------------------------------------------------------------
-
-
-def test_a_scheduler_becomes_a_plan_and_is_compared() -> None:
-    pytest.importorskip("diffusers")
-    good("import", "DPMSolverMultistep", "--nfe", 1, "--model", "digits", "--out", "dpm.json", "--set", "algorithm_type=dpmsolver++")
-    plan = Plan.read("dpm.json")
-    assert plan.nfe == 1 and plan.prediction_type == "v_prediction" and plan.provenance.model == "digits"
-    assert plan.decisions["algorithm_type"] == "dpmsolver++" and "import DPMSolverMultistep" in plan.provenance.command
-    result = json.loads(good("compare", "--plan", "dpm.json", "--model", "digits", "--samples", 128, "--json", "--guidance", 3))
-    assert result["ratio_endpoint_mse"] >= 1 and result["guidance"] == 3
-    assert result["rows"][0]["solver"] == "DPMSolverMultistep" and result["rows"][0]["network_calls"] == 2
-
-
-def test_a_scheduler_without_a_model_serves_those_it_fits() -> None:
-    pytest.importorskip("diffusers")
-    good("import", "FlowMatchEulerDiscrete", "--nfe", 4, "--out", "flow.json")
-    assert Plan.read("flow.json").provenance.model_digest == ""
-    assert "predicts 'flow', but model 'digits'" in bad("compare", "--plan", "flow.json", "--model", "digits")
-    good("import", "DDIM", "--nfe", 3, "--out", "v.json", "--set", "prediction_type=v_prediction")
-    good("sample", "--plan", "v.json", "--model", "digits", "--count", 2)
-    good("import", "DDIM", "--nfe", 3, "--out", "linear.json", "--set", "prediction_type=v_prediction", "--set", "beta_schedule=linear")
-    assert "another noise schedule" in bad("compare", "--plan", "linear.json", "--model", "digits")
-
-
-@pytest.mark.parametrize(("nfe", "name"), [(5, "HeunDiscrete"), (5, "KDPM2Discrete"), (5, "PNDM"), (5, "LMSDiscrete"), (1, "DDIM")])
-def test_imports_spend_exactly_what_was_asked(nfe: int, name: str) -> None:
-    pytest.importorskip("diffusers")
-    good("import", name, "--nfe", nfe, "--out", "plan.json")
-    assert Plan.read("plan.json").nfe == nfe
-
-
-BAD_IMPORTS: dict[str, tuple[tuple[object, ...], str]] = {
-    "scheduler": (("DPMSolverMultstep", "--nfe", 5), "unknown scheduler 'DPMSolverMultstep'; did you mean 'DPMSolverMultistep'"),
-    "setting": (("DDIM", "--nfe", 5, "--set", "beta_strt=1"), "unknown setting of DDIM 'beta_strt'; did you mean 'beta_start'"),
-    "no value": (("DDIM", "--nfe", 5, "--set", "beta_start"), "write KEY=VALUE"),
-    "cost": (("HeunDiscrete", "--nfe", 6), "cannot spend exactly 6 evaluations; ask for 5 or 7"),
-    "nfe": (("DDIM", "--nfe", 0), "--nfe"),
-    "not linear": (("DDIM", "--nfe", 5, "--set", "clip_sample=true"), "is not linear"),
-    "other levels": (("DDIM", "--nfe", 5, "--model", "digits", "--set", "beta_schedule=linear"), "was made for another model"),
-    "other prediction": (("FlowMatchEulerDiscrete", "--nfe", 5, "--model", "digits"), "reads its network as 'flow', but model 'digits'"),
-    "model": (("DDIM", "--nfe", 5, "--model", "digit"), "did you mean 'digits'"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_IMPORTS)
-def test_bad_imports(name: str) -> None:
-    pytest.importorskip("diffusers")
-    arguments, message = BAD_IMPORTS[name]
-    assert re.search(message, bad("import", *arguments, "--out", "plan.json"))
-    assert not Path("plan.json").exists()

@@ -241,5 +241,5 @@ def test_registry(folder: Path) -> None:
     assert list(models.MODELS) == ["digits", "mixture"]
     assert models.load("mixture").name == "mixture"
     assert models.load(f"python:{write(folder, 'def factory(): return good()')}:factory").shape == (4,)
-    with pytest.raises(UserError, match=r"unknown model 'digit'; did you mean 'digits'\? Known: digits, mixture, or your own as python:"):
+    with pytest.raises(UserError, match=r"unknown model 'digit'; did you mean 'digits'\? Known: digits, mixture, sd14, .* as python:"):
         models.load("digit")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from solversearch.errors import UserError
+from solversearch.models import base
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite, digest_of
 from solversearch.runtime import Node
 from solversearch.schedules import DiscreteVP
@@ -27,7 +28,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         self.seen.append((len(x), x.dtype, t.dtype))
-        hidden = torch.tanh(self.first(x.flatten(1)) + self.label(condition) + t[:, None] / 1000)
+        hidden = torch.tanh(self.first(x.flatten(1)) + self.label(condition) + (t[:, None] / 1000).to(x.dtype))
         return self.second(hidden).view_as(x)
 
 
@@ -155,7 +156,101 @@ def test_network_dtypes(x: Tensor, dtype: torch.dtype, tolerance: float) -> None
         assert isinstance(result, Tensor) and result.dtype == given.dtype
         expected = Denoiser(model_of(prediction_type="flow"), CONDITIONS)(x, NODE)
         torch.testing.assert_close(result, expected, atol=tolerance, rtol=tolerance, check_dtype=False)
-    assert {seen[1:] for seen in network.seen} == {(dtype, dtype)}
+    assert {seen[1:] for seen in network.seen} == {(dtype, torch.float64 if dtype == torch.float64 else torch.float32)}
+
+
+def test_half_precision_still_tells_times_apart(x: Tensor) -> None:
+    told: list[float] = []
+
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        told.append(float(t[0]))
+        return x
+
+    Denoiser(model_of(network, dtype=torch.bfloat16), CONDITIONS)(x, replace(NODE, t=999.0))
+    assert told == [999.0] != [float(torch.tensor(999.0, dtype=torch.bfloat16))]
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_the_guided_prediction_is_clipped_and_the_difference_is_not(x: Tensor, split: bool) -> None:
+    node = replace(NODE, guidance=7.0)
+    prediction, difference = Denoiser(model_of(), CONDITIONS, split=True)(x, node)
+    assert float(prediction.abs().max()) > 0.2 and float(difference.abs().max()) > 0.05
+    output = Denoiser(model_of(clip=0.05), CONDITIONS, split=split)(x, node)
+    clipped = output[0] if isinstance(output, tuple) else output
+    assert torch.equal(clipped, prediction.clip(-0.05, 0.05))
+    assert not isinstance(output, tuple) or torch.equal(output[1], difference)
+
+
+# Several at once, and little memory ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("batch_size", [32, 512])
+def test_evaluations_made_together_are_those_made_alone(x: Tensor, batch_size: int, split: bool) -> None:
+    nodes = [NODE, Node(3.0, 0.99, 0.1), Node(800.0, 0.3, 0.95, 4.0), Node(500.0, 0.8, 0.6, 2.0)]
+    requests = [(x * k, node) for k, node in enumerate(nodes, 1)]
+    alone, together = Clock(), Clock()
+    denoise = Denoiser(model_of(prediction_type="v_prediction"), CONDITIONS, batch_size, split, together)
+    for request, output in zip(requests, denoise.together(requests), strict=True):
+        expected = Denoiser(denoise.model, CONDITIONS, batch_size, split, alone)(*request)
+        pairs = zip(output, expected, strict=True) if split else [(output, expected)]  # type: ignore[arg-type]
+        assert all(torch.equal(a, b) for a, b in pairs)  # type: ignore[arg-type]
+    assert alone.evaluations == together.evaluations == 70 * (8 if split else 6)
+
+
+def test_one_that_is_not_finite_fails_alone(x: Tensor) -> None:
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return torch.where((t == 7)[:, None, None], torch.nan, x)
+
+    good, bad, other = Denoiser(model_of(network), CONDITIONS).together([(x, NODE), (x, replace(NODE, t=7.0)), (2 * x, NODE)])
+    assert isinstance(bad, NotFinite) and "at t = 7" in str(bad)
+    assert isinstance(good, Tensor) and isinstance(other, Tensor) and torch.equal(2 * good, other)
+
+
+class Little(Network):
+    """On a device with room for so many samples."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        if len(x) > self.room:
+            self.seen.append((-len(x), x.dtype, t.dtype))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x, t, condition)
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_FITTED", {})
+
+
+@torch.no_grad()
+def test_a_batch_that_does_not_fit_is_halved_for_good(x: Tensor, forgotten: None) -> None:
+    network, clock = Little(20), Clock()
+    model = model_of(network)
+    result = Denoiser(model, CONDITIONS, 64, clock=clock)(x, NODE)
+    assert [size for size, _, _ in network.seen] == [-64, -32, 16, 16, 16, 16, 16] and clock.evaluations == 70
+    assert torch.equal(result, Denoiser(model_of(), CONDITIONS)(x, NODE))  # type: ignore[arg-type]
+    network.seen.clear()
+    later = Denoiser(model, CONDITIONS, 512)  # whoever asks next
+    assert later.batch_size == 16 and torch.equal(later(x, NODE), result)  # type: ignore[arg-type]
+    assert {size for size, _, _ in network.seen} == {16}
+
+
+@torch.no_grad()
+def test_not_even_one_sample_fits(x: Tensor, forgotten: None) -> None:
+    with pytest.raises(UserError, match="model 'tiny' runs out of memory on cpu with a network batch of 16; use ") as caught:
+        Denoiser(model_of(Little(3)), CONDITIONS)(x, NODE)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="with a network batch of 1;"):
+        Denoiser(model_of(Little(0), pad=1), CONDITIONS)(x, NODE)
+
+
+def test_what_a_gradient_keeps_is_not_the_denoisers_to_share_out(x: Tensor, forgotten: None) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        Denoiser(model_of(Little(20)), CONDITIONS)(x, NODE)
 
 
 # What goes wrong -----------------------------------------------------------------------------------------------

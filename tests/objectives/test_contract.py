@@ -43,6 +43,8 @@ def test_ddim_at_3_is_worse_than_unipc_at_8(objective: Objective, ran: Ran) -> N
     bad, good = objective.value(ran("ddim", 3)), objective.value(ran("unipc_2", 8))
     if objective.name == "network_calls":
         assert (bad, good) == (3, 8)
+    elif objective.name == "fid":  # to the data, from which the teacher is some way off, too
+        assert bad > 1.1 * good
     else:
         assert bad > 2 * good
 
@@ -68,7 +70,7 @@ def test_says_what_a_model_lacks(objective: Objective, featureless: Model, coins
     assert "\n" not in str(caught.value) and objective.name in str(caught.value)
 
 
-@pytest.mark.parametrize("name", TO_THE_TEACHER)
+@pytest.mark.parametrize("name", [*TO_THE_TEACHER, "fid"])
 def test_what_is_not_finite_fails_the_candidate(name: str, ran: Ran) -> None:
     outcome = ran("ddim", 3)
     broken = torch.where(torch.arange(len(outcome.samples)).view(-1, 1, 1, 1) == 5, torch.nan, outcome.samples)

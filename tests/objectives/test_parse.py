@@ -33,7 +33,7 @@ def test_a_sum_checks_its_parts(featureless: Model, coins: Model) -> None:
     ("text", "message"),
     [
         ("frechett", "unknown objective 'frechett'; did you mean 'frechet'"),
-        ("endpoint + 0.1*fid", "unknown objective 'fid'"),
+        ("endpoint + 0.1*fidd", "unknown objective 'fidd'; did you mean 'fid'"),
         ("0*endpoint", "the weight of 'endpoint' must be positive and finite, got 0"),
         ("endpoint + -1*kid", "the weight of 'kid' must be positive"),
         ("1e999*kid", "must be positive and finite, got 1e999"),

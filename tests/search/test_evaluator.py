@@ -1,6 +1,7 @@
 """What a candidate is worth."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from solversearch.objectives.trajectory import OBJECTIVE as TRAJECTORY
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import grid
-from solversearch.search.evaluator import Evaluator
+from solversearch.search.evaluator import Evaluator, Failure, Result
 from solversearch.search.fit import fit
 from solversearch.solvers import get
 from solversearch.spaces import Candidate, SearchSpace
@@ -35,9 +36,9 @@ def table(model: Model, solver: str = "unipc_2", nfe: int = 4, guidance: float =
     return get(solver).tableau(model.schedule, grid("quadratic", model.schedule, nfe)).guided(guidance)
 
 
-def candidate(guidance: float = 1.0, **space: object) -> Candidate:
-    domain = SearchSpace.model_validate({"timesteps": "quadratic", **space}).domain(COINS.schedule, 4, guidance)
-    return domain.candidate(domain.random(np.random.default_rng(0)))
+def candidate(guidance: float = 1.0, model: Model = COINS, seed: int = 0, **space: object) -> Candidate:
+    domain = SearchSpace.model_validate({"timesteps": "quadratic", **space}).domain(model.schedule, 4, guidance)
+    return domain.candidate(domain.random(np.random.default_rng(seed)))
 
 
 def test_the_noise_is_paired(digits: Model, fitting: Teacher, validation: Teacher) -> None:
@@ -93,6 +94,35 @@ def test_batches_change_nothing(digits: Model, fitting: Teacher, validation: Tea
     judges = [replace(evaluator(digits, fitting, validation), batch_size=size) for size in (512, 40)]
     for results in zip(*([judge.table(table(digits), {}), judge.fitted(table(digits), 1e-4, {})] for judge in judges), strict=True):
         assert results[0].table == results[1].table and torch.equal(results[0].error, results[1].error)
+
+
+@pytest.mark.parametrize("objective", ["endpoint", "trajectory"])
+@pytest.mark.parametrize("batch_size", [128, 512])
+def test_candidates_together_are_those_alone(digits: Model, fitting: Teacher, validation: Teacher, batch_size: int, objective: str) -> None:
+    """Fitted and stochastic ones; on all samples they have to go one after another, on 32 eight fit into a batch of 512."""
+    spaces: list[dict[str, Any]] = [{}, {"search": {"stages": {"fit": False}}}, {"churn": 0.5}, {}, {"solver": "dpmpp"}, {}]
+    mixed = [candidate(model=digits, seed=k, **space) for k, space in enumerate(spaces)]
+    for n in (32, None):
+        judges = [replace(evaluator(digits, fitting, validation, objective), batch_size=batch_size, clock=Clock()) for _ in range(2)]
+        together = judges[0].candidates(mixed, n)
+        for one, found in zip([judges[1].candidate(each, n) for each in mixed], together, strict=True):
+            assert isinstance(found, Result) and found.table == one.table and torch.equal(found.error, one.error)
+            assert found.values == one.values and found.origin == one.origin
+        assert judges[0].clock.evaluations == judges[1].clock.evaluations
+
+
+def test_a_candidate_that_fails_says_why_and_costs_the_others_nothing() -> None:
+    def network(x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        return torch.where((t < 0.3).view(-1, 1, 1, 1), torch.nan, COINS.network(x, t, condition))
+
+    judge = replace(of_coins(), model=replace(COINS, network=network))
+    times = [(1.0, 0.9, 0.7, 0.5), (1.0, 0.6, 0.2, 0.1), (1.0, 0.5, 0.5, 0.4), (1.0, 0.8, 0.6, 0.4)]
+    given = [replace(candidate(), times=each) for each in times]
+    first, wild, repeated, last = judge.candidates(given, 16)
+    assert isinstance(wild, Failure) and "returned NaN or inf at t = 0.2" in wild.reason
+    assert isinstance(repeated, Failure) and repeated.reason  # equal times cannot be solved for
+    for each, found in ((given[0], first), (given[3], last)):
+        assert isinstance(found, Result) and torch.equal(found.error, judge.candidate(each, 16).error)
 
 
 def test_values_are_those_of_the_objectives_in_their_order() -> None:

@@ -8,8 +8,8 @@ import torch
 
 from solversearch.models.base import Denoiser, Model
 from solversearch.objectives.endpoint import endpoint_mse
-from solversearch.runtime import Row, Tableau
-from solversearch.sampling import sample
+from solversearch.runtime import Row, Tableau, steps
+from solversearch.sampling import alone, sample
 from solversearch.schedules import CLEAN, VE, explicit, grid
 from solversearch.search.columns import Recorder, row, weights
 from solversearch.search.fit import fit
@@ -47,15 +47,13 @@ def test_infinite_ridge_is_the_prior_and_no_ridge_is_least_squares(digits: Model
     for i, (given, found) in enumerate(zip(prior.rows, kept.rows, strict=True)):
         torch.testing.assert_close(weights(found, i, False), weights(given, i, False), rtol=0, atol=1e-9)
     free, _ = fit(prior, fitting, denoiser(digits, fitting), fitting.noise, ridge=0.0)
-    seen = Recorder(denoiser(digits, fitting), fitting.noise)
-    x = fitting.noise * free.rows[0].x
+    seen = Recorder(fitting.noise, False)
+    alone(denoiser(digits, fitting), seen.watched(steps(free.nodes, free.rows, fitting.noise)))
     for i in range(3):
-        seen(x, free.nodes[i])
         target = fitting.endpoint if i == 2 else fitting.state(free.nodes[i + 1])
-        features = seen.features(i + 1, len(fitting)).flatten(0, 1)
+        features = torch.cat([each for _, each in seen.features(i + 1, len(fitting))]).flatten(0, 1)
         solution = np.linalg.lstsq(features.numpy(), target.double().flatten().numpy(), rcond=None)[0]
         fitted = weights(free.rows[i + 1], i + 1, False)
-        x = (seen.features(i + 1, len(fitting)) @ fitted).float().view_as(x)
         np.testing.assert_allclose(features.numpy() @ fitted.numpy(), features.numpy() @ solution, atol=1e-5)
 
 

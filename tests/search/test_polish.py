@@ -1,13 +1,18 @@
 """The gradient polish."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 import solversearch.search.polish as module
-from solversearch.models.base import Model, NotFinite
+from solversearch.errors import UserError
+from solversearch.memory import Backward
+from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.runtime import Tableau, run
 from solversearch.sampling import sample
@@ -52,6 +57,74 @@ def test_gradient_does_not_depend_on_the_batch_size(
     at = np.full(size, 0.01)
     assert whole(at)[0] == parts(at)[0]
     assert np.array_equal(whole(at)[1], parts(at)[1])
+
+
+@pytest.mark.parametrize(("guidance", "split"), [(1.0, False), (4.0, True)])
+def test_checkpoints_change_no_gradient_and_cost_one_forward_more(
+    digits: Model, monkeypatch: pytest.MonkeyPatch, guidance: float, split: bool
+) -> None:
+    teacher, table = teach(digits, "fit", 64, guidance), baseline(digits, nfe=3, guidance=guidance)
+    calls: list[int] = []
+
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        calls.append(len(x))
+        return digits.network(x, t, condition)
+
+    found = []
+    for way in (Backward(64, False), Backward(64, True)):
+        clock = Clock()
+        function, size = objective(
+            monkeypatch, replace(digits, network=network), table, teacher, teacher, split=split, scale=1e-2, way=way, clock=clock
+        )  # fmt: skip
+        calls.clear()
+        before = clock.evaluations
+        found.append(function(np.full(size, 0.01)))
+        forward = 3 * (2 if split else 1)
+        assert len(calls) == forward * (2 if way.checkpointing else 1)
+        assert clock.evaluations - before == 64 * forward * (4 if way.checkpointing else 3)
+    assert found[0][0] == found[1][0] and np.array_equal(found[0][1], found[1][1])
+
+
+def test_checkpoints_keep_the_activations_of_one_evaluation(digits: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What autograd keeps from the forward pass of eight evaluations: with checkpoints less than without for one."""
+    teacher, table = teach(digits, "fit", 64), baseline(digits, nfe=8)
+    kept = {}
+    for way in (Backward(64, False), Backward(64, True)):
+        function, size = objective(monkeypatch, digits, table, teacher, teacher, way=way)
+        bytes_of: dict[int, int] = {}
+
+        def keep(tensor: Tensor, bytes_of: dict[int, int] = bytes_of) -> Tensor:
+            bytes_of[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.autograd, "grad", lambda loss, copies: (torch.zeros_like(copies),))
+            with saved_tensors_hooks(keep, lambda tensor: tensor):
+                function(np.zeros(size))
+        kept[way.checkpointing] = sum(bytes_of.values())
+    assert kept[True] < kept[False] / 8
+
+
+def test_a_polish_that_runs_out_of_memory_takes_less_of_it(digits: Model, fitting: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            sizes.append(len(x))
+            if len(x) > room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return digits.network(x, t, condition)
+
+    room, small = 64, replace(digits, network=network)
+    whole, size = objective(monkeypatch, digits, baseline(digits), fitting, fitting)
+    parts, _ = objective(monkeypatch, small, baseline(digits), fitting, fitting, way=Backward(128, False))
+    at = np.full(size, 0.01)
+    value, gradient = parts(at)
+    assert value == whole(at)[0] and np.array_equal(gradient, whole(at)[1])
+    assert sizes[:3] == [128, 128, 64] and max(sizes[2:]) == 64
+    room = 0
+    with pytest.raises(UserError, match="the polish of model 'digits' runs out of memory on cpu even with one sample at a time; leave it"):
+        parts(at)
 
 
 def test_polish_beats_its_start_on_held_out_noise(digits: Model, fitting: Teacher, validation: Teacher, held_out: Teacher) -> None:

@@ -40,6 +40,19 @@ def test_a_polish_that_is_asked_for_is_the_one_of_the_space(space: str, polish: 
     assert settings(space, polish=False).polish is False
 
 
+@pytest.mark.parametrize(
+    ("shape", "counts"),
+    [((1, 8, 8), (1024, 256, 256)), ((3, 32, 32), (256, 64, 64)), ((4, 96, 96), (64, 32, 32)), ((16, 128, 128), (64, 16, 16))],
+)
+def test_counts_of_samples_suit_the_model(shape: tuple[int, ...], counts: tuple[int, ...]) -> None:
+    model = Model("plain", lambda x, t: x, CosineVP(), "sample", shape)
+    sized = settings().sized(model)
+    assert (sized.samples, sized.fit_samples, sized.validation_samples) == counts and sized.batch_size >= 1
+    assert sized.sized(COINS) == sized  # nothing is filled in twice
+    asked = settings(samples=100, batch_size=3).sized(model)
+    assert (asked.samples, asked.fit_samples, asked.batch_size) == (100, counts[1], 3)
+
+
 def test_guidance_has_coefficients_of_its_own_where_coefficients_are_fitted() -> None:
     assert settings(guidance=3.0).splits and not settings().splits
     assert not settings("s3", guidance=3.0).splits and settings("s3", guidance=3.0, fit=True).splits
@@ -50,8 +63,9 @@ def test_guidance_has_coefficients_of_its_own_where_coefficients_are_fitted() ->
     ("asked", "field"),
     [
         ({"nfe": 0}, "nfe"), ({"nfe": 1001}, "nfe"), ({"guidance": float("inf")}, "guidance"), ({"seed": -1}, "seed"),
-        ({"trials": -1}, "trials"), ({"evaluations": 0}, "evaluations"), ({"samples": 127}, "samples"), ({"batch_size": 0}, "batch_size"),
-        ({"polish": "times"}, "polish"), ({"trails": 3}, "trails"), ({"fit_samples": 15}, "fit_samples"),
+        ({"trials": -1}, "trials"), ({"evaluations": 0}, "evaluations"), ({"samples": 15}, "samples"), ({"batch_size": 0}, "batch_size"),
+        ({"polish": "times"}, "polish"), ({"trails": 3}, "trails"), ({"fit_samples": 7}, "fit_samples"),
+        ({"validation_samples": 0}, "validation_samples"),
     ],
 )  # fmt: skip
 def test_numbers_that_cannot_be(asked: dict[str, Any], field: str) -> None:

@@ -1,26 +1,21 @@
-"""Imports schedulers of diffusers as tables: any linear scheduler, fed with one-hot "images", shows its coefficients.
+"""Schedulers of diffusers as tables: any linear scheduler, fed with one-hot "images", shows its coefficients.
 
 The network of the scheduler is taken in its own frame: the rows give what `scale_model_input` hands to the network, and a node's
 alpha and sigma are those by which the scheduler reads the network's output as a data prediction.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from math import atan2, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-import solversearch
 from solversearch.errors import UserError, nearest
-from solversearch.plan import Plan, Provenance
 from solversearch.runtime import Node, Row
 from solversearch.schedules import Floats, NoiseSchedule, data_prediction
 from solversearch.tableau import Tableau
-
-if TYPE_CHECKING:
-    from solversearch.models.base import Model
 
 _DEFAULTS: dict[str, Any] = {
     "beta_start": 0.00085,
@@ -40,7 +35,7 @@ SCHEDULERS = (
 _TOLERANCE = 1e-4  # of the replay; several schedulers compute in float32 whatever they are given
 
 
-def _diffusers() -> Any:
+def library() -> Any:
     try:
         import diffusers
     except ImportError as error:
@@ -54,16 +49,26 @@ def scheduler_by_name(name: str, **config: Any) -> Any:
     config overrides any setting of its constructor. Raises `UserError` with the nearest name for an unknown one, and naming the setting
     for an unknown setting.
     """
-    library = _diffusers()
-    short = name.removesuffix("Scheduler")
+    kind = scheduler_class(name)
+    known = check_settings(kind, config)
+    return kind(**{key: value for key, value in _DEFAULTS.items() if key in known} | config)
+
+
+def scheduler_class(name: str) -> Any:
+    """The class of that name, if it is known to be linear."""
+    diffusers, short = library(), name.removesuffix("Scheduler")
     if short not in SCHEDULERS:
         raise UserError(nearest(short, list(SCHEDULERS), "scheduler"))
-    kind = getattr(library, f"{short}Scheduler")
-    known = inspect.signature(kind.__init__).parameters
+    return getattr(diffusers, f"{short}Scheduler")
+
+
+def check_settings(kind: Any, config: Iterable[str]) -> set[str]:
+    """The settings that a scheduler class knows, which the given ones must be among."""
+    known = set(inspect.signature(kind.__init__).parameters) - {"self"}
     for setting in config:
         if setting not in known:
-            raise UserError(nearest(setting, [key for key in known if key != "self"], f"setting of {short}"))
-    return kind(**{key: value for key, value in _DEFAULTS.items() if key in known} | config)
+            raise UserError(nearest(setting, sorted(known), f"setting of {kind.__name__.removesuffix('Scheduler')}"))
+    return known
 
 
 def from_diffusers(scheduler: Any, num_inference_steps: int | None, schedule: NoiseSchedule | None = None, **set_timesteps: Any) -> Tableau:
@@ -76,7 +81,7 @@ def from_diffusers(scheduler: Any, num_inference_steps: int | None, schedule: No
     Raises `UserError` naming the scheduler if it is not linear (thresholding, clipping, fresh noise), cannot be run, or has
     noise levels that differ from the schedule's.
     """
-    _diffusers()
+    library()
     import torch
 
     name = type(scheduler).__name__
@@ -104,7 +109,7 @@ def from_diffusers(scheduler: Any, num_inference_steps: int | None, schedule: No
 
 def _run_one_hot(scheduler: Any, steps: int | None, arguments: dict[str, Any], dtype: Any) -> tuple[list[Node], list[Floats]]:
     """Pixel 0 carries the noise, pixel 1 + i the data prediction of evaluation i."""
-    count = len(_ready(scheduler, steps, arguments).timesteps)
+    count = len(ready(scheduler, steps, arguments).timesteps)
     basis = np.eye(count + 1)
     return _run(scheduler, steps, arguments, dtype, basis[0], lambda i: basis[i + 1])
 
@@ -126,7 +131,7 @@ def _dtype_of(states: list[Floats]) -> Any:
     return torch.float32 if states[0].dtype == np.float32 else torch.float64
 
 
-def _ready(scheduler: Any, steps: int | None, arguments: dict[str, Any]) -> Any:
+def ready(scheduler: Any, steps: int | None, arguments: dict[str, Any]) -> Any:
     scheduler = deepcopy(scheduler)
     if steps is None:
         scheduler.set_timesteps(**arguments)
@@ -144,13 +149,13 @@ def _run(
     def image(values: Floats) -> Any:
         return torch.as_tensor(values, dtype=dtype).reshape(1, 1, 1, -1)
 
-    scheduler = _ready(scheduler, steps, arguments)
+    scheduler = ready(scheduler, steps, arguments)
     x = image(noise) * getattr(scheduler, "init_noise_sigma", 1.0)
     nodes, states = [], []
     for i, t in enumerate(scheduler.timesteps):
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         node, a, b = _node(scheduler, i, t)
-        given = x if _is_edm(scheduler) else scaled
+        given = x if is_edm(scheduler) else scaled
         output = (image(prediction(i)) - a * given) / b
         nodes.append(node)
         states.append(given.numpy().ravel())
@@ -158,7 +163,7 @@ def _run(
     return nodes, [*states, x.numpy().ravel()]
 
 
-def _is_edm(scheduler: Any) -> bool:
+def is_edm(scheduler: Any) -> bool:
     return hasattr(scheduler, "precondition_outputs")
 
 
@@ -172,7 +177,7 @@ def _node(scheduler: Any, i: int, t: Any) -> tuple[Node, float, float]:
         index = scheduler.step_index if scheduler.step_index is not None else i
         halfway = hasattr(scheduler, "sigmas_interpol") and not scheduler.state_in_first_order
         sigma = float((scheduler.sigmas_interpol if halfway else scheduler.sigmas)[index])
-        if _is_edm(scheduler):
+        if is_edm(scheduler):
             one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
             skip, out = (float(scheduler.precondition_outputs(*pair, sigma)) for pair in ((one, zero), (zero, one)))
             return Node(sigma, 1.0, sigma), skip, out
@@ -198,63 +203,3 @@ def _check_levels(name: str, nodes: list[Node], schedule: NoiseSchedule) -> None
                 f"{name} was made for another model: at its evaluation {i}, t={node.t:g}, it has sigma/alpha={np.tan(angle):.4g}, "
                 f"the model's schedule {np.tan(expected):.4g}"
             )
-
-
-def as_plan(name: str, nfe: int, model: "Model | None" = None, guidance: float = 1.0, command: str = "", **config: Any) -> Plan:
-    """A scheduler of diffusers, by name, as a plan of exactly nfe evaluations.
-
-    With a model, the scheduler reads its network as the model's prediction type, unless config says otherwise, and the noise levels of
-    both must agree; the plan then belongs to that model. Raises `UserError` for what `from_diffusers` refuses and for a number of
-    evaluations that the scheduler cannot spend.
-    """
-    kinds = {"flow": "flow_prediction"}
-    if model is not None and "prediction_type" not in config and not name.startswith(("EDM", "FlowMatch", "IPNDM")):
-        config = {"prediction_type": kinds.get(model.prediction_type, model.prediction_type), **config}
-    scheduler = scheduler_by_name(name, **config)
-    kind = _prediction_type(scheduler)
-    if model is not None and kind != model.prediction_type:
-        raise UserError(f"{name} reads its network as {kind!r}, but model {model.name!r} predicts {model.prediction_type!r}")
-    table = _spending(scheduler, nfe, None if model is None else model.schedule).guided(guidance)
-    return Plan(
-        prediction_type=kind,
-        guidance=guidance,
-        nfe=table.nfe,
-        network_calls=table.network_calls,
-        nodes=table.nodes,
-        rows=table.rows,
-        decisions={
-            "scheduler": type(scheduler).__name__,
-            "solver": name,
-            "grid": "its own",
-            **{key: str(value) for key, value in config.items()},
-        },
-        provenance=Provenance(
-            model=model.name if model else "",
-            model_digest=model.digest if model else "",
-            versions={"diffusers": _diffusers().__version__, "solversearch": solversearch.__version__},
-            command=command,
-        ),
-    )
-
-
-def _prediction_type(scheduler: Any) -> str:
-    if _is_edm(scheduler):
-        return "edm"
-    if type(scheduler).__name__ == "IPNDMScheduler":
-        return "v_prediction"
-    kind = str(scheduler.config.get("prediction_type", "flow_prediction"))
-    return "flow" if kind == "flow_prediction" else kind
-
-
-def _spending(scheduler: Any, nfe: int, schedule: NoiseSchedule | None) -> Tableau:
-    """The table of exactly nfe evaluations; steps and evaluations differ where a step spends two, or the start spends more."""
-    spent = set()
-    for steps in dict.fromkeys([nfe, nfe - 1, (nfe + 1) // 2, nfe // 2 + 1, nfe // 2, nfe - 9]):
-        if steps < 1:
-            continue
-        count = len(_ready(scheduler, steps, {}).timesteps)
-        if count == nfe:
-            return from_diffusers(scheduler, steps, schedule)
-        spent.add(count)
-    near = sorted(spent, key=lambda count: abs(count - nfe))[:2]
-    raise UserError(f"{type(scheduler).__name__} cannot spend exactly {nfe} evaluations; ask for {' or '.join(map(str, sorted(near)))}")

@@ -1,0 +1,22 @@
+"""`solversearch report`: a run, a study or a sweep as one HTML page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from solversearch.places import check_place
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder of an optimize, a study or a sweep.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file to write.", show_default="report.html in the folder")] = None,
+) -> None:
+    """Write a run as one HTML page that works offline: comparison, search, plan, and how to use it."""
+    from solversearch.report.page import write_page
+
+    if out is not None:
+        check_place(out)
+    written = write_page(run, out)
+    Console().print(f"wrote {written}", soft_wrap=True, highlight=False)

@@ -1,0 +1,91 @@
+"""Exports that carry the runtime with them: a folder for ComfyUI, a package for k-diffusion, one file for NumPy.
+
+Each holds solversearch's own runtime.py, so a plan samples there by the loop that it was searched with.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+import solversearch
+from solversearch import runtime
+from solversearch.errors import UserError
+from solversearch.export import shipped
+from solversearch.places import check_place, slug
+from solversearch.plan import Plan, write_text
+from solversearch.runtime import Array, Node
+
+_NOTICE = (
+    f"# From solversearch {solversearch.__version__}, under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
+)
+
+
+def write_comfyui(plan: Plan, out: Path) -> list[Path]:
+    """A folder for ComfyUI's custom_nodes. Into one that is there already, the plan comes beside its others."""
+    own = plan.provenance
+    name = f"{slug(own.model) if own.model else 'plan'}-nfe{plan.nfe}-g{plan.guidance:g}-{plan.digest[7:15]}.json"
+    return _write_package(out, "comfyui", ("levels", "loop", "reader"), f"plans/{name}", plan)
+
+
+def write_k_diffusion(plan: Plan, out: Path) -> list[Path]:
+    """A package with `sample_plan` and `get_sigmas`."""
+    return _write_package(out, "k_diffusion", ("levels", "loop", "reader"), "plan.json", plan)
+
+
+def write_numpy(plan: Plan, out: Path) -> list[Path]:
+    """One Python file with the runtime, the plan and `sample`."""
+    check_place(out)
+    main = _source("numpy_plan")
+    for placeholder, value in (('PLAN_TEXT = ""', _embedded(plan)), ("EXPECTED: list[float] = []", f"EXPECTED = {_expected(plan)}")):
+        main = main.replace(placeholder, value, 1)
+    parts = [
+        _NOTICE,
+        *(f"\n# {name}.py\n\n{text}" for name, text in (("runtime", _runtime()), ("reader", _source("reader")))),
+        "\n\n",
+        main,
+    ]
+    write_text(out, "".join(line for part in parts for line in part.splitlines(True) if not line.startswith("from .")))
+    return [out]
+
+
+def _write_package(out: Path, main: str, others: Iterable[str], place: str, plan: Plan) -> list[Path]:
+    sources = {"__init__.py": _source(main), "runtime.py": _runtime(), **{f"{name}.py": _source(name) for name in others}}
+    _check_own(out, sources["__init__.py"])
+    for name, text in sources.items():
+        write_text(out / name, _NOTICE + text)
+    plan.write(out / place)
+    return [out / name for name in (*sources, place)]
+
+
+def _check_own(folder: Path, init: str) -> None:
+    """The folder is new, empty or an earlier export of the same kind, known by its first docstring line."""
+    check_place(folder / "__init__.py")
+    there = sorted(path.name for path in folder.iterdir())
+    if there and ("__init__.py" not in there or init.partition("\n")[0] not in (folder / "__init__.py").read_text(encoding="utf-8")):
+        raise UserError(f"{folder}: the folder holds {', '.join(there[:3])}, and is no earlier export; choose another with --out")
+
+
+def _source(name: str) -> str:
+    return (Path(shipped.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+
+
+def _runtime() -> str:
+    return Path(runtime.__file__).read_text(encoding="utf-8")
+
+
+def _embedded(plan: Plan) -> str:
+    """The plan's text as an expression of one string a line."""
+    return "PLAN_TEXT = (\n" + "".join(f"    {line!r}\n" for line in plan.text().splitlines(True)) + ")"
+
+
+def _expected(plan: Plan) -> list[float]:
+    """What the exported file's check() computes, by solversearch itself."""
+    split = plan.tableau.split
+
+    def denoise(x: Array, node: Node) -> Array:
+        d = node.alpha / (node.alpha**2 + node.sigma**2) * x
+        return (d, d / 10) if split else d
+
+    noise = np.linspace(-2, 2, 8).reshape(2, 4)
+    return [float(value) for value in plan.sample(denoise, noise, draw=lambda k: np.cos(noise + k)).ravel()]

@@ -1,0 +1,51 @@
+"""A plan of solversearch in one file that needs nothing but NumPy (and samples torch and JAX arrays as well).
+
+    samples = sample(denoise, noise)
+
+noise is standard normal. denoise(x, node) runs a network on x at the time node.t and returns its data prediction, for which there is
+`data_prediction(output, x, node)`. Where node.guidance is not 1, that is D = D_u + node.guidance * (D_c - D_u) of the predictions with
+the condition and without; where PLAN.split is true, it is the pair (D, D_c - D_u). PLAN.stochastic plans need draw(k), which returns
+the k-th fresh standard normal. Run as a program, this file checks itself.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .reader import coefficients, parse
+from .runtime import Array, Node, Output, run
+
+PLAN_TEXT = ""
+EXPECTED: list[float] = []
+"""What solversearch itself computes in `check`."""
+
+PLAN = parse(PLAN_TEXT)
+
+
+def sample(denoise: Callable[[Array, Node], Output], noise: Array, draw: Callable[[int], Array] | None = None) -> Array:
+    """Samples the plan from standard normal noise, of any shape."""
+    return run(PLAN.nodes, PLAN.rows, denoise, noise, draw, PLAN.threshold)
+
+
+def data_prediction(output: Array, x: Array, node: Node) -> Array:
+    """The estimate of the clean sample that a network's output at (x, node.t) stands for."""
+    a, b = coefficients(PLAN.prediction_type, node.alpha, node.sigma)
+    return a * x + b * output
+
+
+def check() -> float:
+    """Largest difference from EXPECTED, where the data are standard normal and the guidance difference a tenth of their prediction."""
+
+    def denoise(x: Array, node: Node) -> Array:
+        d = node.alpha / (node.alpha**2 + node.sigma**2) * x
+        return (d, d / 10) if PLAN.split else d
+
+    noise = np.linspace(-2, 2, 8).reshape(2, 4)
+    result = sample(denoise, noise, lambda k: np.cos(noise + k))
+    return float(np.max(np.abs(result.ravel() - EXPECTED)))
+
+
+if __name__ == "__main__":
+    difference = check()
+    print(f"{PLAN.nfe} evaluations, {PLAN.digest}: differs from solversearch by {difference:.1e}")
+    raise SystemExit(difference > 1e-9)

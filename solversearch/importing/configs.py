@@ -1,0 +1,89 @@
+"""The scheduler of a pipeline, from its configuration file: which class, with which settings, and how the pipeline sets its steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solversearch.errors import UserError
+from solversearch.importing.diffusers import SCHEDULERS, check_settings, scheduler_by_name, scheduler_class
+from solversearch.schedules import Flow, NoiseSchedule
+
+_FILE = "scheduler_config.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scheduler of diffusers; own says that its settings are a pipeline's, pipeline is the class of that, where it is known."""
+
+    scheduler: Any
+    own: bool = False
+    pipeline: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def arguments(self, steps: int, schedule: NoiseSchedule | None) -> dict[str, Any]:
+        """Of its `set_timesteps`, besides the number of steps, as the pipeline calls it; sigmas take the place of that number.
+
+        A dynamic shift depends on the resolution: that of the model's schedule or, without a model, of the largest that the configuration
+        speaks of (1024 pixels for Flux).
+        """
+        config = self.scheduler.config
+        dynamic = bool(config.get("use_dynamic_shifting"))
+        arguments: dict[str, Any] = {}
+        if dynamic or self.pipeline.startswith("Flux"):
+            arguments["sigmas"] = np.linspace(1.0, 1 / steps, steps).tolist()
+        if dynamic:
+            shift = schedule.shift if isinstance(schedule, Flow) else None
+            exponential = config.get("time_shift_type", "exponential") == "exponential"
+            arguments["mu"] = config["max_shift"] if shift is None else log(shift) if exponential else shift
+        return arguments
+
+
+def scheduler_of(where: str, settings: Mapping[str, Any]) -> Source:
+    """By the name of a class, or as a pipeline has it: its folder, the folder or file of its scheduler, hf:ID, or a model's short name.
+
+    settings override those of the file. Raises `UserError`.
+    """
+    from solversearch.models.pipelines import ALIASES
+    from solversearch.models.pipelines.library import quiet
+    from solversearch.models.pipelines.source import read_json
+
+    if where.startswith("hf:") or where in ALIASES:
+        place, index = _fetched(ALIASES[where].repository if where in ALIASES else where.removeprefix("hf:"))
+    elif Path(where).exists() or "/" in where or where.endswith(".json"):
+        place, index = _local(Path(where).expanduser())
+    else:
+        return Source(scheduler_by_name(where, **settings), settings=settings)
+    config, pipeline = read_json(place), str(read_json(index).get("_class_name", "")) if index.is_file() else ""
+    name = str(config.get("_class_name", "")).removesuffix("Scheduler")
+    if name not in SCHEDULERS:
+        raise UserError(f"{place}: its scheduler {name!r} is not known to be linear; known: {', '.join(SCHEDULERS)}")
+    kind = scheduler_class(name)
+    check_settings(kind, settings)
+    with quiet():
+        return Source(kind.from_config({**config, **settings}), True, pipeline, settings)
+
+
+def _local(path: Path) -> tuple[Path, Path]:
+    """The configuration file, and where a pipeline around it has its index."""
+    for place in (path, path / _FILE, path / "scheduler" / _FILE):
+        if place.is_file():
+            return place, place.parent.parent / "model_index.json"
+    raise UserError(f"{path}: there is no {_FILE}; name a pipeline's folder, its scheduler's folder or file, or a class such as DDIM")
+
+
+def _fetched(repository: str) -> tuple[Path, Path]:
+    from solversearch.models.pipelines.library import library
+
+    hub = library("huggingface_hub")
+    try:
+        index, place = (Path(hub.hf_hub_download(repository, name)) for name in ("model_index.json", f"scheduler/{_FILE}"))
+    except Exception as error:  # the client raises what its HTTP library raises
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"hf:{repository}: cannot fetch the scheduler's configuration ({type(error).__name__}: {reason}); name the pipeline's folder"
+        ) from error
+    return place, index

@@ -1,0 +1,34 @@
+"""diffusers and transformers, imported when a pipeline is asked for, and kept quiet while one is loaded."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from solversearch.errors import UserError
+
+
+def library(name: str = "diffusers") -> Any:
+    """The module of that name. Raises `UserError` with the line that installs it."""
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UserError(f"pipelines need {name}, which is not there ({error}): pip install 'solversearch[diffusers]'") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without progress bars and without remarks on what a pipeline leaves out on purpose; errors are raised as ever."""
+    logs = [library(f"{name}.utils.logging") for name in ("diffusers", "transformers")]
+    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, (verbosity, bars) in zip(logs, before, strict=True):
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()

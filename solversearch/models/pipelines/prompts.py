@@ -1,0 +1,124 @@
+"""Captions and their embeddings, which are computed once: the text encoders, often larger than the network, are loaded for that alone."""
+
+import hashlib
+import inspect
+import json
+import os
+import warnings
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from solversearch.errors import UserError
+from solversearch.models.pipelines import weights
+from solversearch.models.pipelines.adapter import Adapter
+from solversearch.models.pipelines.library import library, quiet
+from solversearch.models.pipelines.source import Folder, read_json
+from solversearch.teacher import cache_folder
+
+VERSION = 1
+SHIPPED = Path(__file__).parent / "captions.txt"
+BATCH = 8
+
+
+def captions(file: Path | None = None) -> list[str]:
+    """The captions of a file, one a line, else the shipped ones; blank lines do not count. Raises `UserError`."""
+    path = file or SHIPPED
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text, at byte {error.start}; save the prompts as UTF-8, one a line") from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: the prompts cannot be read: {error.strerror}; --prompts takes a text file with one caption a line"
+        ) from None
+    found = [line for line in lines if line]
+    if not found:
+        raise UserError(f"{path}: there are no prompts in it; --prompts takes a text file with one caption a line")
+    return found
+
+
+def prompt_length(folder: Folder, family: type[Adapter]) -> int | None:
+    """How many tokens T5 is given: the pipeline's default, unless its tokenizer stops before."""
+    call = inspect.signature(getattr(library(), folder.pipeline).__call__).parameters
+    if "max_sequence_length" not in call:
+        return None
+    length = family.prompt_length(folder.config(family.PART), call["max_sequence_length"].default)
+    last = [part for part in family.TEXT if part.startswith("tokenizer")][-1]
+    file = folder.place(last) / "tokenizer_config.json"
+    stops = read_json(file).get("model_max_length") if file.is_file() else None
+    return length if stops is None or length is None else min(length, int(stops))
+
+
+def embeddings(
+    folder: Folder, family: type[Adapter], prompts: list[str], negative: str | None, dtype: torch.dtype, device: str
+) -> dict[str, Tensor]:
+    """A row a prompt, and a last one for the negative prompt, on the device; from the cache where they have been computed before."""
+    parts = [part for part in family.TEXT if part not in family.OPTIONAL or folder.index.get(part, [None])[0] is not None]
+    length = prompt_length(folder, family)
+    path = cache_folder() / f"prompts-{_key(folder, parts, prompts, negative, dtype, length)}.safetensors"
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError):  # absent, or damaged: they are made again
+        found = _encode(folder, family, parts, prompts, negative, dtype, device, length)
+        _keep(path, found)
+    return {name: tensor.to(device) for name, tensor in found.items()}
+
+
+def _key(folder: Folder, parts: list[str], prompts: list[str], negative: str | None, dtype: torch.dtype, length: int | None) -> str:
+    settings = [VERSION, folder.pipeline, folder.index.get("force_zeros_for_empty_prompt"), prompts, negative, str(dtype), length]
+    sha = hashlib.sha256(json.dumps(settings).encode())
+    for part in parts:
+        for file in folder.small_files(part):
+            sha.update(f"{part} {file.name}".encode() + file.read_bytes())
+        if part.startswith("text_encoder"):
+            sha.update(weights.digest(folder.weights(part)[1]).encode())
+    return sha.hexdigest()[:32]
+
+
+@torch.no_grad()
+def _encode(
+    folder: Folder, family: type[Adapter], parts: list[str], prompts: list[str], negative: str | None, dtype: torch.dtype, device: str,
+    length: int | None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """By the pipeline's own `encode_prompt`; the encoders are freed on return."""
+    loaded = {
+        part: folder.load(part, family.TEXT[part], dtype).to(device)
+        if part.startswith("text")
+        else folder.tokenizer(part, family.TEXT[part])
+        for part in parts
+    }
+    given: dict[str, Any] = {"device": device} | ({} if length is None else {"max_sequence_length": length})
+    with quiet():
+        encode_prompt = partial(_pipeline(folder, family, loaded).encode_prompt, **given)
+        pairs = [family.encode(encode_prompt, prompts[i : i + BATCH], negative) for i in range(0, len(prompts), BATCH)]
+    return {name: torch.cat([*(each[name][0] for each in pairs), pairs[0][name][1][:1]]).cpu() for name in pairs[0]}
+
+
+def _pipeline(folder: Folder, family: type[Adapter], loaded: dict[str, Any]) -> Any:
+    """The pipeline with nothing in it but what encodes prompts."""
+    kind = getattr(library(), folder.pipeline)
+    parameters = inspect.signature(kind.__init__).parameters.values()
+    arguments = {each.name: loaded.get(each.name) for each in parameters if each.default is each.empty and each.name != "self"}
+    if "force_zeros_for_empty_prompt" in folder.index:
+        arguments["force_zeros_for_empty_prompt"] = folder.index["force_zeros_for_empty_prompt"]
+    pipe = kind(**arguments)
+    setattr(pipe, family.PART, SimpleNamespace(config=SimpleNamespace(**folder.config(family.PART))))  # SD3 looks there without its T5
+    return pipe
+
+
+def _keep(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A cache that cannot be written costs time, not the run."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        warnings.warn(f"the embeddings could not be kept in {path.parent}: {error}", stacklevel=3)

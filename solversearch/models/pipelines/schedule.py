@@ -1,0 +1,77 @@
+"""What a scheduler's configuration says about the network: noise schedule, prediction type, clipping. Not how it steps."""
+
+import inspect
+from collections.abc import Mapping
+from math import exp
+from typing import Any
+
+import numpy as np
+
+from solversearch.errors import UserError, nearest
+from solversearch.models.pipelines.library import library
+from solversearch.schedules import VE, DiscreteVP, Flow, NoiseSchedule
+
+_KINDS = {"epsilon": "epsilon", "v_prediction": "v_prediction", "sample": "sample", "flow_prediction": "flow"}
+_EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
+
+
+def schedule_of(config: Mapping[str, Any], tokens: int = 0) -> tuple[NoiseSchedule, str, float | None]:
+    """Noise schedule, prediction type, and the bound of clipped data predictions or None, from the content of scheduler_config.json.
+
+    What the file leaves out has the default of its class. tokens is the length of the sequence that a transformer sees, on which dynamic
+    shifts depend. Raises `UserError` for a scheduler that is none of a diffusion or flow model's.
+    """
+    name = str(config.get("_class_name", ""))
+    defaults = _defaults(name)
+    given = defaults | {key: value for key, value in config.items() if not key.startswith("_")}
+    if given.get("thresholding"):
+        raise UserError(f"{name}: dynamic thresholding is not linear in the network's output; set thresholding to false in its config")
+    if name in _EDM:
+        return VE(given["sigma_min"], given["sigma_max"]), "edm", None
+    if name.startswith("FlowMatch") or given.get("use_flow_sigmas"):
+        return _flow(given, tokens), "flow", None
+    if "beta_schedule" not in defaults:
+        raise UserError(
+            f"{name}: no noise schedule of a diffusion or flow model is known for this scheduler; put DDIMScheduler's in its place"
+        )
+    kind = given.get("prediction_type", "epsilon")
+    if kind not in _KINDS:
+        raise UserError(f"{name}: {nearest(str(kind), list(_KINDS), 'prediction type')}")
+    return _betas(given), _KINDS[kind], float(given.get("clip_sample_range", 1.0)) if given.get("clip_sample") else None
+
+
+def sigma_data_of(config: Mapping[str, Any]) -> tuple[float, bool]:
+    """sigma_data of an EDM scheduler, and whether its network predicts v, whose sign is the opposite."""
+    given = _defaults(str(config["_class_name"])) | dict(config)
+    return float(given["sigma_data"]), given["prediction_type"] == "v_prediction"
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    known = getattr(library(), name, None) if name.endswith("Scheduler") else None
+    if not inspect.isclass(known):
+        raise UserError(f"scheduler_config.json names the scheduler {name!r}, which diffusers {library().__version__} does not have")
+    parameters = inspect.signature(known.__init__).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+
+
+def _betas(given: Mapping[str, Any]) -> DiscreteVP:
+    zero = bool(given.get("rescale_betas_zero_snr"))
+    start, end, count = given["beta_start"], given["beta_end"], given["num_train_timesteps"]
+    if given.get("trained_betas") is not None:
+        return DiscreteVP(given["trained_betas"], zero)
+    if given["beta_schedule"] == "sigmoid":
+        return DiscreteVP((end - start) / (1 + np.exp(-np.linspace(-6, 6, count))) + start, zero)
+    return DiscreteVP.named(given["beta_schedule"], start, end, count, zero)
+
+
+def _flow(given: Mapping[str, Any], tokens: int) -> Flow:
+    """A dynamic shift grows with the resolution: mu is linear in the tokens (Esser et al. 2024, arXiv:2403.03206, section 5.3.2)."""
+    if given.get("invert_sigmas"):
+        raise UserError("the scheduler inverts its sigmas (invert_sigmas), which runs time backwards; such networks are not supported")
+    shift = float(given.get("shift") or given.get("flow_shift") or 1.0)
+    if given.get("use_dynamic_shifting"):
+        low, high = given["base_image_seq_len"], given["max_image_seq_len"]
+        mu = given["base_shift"] + (given["max_shift"] - given["base_shift"]) * (tokens - low) / (high - low)
+        shift = exp(mu) if given["time_shift_type"] == "exponential" else mu
+    count = given["num_train_timesteps"]
+    return Flow(shift, float(count), 1 / count)

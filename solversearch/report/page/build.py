@@ -1,0 +1,78 @@
+"""From a page's blocks to one HTML file: nothing in it asks the network for anything, and no script runs but its own.
+
+The policy (CSP) in the head names the digests of the page's scripts, so that text from a file could not run even if it were not escaped.
+"""
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from math import asinh
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from solversearch.errors import UserError
+from solversearch.plan import one_line, write_text
+from solversearch.report.page.blocks import Chart, Matrix, Page
+from solversearch.report.page.charts import DARK
+from solversearch.report.page.run import run_page
+from solversearch.report.page.study import study_page
+
+NAME = "report.html"
+LINEAR = 0.1
+"""Coefficient up to which colours grow in proportion; above, with its logarithm."""
+
+
+def write_page(folder: Path, out: Path | None = None) -> Path:
+    """Writes the page of a run or a study; `folder`/report.html where no place is named. Raises `UserError` with one line."""
+    out = out or folder / NAME
+    write_text(out, render(_page(folder)))
+    return out
+
+
+def _page(folder: Path) -> Page:
+    if not folder.is_dir():
+        raise UserError(f"{one_line(str(folder))}: no such folder; name the folder of a run")
+    return study_page(folder) if (folder / "study.json").exists() else run_page(folder)
+
+
+def render(page: Page) -> str:
+    charts = [block for section in page.sections for block in section.blocks if isinstance(block, Chart)]
+    scripts = [_resource(name) for name in (*(["plotly-basic.min.js"] if charts else []), "page.js")]
+    environment = Environment(loader=PackageLoader("solversearch.report.page", "assets"), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        style=Markup(_resource("page.css")),
+        scripts=[Markup(script) for script in scripts],
+        policy=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+        figures=Markup(_json([chart.figure for chart in charts])),
+        dark=Markup(_json(DARK)),
+        strength=strength,
+        coefficient=coefficient,
+    )
+
+
+def strength(matrix: Matrix, value: float) -> float:
+    """How strong the colour of a coefficient is, from 0 to 1 for the largest."""
+    largest = max((abs(each) for _, row in matrix.rows for each in row if each is not None), default=0.0)
+    return round(asinh(abs(value) / LINEAR) / asinh(max(largest, LINEAR) / LINEAR), 3)
+
+
+def coefficient(value: float) -> str:
+    return "0" if not value else f"{value:.3f}" if abs(value) < 1000 else f"{value:.1e}"
+
+
+def _resource(name: str) -> str:
+    return (files("solversearch.report.page") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _json(value: object) -> str:
+    """JSON that no text in it can end early."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -1,0 +1,208 @@
+"""The charts of a page, as plotly reads them (https://plotly.com/javascript/reference).
+
+Names come from files: plotly takes a few HTML tags in them for its own, so they are escaped (`told`).
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from math import inf, log
+from typing import Any
+
+from solversearch.compare import Comparison, ParetoPoint, Stage, Tau
+from solversearch.plan import Plan
+from solversearch.report.tables import number
+from solversearch.runtime import Node
+
+Figure = dict[str, Any]
+Axis = dict[str, Any] | None
+
+INK, GRID, GREY = "#24292f", "#d8dce1", "#7a8088"
+BLUE, ORANGE, GREEN, PINK = "#0072b2", "#c75300", "#00805d", "#b0568a"
+DARK = {
+    INK: "#e6e8ea", GRID: "#3b4148", GREY: "#9aa1a9", BLUE: "#5cb8ec", ORANGE: "#ff9b52", GREEN: "#3ccba2", PINK: "#e69ac6",
+}  # fmt: skip
+"""What each colour is on a dark page; the hues are Okabe and Ito's, told apart by all eyes."""
+FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, sans-serif"
+COLOURS = (BLUE, GREEN, PINK, ORANGE)
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "cross", "pentagon", "hexagon")
+SHOWN = 12
+"""Parameters in the chart of importances."""
+FARTHEST = 30
+"""Baselines whose error is more times the best one's are left out of a chart."""
+NOISE, DATA = -8.0, 12.0
+"""Half log-SNR beyond which a schedule is not drawn: it is infinite at pure noise, and at clean data."""
+
+
+def told(name: str) -> str:
+    return html.escape(name)
+
+
+def chart(*traces: Any, x: str, y: str, height: int = 360, xaxis: Axis = None, yaxis: Axis = None, **layout: Any) -> Figure:
+    """A figure in the style of the page, which gives it its width and, on a dark one, its colours."""
+    axis = {"gridcolor": GRID, "linecolor": GREY, "zerolinecolor": GREY, "ticks": "outside", "tickcolor": GREY, "automargin": True}
+    clear = "rgba(0,0,0,0)"
+    return {
+        "data": traces,
+        "layout": {
+            "paper_bgcolor": clear,
+            "plot_bgcolor": clear,
+            "font": {"color": INK, "size": 13, "family": FONT},
+            "height": height,
+            "margin": {"l": 56, "r": 12, "t": 8, "b": 48},
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+            "hoverlabel": {"font": {"color": "#ffffff"}, "bgcolor": "#30363d"},
+            "hovermode": "closest",
+            "dragmode": False,
+            "xaxis": {**axis, "title": {"text": x, "font": {"size": 13}}, **(xaxis or {})},
+            "yaxis": {**axis, "title": {"text": y, "font": {"size": 13}}, **(yaxis or {})},
+            **layout,
+        },
+    }
+
+
+def line(name: str, points: Sequence[tuple[float, float | None]], colour: str, hover: str = "", **more: Any) -> dict[str, Any]:
+    """Points with a line through them, told under the pointer where hover says how; more overrides the rest."""
+    told = {"hovertemplate": hover + "<extra></extra>"} if hover else {"hoverinfo": "skip"}
+    return {
+        "type": "scatter", "mode": "lines+markers", "name": name, "x": [x for x, _ in points], "y": [y for _, y in points],
+        "line": {"color": colour}, "marker": {"color": colour, "size": 8}, **told, **more,
+    }  # fmt: skip
+
+
+def bars(name: str, values: Mapping[str, float], colour: str, **more: Any) -> dict[str, Any]:
+    """Lying bars."""
+    return {
+        "type": "bar", "orientation": "h", "name": name, "y": list(map(told, values)), "x": list(values.values()),
+        "marker": {"color": colour}, "hovertemplate": "%{y}: %{x:.3g}<extra></extra>", **more,
+    }  # fmt: skip
+
+
+def logarithmic(values: Sequence[float]) -> dict[str, Any]:
+    """An axis with ticks at 1, 2 and 5 times powers of ten, at these alone where there would be many; linear where there would be few."""
+    positive = [value for value in values if value > 0] or [1.0]
+    low, high = min(positive), max(positive)
+    if high < 5 * low:
+        return {"tickformat": "~g", "nticks": 6} | ({"range": [0, 2 * high]} if high < 1.001 * low else {})
+    return {"type": "log", "tickformat": "~g", "dtick": "D2" if high < 500 * low else 1}
+
+
+def error_by_nfe(comparison: Comparison) -> Figure:
+    """The ladder of best baselines against the plan, with the other baselines at the plan's cost."""
+    plan, best = comparison.rows[0], comparison.rows[1]
+    ladder, own = comparison.ladder, plan.endpoint_mse
+    others = [row for row in comparison.rows[2:] if row.endpoint_mse.mean <= FARTHEST * best.endpoint_mse.mean]
+    end = comparison.baseline_nfe_for_plan_error or (ladder[-1].nfe if ladder else comparison.nfe)
+    named = "NFE %{x}: %{text}<br>%{y:.3g}"
+    traces = [
+        line("other baselines, on their best grids", [(row.nfe, row.endpoint_mse.mean) for row in others], GREY, named,
+             text=[told(row.name) for row in others], mode="markers", marker={"color": GREY, "size": 6, "opacity": 0.6}),
+        line("best baseline", [(rung.nfe, rung.endpoint_mse) for rung in ladder], BLUE, named, text=[told(rung.name) for rung in ladder]),
+        line("", [(comparison.nfe, own.mean), (end, own.mean)], ORANGE, mode="lines", line={"color": ORANGE, "dash": "dot"},
+             showlegend=False),
+        line("plan", [(plan.nfe, own.mean)], ORANGE, "plan, NFE %{x}<br>%{y:.3g}", mode="markers",
+             marker={"color": ORANGE, "size": 15, "symbol": "star"},
+             error_y={"type": "data", "symmetric": False, "array": [own.high - own.mean], "arrayminus": [own.mean - own.low],
+                      "color": ORANGE, "thickness": 1.5}),
+    ]  # fmt: skip
+    shown = [own.mean, *(row.endpoint_mse.mean for row in others), *(rung.endpoint_mse for rung in ladder)]
+    whole = {"dtick": max(1, (end - comparison.nfe) // 8), "range": [comparison.nfe - 0.6, max(end, comparison.nfe + 1) + 0.6]}
+    return chart(*traces, x="network evaluations a sample (NFE)", y="endpoint MSE to the teacher", xaxis=whole, yaxis=logarithmic(shown))
+
+
+def stages(stages: Sequence[Stage]) -> Figure:
+    """What each stage brought: mean and median."""
+    means, medians = {s.name: s.endpoint_mse for s in stages}, {s.name: s.median for s in stages}
+    pair = [
+        bars(name, values, colour, text=list(map(number, values.values())), textposition="auto")
+        for name, values, colour in (("mean over samples", means, BLUE), ("median", medians, GREEN))
+    ]
+    return chart(
+        *pair, x="endpoint MSE, validation noise", y="", height=120 + 62 * len(stages), bargap=0.25,
+        xaxis={"rangemode": "tozero", "nticks": 5}, yaxis={"autorange": "reversed", "showgrid": False},
+    )  # fmt: skip
+
+
+def progress(best: Sequence[float | None]) -> Figure:
+    """The best value by the number of candidates tried."""
+    trace = line("", list(enumerate(best, 1)), BLUE, "candidate %{x}<br>best %{y:.3g}", mode="lines", line={"color": BLUE, "shape": "hv"})
+    values = logarithmic([value for value in best if value is not None])
+    return chart(trace, x="candidates tried", y="best value, validation noise", yaxis=values)
+
+
+def taus(history: Sequence[Tau]) -> Figure:
+    """How well the predictor ranked candidates before they were evaluated."""
+    kinds = (
+        ("surrogate alone", "surrogate", GREEN, "dash", "square"),
+        ("learned alone", "learned", GREY, "dot", "diamond"),
+        ("both", "both", ORANGE, "solid", "circle"),
+    )
+    lines = [
+        line(label, [(tau.evaluated, getattr(tau, name)) for tau in history], colour, label + ", after %{x}: %{y:.2f}",
+             line={"color": colour, "dash": dash}, marker={"color": colour, "symbol": symbol, "size": 7})
+        for label, name, colour, dash, symbol in kinds
+    ]  # fmt: skip
+    return chart(*lines, x="candidates evaluated", y="Kendall's tau", yaxis={"range": [-1.05, 1.05]})
+
+
+def importances(shares: Mapping[str, float]) -> Figure:
+    """The parameters that decide most, largest first."""
+    shown = dict(sorted(shares.items(), key=lambda pair: -pair[1])[:SHOWN])
+    upright = {"autorange": "reversed", "showgrid": False}
+    return chart(bars("", shown, BLUE), x="share of the variance of ln(error)", y="", height=90 + 26 * len(shown), yaxis=upright)
+
+
+def times(plan: Plan, comparison: Comparison) -> Figure:
+    """Where plan and best baseline evaluate the network, on the noise schedule."""
+    curve = [(node.t, lam(node)) for node in comparison.schedule if NOISE <= lam(node) <= DATA]
+    traces = [line("noise schedule", curve, GREY, mode="lines")] if curve else []
+    for name, nodes, colour, symbol, size in (
+        ("best baseline: " + told(comparison.best_baseline), comparison.nodes, BLUE, "circle-open", 13),
+        ("plan", plan.nodes, ORANGE, "circle", 8),
+    ):
+        points = [(node.t, min(max(lam(node), NOISE), DATA)) for node in nodes]
+        marker = {"color": colour, "symbol": symbol, "size": size, "line": {"width": 2, "color": colour}}
+        hover = "evaluation %{text}<br>t = %{x:.6g}<br>λ = %{y:.4g}"
+        traces.append(line(name, points, colour, hover, mode="markers", marker=marker, text=list(map(str, range(len(points))))))
+    return chart(*traces, x="time t, from noise to data", y="half log-SNR  λ = ln(α/σ)", xaxis={"autorange": "reversed", "zeroline": False})
+
+
+def lam(node: Node) -> float:
+    return log(node.alpha) - log(node.sigma) if node.alpha else -inf
+
+
+def pareto(points: Sequence[ParetoPoint]) -> Figure:
+    """The plans that no other beats, in the first two objectives."""
+    first, second = list(points[0].values)[:2]
+    pairs = [(point.values[second], point.values[first]) for point in points]
+    dots = line("", pairs, BLUE, "%{text}<br>%{x:.4g}, %{y:.3g}", text=[told(point.file) for point in points],
+                line={"color": BLUE, "shape": "hv", "dash": "dot"})  # fmt: skip
+    return chart(dots, x=told(second), y=told(first), yaxis=logarithmic([y for _, y in pairs]))
+
+
+def by_nfe(lines: Mapping[str, Sequence[tuple[int, float]]], y: str, baseline: str) -> Figure:
+    """A line a method, which keeps its colour where another has no points; the baseline is grey and dashed."""
+    traces = []
+    for k, (name, points) in enumerate(lines.items()):
+        if not points:
+            continue
+        colour, dash = (GREY, "dash") if name == baseline else (COLOURS[k % len(COLOURS)], "solid")
+        marker = {"color": colour, "symbol": SYMBOLS[k % len(SYMBOLS)], "size": 8}
+        traces.append(
+            line(told(name), points, colour, told(name) + ", NFE %{x}: %{y:.3g}", line={"color": colour, "dash": dash}, marker=marker)
+        )
+    ticks = sorted({nfe for points in lines.values() for nfe, _ in points})
+    values = logarithmic([value for points in lines.values() for _, value in points])
+    return chart(*traces, x="network evaluations a sample (NFE)", y=y, height=400, xaxis={"tickvals": ticks}, yaxis=values)
+
+
+def front(best: Sequence[tuple[int, float]], groups: Mapping[str, Sequence[tuple[int, float, str]]]) -> Figure:
+    """Points (network calls, error, name) by group, and the line through the best of them."""
+    traces = [line("Pareto front", best, ORANGE, mode="lines", line={"color": ORANGE, "shape": "hv", "dash": "dot"})]  # fmt: skip
+    for k, (group, points) in enumerate(groups.items()):
+        marker = {"color": COLOURS[k % len(COLOURS)], "symbol": SYMBOLS[k % len(SYMBOLS)], "size": 9}
+        traces.append(
+            line(told(group), [(calls, error) for calls, error, _ in points], GREY, "%{text}<br>%{x} calls, %{y:.3g}",
+                 mode="markers", marker=marker, text=[told(name) for *_, name in points])
+        )  # fmt: skip
+    values = [error for points in groups.values() for _, error, _ in points]
+    return chart(*traces, x="network calls a sample", y="endpoint MSE to the teacher", yaxis=logarithmic(values))

@@ -1,0 +1,89 @@
+"""What a page reads from a folder: bounded, checked, and never run. Names of files are the page's own, not those that a file says."""
+
+import base64
+import io
+from math import inf, log
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from solversearch.errors import UserError
+from solversearch.plan import first_error, one_line, read_file
+
+Model = TypeVar("Model", bound=BaseModel)
+
+WIDEST = 1800
+"""Pixels of a picture; wider ones are made smaller."""
+HEAVY = 1_500_000
+"""Bytes of a PNG from which on it is kept as JPEG."""
+LARGEST_JOURNAL = 512 * 2**20
+FEWEST, MOST = 10, 1000
+"""Finished candidates that parameter importances are told of; of more, the last."""
+SEED = 0
+
+
+def load(path: Path, kind: type[Model], what: str) -> Model:
+    """A JSON file as what it should be. Raises `UserError` with one line."""
+    try:
+        return kind.model_validate_json(read_file(path, what))
+    except ValidationError as error:
+        raise UserError(f"{one_line(str(path))}: {first_error(error)}") from None
+
+
+def picture(path: Path) -> str | None:
+    """A picture as a data URI, small enough for a page; None where there is none. Raises `UserError` where it is damaged."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.exists():
+        return None
+    content = read_file(path, "picture")
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.load()
+            if len(content) <= HEAVY:
+                return _uri("image/png", content)
+            image.thumbnail((WIDEST, 4 * WIDEST))
+            packed = io.BytesIO()
+            image.convert("RGB").save(packed, "JPEG", quality=85)
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not a picture that can be read: {one_line(str(error))}") from None
+    return _uri("image/jpeg", packed.getvalue())
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def importances(path: Path) -> dict[str, float] | str:
+    """Shares of the variance of ln(first objective) by fANOVA (Hutter et al. 2014), from Optuna's journal; or why there are none.
+
+    Raises `UserError` where the journal is damaged. It is only read: a search that is running may go on writing.
+    """
+    import optuna
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import TrialState
+
+    if not path.is_file():
+        return "the run has no journal"
+    if path.stat().st_size > LARGEST_JOURNAL:
+        return f"the journal has more than {LARGEST_JOURNAL // 2**20} MiB"
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        trials = [
+            trial
+            for study in storage.get_all_studies()
+            for trial in storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.COMPLETE,))
+            if trial.values and 0 < trial.values[0] < inf
+        ]
+        if len(trials) < FEWEST:
+            return f"{len(trials)} candidates were seen on all samples; importances need {FEWEST}"
+        study = optuna.create_study(directions=["minimize"] * len(trials[0].values))
+        study.add_trials(trials[-MOST:])
+        found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=SEED), target=lambda trial: log(trial.values[0]))
+    except Exception as error:  # Optuna trusts its journal, and fails in any way where it is damaged
+        raise UserError(f"{path}: a damaged journal: {type(error).__name__}: {one_line(str(error))}") from None
+    return {name: float(share) for name, share in found.items()} or "no parameter was free in every candidate"

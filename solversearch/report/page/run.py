@@ -1,0 +1,216 @@
+"""The page of a run: plan.json and comparison.json, with what else its folder holds."""
+
+import base64
+import json
+from math import inf
+from pathlib import Path
+
+import solversearch
+from solversearch.compare import Comparison, Stage
+from solversearch.errors import UserError
+from solversearch.plan import Plan, Score, read_file
+from solversearch.report import tables
+from solversearch.report.page import charts, files
+from solversearch.report.page.blocks import (
+    Block,
+    Cell,
+    Chart,
+    Code,
+    Download,
+    Facts,
+    Matrix,
+    Note,
+    Page,
+    Picture,
+    Section,
+    Table,
+    count,
+    figure,
+    interval,
+)  # fmt: skip
+from solversearch.report.tables import number
+
+COLUMNS = 64
+"""Of a table of coefficients that is written out."""
+DOWNLOAD = 512 * 1024
+"""Bytes up to which the plan comes with the page."""
+
+
+def run_page(folder: Path) -> Page:
+    """Raises `UserError` where a file is missing or damaged, or where the two are of different runs."""
+    if not (folder / "plan.json").exists():
+        raise UserError(f"{folder}: no plan.json there: name the folder of a finished 'solversearch optimize', 'study' or 'sweep'")
+    plan = Plan.read(folder / "plan.json")
+    if not (folder / "comparison.json").exists():
+        raise UserError(f"{folder}: no comparison.json there: the search has not finished, or was interrupted")
+    comparison = files.load(folder / "comparison.json", Comparison, "comparison")
+    if (plan.nfe, plan.guidance) != (comparison.nfe, comparison.guidance):
+        raise UserError(f"{folder}: plan.json and comparison.json are of different runs")
+    if len(comparison.rows) < 2:
+        raise UserError(f"{folder / 'comparison.json'}: rows: a plan and at least one baseline are needed")
+    if any(point.values.keys() != comparison.pareto[0].values.keys() for point in comparison.pareto):
+        raise UserError(f"{folder / 'comparison.json'}: pareto: the plans have values of different objectives")
+    evaluations = f"{plan.nfe} evaluation{'s' if plan.nfe > 1 else ''}"
+    guidance = "" if plan.guidance == 1 else f", guidance {plan.guidance:g}"
+    return Page(
+        title=f"{comparison.model}: {evaluations}{guidance}",
+        subtitle=f"{comparison.samples:,} held-out samples; every published solver on every grid at the same cost",
+        verdict=tables.verdict(comparison),
+        tiles=_tiles(comparison),
+        sections=[
+            *_samples(folder),
+            Section("Compared with published solvers", _compared(comparison)),
+            Section("The search", _search(folder, comparison)),
+            Section("The plan", _plan(plan, comparison)),
+            Section("How to use it", _use(folder, plan)),
+            Section("Where it comes from", [Facts(_provenance(plan, comparison))]),
+        ],
+    )
+
+
+def _tiles(comparison: Comparison) -> list[tuple[str, str]]:
+    needed, last = comparison.baseline_nfe_for_plan_error, comparison.ladder[-1].nfe if comparison.ladder else comparison.nfe
+    tiles = [
+        (f"{number(comparison.ratio_endpoint_mse)} ×", "mean error, of the best baseline's"),
+        (f"{number(comparison.ratio_endpoint_median)} ×", "median error, of the best baseline's"),
+    ]
+    if comparison.ratio_frechet_teacher is not None:
+        tiles.append((f"{number(comparison.ratio_frechet_teacher)} ×", "Fréchet distance to the teacher, of the best baseline's"))
+    return [*tiles, (f"{comparison.nfe} → {needed or f'> {last}'}", "evaluations a baseline needs for the same error")]
+
+
+def _samples(folder: Path) -> list[Section]:
+    uri = files.picture(folder / "samples.png")
+    return [Section("Samples", [Picture("Teacher, best baseline and plan, from the same noise in every row", uri)])] if uri else []
+
+
+def _compared(comparison: Comparison) -> list[Block]:
+    rows = comparison.rows
+    optional = [name for name in ("frechet_teacher", "frechet_data") if any(getattr(row, name) for row in rows)]
+    titles = {"frechet_teacher": "Fréchet, teacher", "frechet_data": "Fréchet, data"}
+    columns = ["sampler", "endpoint MSE", "median", *(titles[name] for name in optional), "NFE", "network calls"]
+
+    def cells(row: Score) -> list[Cell]:
+        distances = [interval(getattr(row, name)) for name in optional]
+        error = row.endpoint_mse
+        return [Cell(row.name), interval(error), figure(error.median), *distances, count(row.nfe), count(row.network_calls)]
+
+    caption = "Errors are to the teacher; brackets are 95 % bootstrap intervals"
+    if comparison.features:
+        caption += f"; Fréchet distances are of {comparison.features} features"
+    return [
+        Chart("Error by evaluations", charts.error_by_nfe(comparison), wide=True),
+        Table(columns, [cells(row) for row in rows], caption + ".", first=1),
+    ]
+
+
+def _search(folder: Path, comparison: Comparison) -> list[Block]:
+    blocks: list[Block] = []
+    if comparison.note:
+        blocks.append(Note(comparison.note))
+    if comparison.stages:
+        blocks += [Chart("What each stage brought", charts.stages(comparison.stages)), _stages(comparison.stages)]
+    if any(value is not None for value in comparison.progress):
+        blocks.append(Chart("Best candidate so far", charts.progress(comparison.progress)))
+    if comparison.predictor:
+        blocks.append(Chart("How well the predictor ranked", charts.taus(comparison.predictor)))
+    shares = files.importances(folder / "journal.log")
+    if isinstance(shares, str):
+        blocks.append(Note(f"Parameter importances are left out: {shares}."))
+    else:
+        blocks.append(Chart("Parameter importances (fANOVA)", charts.importances(shares)))
+    if comparison.pareto:
+        names = list(comparison.pareto[0].values)
+        if len(names) > 1 and len(comparison.pareto) > 1:
+            blocks.append(Chart("Plans that no other beats", charts.pareto(comparison.pareto)))
+        rows = [
+            [Cell(point.file), count(point.network_calls), *(figure(point.values[name]) for name in names)] for point in comparison.pareto
+        ]
+        blocks.append(Table(["plan", "network calls", *names], rows, "The Pareto set of the search, on validation noise."))
+    return blocks
+
+
+def _stages(stages: tuple[Stage, ...]) -> Table:
+    rows = [
+        [Cell(s.name), figure(s.endpoint_mse), figure(s.median), count(s.evaluations), Cell(f"{s.seconds:.1f}", s.seconds)] for s in stages
+    ]
+    return Table(["stage", "endpoint MSE", "median", "evaluations", "seconds"], rows, "Each stage starts from the best so far.", wide=False)
+
+
+def _plan(plan: Plan, comparison: Comparison) -> list[Block]:
+    nodes = [
+        [count(i), *(Cell(f"{x:.6g}", x) for x in (node.t, node.alpha, node.sigma)), _lam(charts.lam(node)), figure(node.guidance)]
+        for i, node in enumerate(plan.nodes)
+    ]
+    blocks: list[Block] = [
+        Chart("Times on the noise schedule", charts.times(plan, comparison)),
+        Table(["evaluation", "t", "α", "σ", "λ = ln(α/σ)", "guidance"], nodes, "Where the network is evaluated.", wide=False),
+    ]
+    names = tables.column_names(plan)
+    if len(names) > COLUMNS:
+        blocks.append(Note(f"The table has {len(plan.rows)} rows of {len(names)} coefficients; the plan file has them."))
+    else:
+        states = [*(f"input {i}" for i in range(plan.nfe)), "result"]
+        blocks.append(Matrix(_legend(names), names, list(zip(states, tables.coefficients(plan), strict=True))))
+    if plan.decisions:
+        blocks.append(Facts({name: _plain(value) for name, value in plan.decisions.items()}))
+    return blocks
+
+
+def _lam(value: float) -> Cell:
+    return Cell("−∞" if value == -inf else f"{value:.4g}", value)
+
+
+def _legend(names: list[str]) -> str:
+    parts = [("Δ", "; Δ: conditional minus unconditional"), ("z", "; z: fresh noise")]
+    more = "".join(text for letter, text in parts if any(name.startswith(letter) for name in names))
+    return f"Every state as a sum of the noise and the data predictions D so far{more}"
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _use(folder: Path, plan: Plan) -> list[Block]:
+    model = plan.provenance.model or "MODEL"
+    blocks: list[Block] = [
+        Code(
+            "Python, any model",
+            "from solversearch.plan import Plan\n\n"
+            'plan = Plan.read("plan.json")\n'
+            "# denoise(x, node): the network's data prediction of x at node.t; noise: standard normal\n"
+            "samples = plan.sample(denoise, noise)",
+        ),
+        Code(
+            "diffusers",
+            "from solversearch.export.diffusers import PlanScheduler\n\n"
+            'scheduler = PlanScheduler.from_plan("plan.json")\n'
+            "images = pipe(prompt, **scheduler.attach(pipe)).images  # steps and guidance are the plan's",
+        ),
+        Code(
+            "Command line",
+            f"solversearch sample --plan plan.json --model {model}\n"
+            f"solversearch compare --plan plan.json --model {model}\n"
+            "solversearch export plan.json --to comfyui --out FOLDER",
+        ),
+    ]
+    content = read_file(folder / "plan.json", "plan")
+    if len(content) <= DOWNLOAD:
+        uri = f"data:application/json;base64,{base64.b64encode(content).decode()}"
+        blocks.insert(0, Download("The plan, ", "plan.json", uri))
+    return blocks
+
+
+def _provenance(plan: Plan, comparison: Comparison) -> dict[str, str]:
+    origin, timing = plan.provenance, comparison.timing
+    return {
+        "command": origin.command or "unknown",
+        "model": origin.model or "any",
+        "weights": origin.model_digest or "any",
+        "plan": plan.digest,
+        "seed": "none" if origin.seed is None else str(origin.seed),
+        "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()) or "unknown",
+        "time": f"{timing.wall_s:.0f} s, {timing.network_s:.0f} s of it in the network",
+        "teacher": f"its own error is {number(comparison.teacher_error)}",
+        "page": f"solversearch {solversearch.__version__}",
+    }

@@ -1,0 +1,79 @@
+"""The page of a study: methods against each other."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from solversearch.errors import UserError
+from solversearch.report.page import charts, files
+from solversearch.report.page.blocks import Block, Cell, Chart, Facts, Page, Section, Table, count, figure, interval
+from solversearch.report.study_view import methods
+from solversearch.report.tables import number
+from solversearch.study import BASELINE, Row, Study
+
+MEASURES: dict[str, Callable[[Row], float | None]] = {
+    "Mean error, of the best baseline's": lambda row: row.ratio,
+    "Median error, of the best baseline's": lambda row: row.ratio_median,
+    "Fréchet distance to the teacher": lambda row: row.frechet_teacher.mean if row.frechet_teacher else None,
+    "Seconds of the search": lambda row: row.seconds or None,
+}
+
+
+def study_page(folder: Path) -> Page:
+    found = files.load(folder / "study.json", Study, "study")
+    if not found.rows:
+        raise UserError(f"{folder / 'study.json'}: the study has no rows yet; run it on")
+    asked = found.asked
+    sections = [Section(f"Guidance {guidance:g}", _scale(found, guidance)) for guidance in asked.guidance]
+    facts = {
+        "model": asked.model, "weights": asked.model_digest, "network evaluations of each search": f"{asked.evaluations:,}",
+        "held-out samples": f"{asked.samples:,}", "seed": str(asked.seed),
+    }  # fmt: skip
+    if asked.features:
+        facts["Fréchet distances"] = f"of {asked.features} features"
+    return Page(
+        title=f"{asked.model}: {len(asked.methods)} methods compared",
+        subtitle=f"{asked.evaluations:,} network evaluations each, {asked.samples:,} held-out samples",
+        verdict=_verdict(found),
+        sections=[*sections, Section("Where it comes from", [Facts(facts)])],
+    )
+
+
+def _verdict(study: Study) -> str:
+    """The best method of every cell, counted."""
+    cells = [
+        [row for row in study.rows if (row.nfe, row.guidance) == (nfe, guidance)]
+        for nfe in study.asked.nfe for guidance in study.asked.guidance
+    ]  # fmt: skip
+    best = [min(rows, key=lambda row: row.ratio) for rows in cells if rows]
+    wins = {name: sum(row.method == name for row in best) for name in dict.fromkeys(row.method for row in best)}
+    told = ", ".join(f"{name} {count} of {len(best)}" for name, count in sorted(wins.items(), key=lambda pair: -pair[1]))
+    return f"Least mean error in each cell: {told}. The least of all is {number(min(row.ratio for row in best))} of the best baseline's."
+
+
+def _scale(study: Study, guidance: float) -> list[Block]:
+    rows = [row for row in study.rows if row.guidance == guidance]
+    blocks: list[Block] = []
+    for title, measure in MEASURES.items():
+        lines = {
+            name: sorted((row.nfe, value) for row in rows if row.method == name and (value := measure(row)) is not None and value > 0)
+            for name in methods(study)
+        }
+        if any(lines.values()):
+            blocks.append(Chart(title, charts.by_nfe(lines, title, BASELINE)))
+    columns = [
+        "method",
+        "NFE",
+        "of the best baseline's",
+        "median",
+        "endpoint MSE",
+        "Fréchet, teacher",
+        "network calls",
+        "evaluations",
+        "seconds",
+    ]
+    cells = [
+        [Cell(row.method), count(row.nfe), figure(row.ratio), figure(row.ratio_median), interval(row.endpoint_mse),
+         interval(row.frechet_teacher), count(row.network_calls), count(row.evaluations), Cell(f"{row.seconds:.0f}", row.seconds)]
+        for row in rows
+    ]  # fmt: skip
+    return [*blocks, Table(columns, cells, "Brackets are 95 % bootstrap intervals.")]

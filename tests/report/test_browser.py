@@ -1,0 +1,118 @@
+"""The page in a real browser: every chart is drawn, there is no error, nothing is asked for, and it opens at once."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from solversearch.report.page import write_page
+
+CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+DRIVER = shutil.which("chromedriver")
+OPEN_MS = 2000
+
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for switch in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run", "disable-background-networking",
+                   "disable-component-update", "disable-sync", f"user-data-dir={tmp_path_factory.mktemp('browser')}"):  # fmt: skip
+        options.add_argument(f"--{switch}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def opened(browser: Any, page: Path, width: int, scheme: str) -> int:
+    """Opens the page; milliseconds until all charts were drawn."""
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.get(page.as_uri())
+    for _ in range(100):
+        if ready := browser.execute_script("return document.documentElement.dataset.ready"):
+            return int(ready)
+        time.sleep(0.1)
+    pytest.fail(f"the charts were not drawn: {browser.get_log('browser')}")
+
+
+def requests(browser: Any) -> set[str]:
+    """What the page has asked for, as a place."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return {
+        each["request"]["url"]
+        for each in asked
+        if each["documentURL"].startswith("file:") and not each["request"]["url"].startswith("data:")
+    }
+
+
+@pytest.fixture(scope="module")
+def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page(run, tmp_path_factory.mktemp("page") / "report.html")
+
+
+def test_the_page_opens_quickly_without_an_error_or_a_request(browser: Any, page: Path) -> None:
+    browser.get_log("performance")
+    times = [opened(browser, page, width, scheme) for width in (1400, 400) for scheme in ("light", "dark")]
+    assert min(times) < OPEN_MS
+    assert browser.get_log("browser") == []
+    assert requests(browser) == {page.as_uri()}
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_every_chart_is_drawn_as_it_was_meant(browser: Any, page: Path, width: int) -> None:
+    opened(browser, page, width, "light")
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('.chart')].map(c => [c.querySelectorAll('.trace, .scatterlayer path, .bars path').length,"
+        " c.getBoundingClientRect().width, c.querySelector('svg.main-svg').getBoundingClientRect().width])"
+    )
+    assert len(boxes) == 7
+    for drawn, room, taken in boxes:
+        assert drawn > 0 and 200 < taken <= room + 1 <= width
+    wrong = browser.execute_script(  # Plotly.validate knows no legends
+        "return JSON.parse(document.getElementById('figures').textContent).flatMap(({data, layout: {legend, ...layout}}) =>"
+        " Plotly.validate(data, layout) || []).filter(finding => finding.code !== 'unused').map(finding => finding.msg)"
+    )
+    assert wrong == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width, "tables scroll inside their own boxes"
+
+
+def test_dark_pages_are_dark_and_turn_light_again(browser: Any, page: Path) -> None:
+    ink = "return [getComputedStyle(document.body).backgroundColor, document.querySelector('.xtitle').style.fill]"
+    opened(browser, page, 1400, "dark")
+    dark = browser.execute_script(ink)
+    assert dark == ["rgb(20, 23, 26)", "rgb(230, 232, 234)"]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "light"}]})
+    time.sleep(1)
+    assert browser.execute_script(ink) == ["rgb(255, 255, 255)", "rgb(36, 41, 47)"]
+
+
+def test_a_click_sorts_a_table_below_its_first_row(browser: Any, page: Path) -> None:
+    opened(browser, page, 1400, "light")
+    column = "return [...document.querySelector('.sortable').tBodies[0].rows].map(r => Number(r.cells[1].dataset.value))"
+    before = browser.execute_script(column)
+    click = "document.querySelectorAll('.sortable th button')[1].click()"
+    browser.execute_script(click)
+    browser.execute_script(click)
+    after = browser.execute_script(column)
+    assert after == [before[0], *sorted(before[1:], reverse=True)]
+
+
+def test_text_from_a_file_that_was_not_escaped_could_not_run(browser: Any, page: Path, tmp_path: Path) -> None:
+    """The policy in the head holds where all else has failed."""
+    broken = tmp_path / "broken.html"
+    broken.write_text(page.read_text(encoding="utf-8").replace("<main>", "<main><script>document.title='taken'</script>"), encoding="utf-8")
+    browser.get_log("browser")
+    opened(browser, broken, 1400, "light")
+    assert browser.title != "taken"
+    assert any("Content Security Policy" in entry["message"] for entry in browser.get_log("browser"))

@@ -1,0 +1,289 @@
+"""The page of a run: all that was measured stands in it, whatever the run lacks; nothing in a file runs, and nothing is asked for."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from solversearch.errors import UserError
+from solversearch.plan import Interval, Plan, write_text
+from solversearch.report.page import write_page
+from solversearch.report.page.blocks import Matrix
+from solversearch.report.page.build import render, strength
+from solversearch.report.page.files import importances
+from solversearch.report.page.sweep import Cell, front, sweep_page
+from solversearch.study import BASELINE, Asked, Row, Study
+from tests.report.conftest import EVIL, whole, write_journal
+from tests.test_report import PLANS
+
+MOST = 8 * 10**6
+
+
+class Reader(HTMLParser):
+    """The page as a browser takes it apart: tags with their attributes, scripts, and the text outside of them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        inside = self.tags[-1][0] if self.tags else ""
+        if inside == "script" and self.cdata_elem == "script":
+            self.scripts.append(data)
+        else:
+            self.text += data
+
+    @property
+    def policy(self) -> str:
+        return next(str(attrs["content"]) for _, attrs in self.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+
+    @property
+    def figures(self) -> list[dict[str, Any]]:
+        return json.loads(self.scripts[0])
+
+
+def page_of(folder: Path) -> Reader:
+    return Reader(write_page(folder, folder.parent / "page.html").read_text(encoding="utf-8"))
+
+
+# What stands in it ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_told_in_full(run: Path) -> None:
+    page = page_of(run)
+    assert (run.parent / "page.html").stat().st_size < MOST
+    plan = Plan.read(run / "plan.json")
+    for wanted in (
+        "The plan's error at 5 evaluations is 0.2 of the best baseline's",
+        "0.002 [0.0016, 0.0026]",
+        "solver_11",
+        "0.2 ×",
+        "5 → 8",
+        "best baseline",
+        "polish",
+        "pareto/plan-2.json",
+        "PlanScheduler.from_plan",
+        "--to comfyui",
+        "Plan.read",
+        plan.digest,
+        "Δ4",
+        "Δ: conditional minus unconditional",
+    ):
+        assert wanted in page.text, wanted
+    assert len(page.figures) == sum("data-figure" in attrs for _, attrs in page.tags) == 7
+    names = {trace["name"] for figure in page.figures for trace in figure["data"]}
+    assert {"plan", "best baseline", "noise schedule", "surrogate alone", "median"} <= names
+    ladder = next(trace for trace in page.figures[0]["data"] if trace["name"] == "best baseline")
+    assert ladder["x"] == [5, 6, 7, 8] and ladder["y"][0] == 0.01
+    coefficients = [attrs for tag, attrs in page.tags if tag == "td" and attrs.get("class") in ("plus", "minus")]
+    shown = [float(str(attrs["title"])) for attrs in coefficients]
+    assert shown == [value for i, row in enumerate(plan.rows) for value in (row.x, *row.d, *row.delta)]
+    uri = next(str(attrs["src"]) for tag, attrs in page.tags if tag == "img")
+    assert base64.b64decode(uri.removeprefix("data:image/png;base64,")) == (run / "samples.png").read_bytes()
+    carried = next(str(attrs["href"]) for tag, attrs in page.tags if tag == "a")
+    assert base64.b64decode(carried.partition(",")[2]) == (run / "plan.json").read_bytes()
+
+
+def test_the_same_run_is_the_same_page(run: Path, tmp_path: Path) -> None:
+    assert write_page(run, tmp_path / "a.html").read_bytes() == write_page(run, tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_kind_of_plan_has_a_page(fresh: Callable[..., Path], name: str) -> None:
+    page = page_of(fresh(PLANS[name]))
+    written = any(attrs.get("class") == "matrix" for _, attrs in page.tags)
+    assert written == (PLANS[name].nfe <= 40) and PLANS[name].digest in page.text
+    times = next(figure for figure in page.figures if "λ" in figure["layout"]["yaxis"]["title"]["text"])
+    assert times["data"][-1]["x"] == [node.t for node in PLANS[name].nodes]
+
+
+def test_what_a_run_lacks_is_left_out(fresh: Callable[..., Path]) -> None:
+    """As after --instant, of a model without pictures and features, from an older version."""
+    bare = fresh(progress=(), predictor=(), stages=(), ladder=(), nodes=(), schedule=(), ratio_frechet_teacher=None)
+    for name in ("samples.png", "journal.log"):
+        (bare / name).unlink()
+    page = page_of(bare)
+    assert len(page.figures) == 2 and not any(tag == "img" for tag, _ in page.tags)
+    assert "Parameter importances are left out: the run has no journal." in page.text
+
+
+def test_a_heavy_picture_is_made_smaller(fresh: Callable[..., Path]) -> None:
+    folder = fresh()
+    noise = np.random.default_rng(0).integers(0, 256, (900, 2400, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "samples.png")
+    assert (folder / "samples.png").stat().st_size > 6 * 10**6
+    page = page_of(folder)
+    assert (folder.parent / "page.html").stat().st_size < MOST
+    assert any(str(attrs.get("src", "")).startswith("data:image/jpeg;base64,") for _, attrs in page.tags)
+
+
+def test_colours_grow_with_coefficients() -> None:
+    matrix = Matrix("", "ab", [("x", [0.0, 1e-3]), ("y", [-0.5, 2.0]), ("z", [None, -2.0])])
+    strengths = [strength(matrix, value) for value in (0.0, 1e-3, 0.5, 2.0)]
+    assert strengths == sorted(strengths) and strengths[0] == 0 and strengths[-1] == strength(matrix, -2.0) == 1
+    assert 0 < strength(matrix, 1e-3) < 0.02 and strength(matrix, 0.5) > 0.4
+
+
+# What does not run ---------------------------------------------------------------------------------------------------
+
+
+def test_names_from_files_are_read_and_never_run(run: Path) -> None:
+    page = page_of(run)
+    assert page.text.count(EVIL) > 20
+    assert [attrs.get("type") for tag, attrs in page.tags if tag == "script"] == ["application/json"] * 2 + [None] * 2
+    assert sum(tag == "img" for tag, _ in page.tags) == 1
+    assert not [attrs for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    shown = json.dumps(page.figures)
+    assert "<img" not in shown and "&lt;img src=x" in shown, "plotly takes tags in names for its own"
+
+
+def test_only_the_scripts_of_the_page_may_run_and_nothing_may_be_asked_for(run: Path) -> None:
+    page = page_of(run)
+    allowed = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in page.scripts[2:]]
+    assert page.policy == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
+        + " ".join(f"'sha256-{each}'" for each in allowed)
+        + "; base-uri 'none'; form-action 'none'"
+    )
+    places = [str(attrs[name]) for _, attrs in page.tags for name in ("src", "href") if name in attrs]
+    assert len(places) == 3 and all(place.startswith("data:") for place in places)
+
+
+# Files that are missing, damaged or somebody else's ------------------------------------------------------------------
+
+
+def missing(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+def filled(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def changed(**values: Any) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        path = folder / "comparison.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (missing("plan.json"), "no plan.json there"),
+        (missing("comparison.json"), "no comparison.json there"),
+        (filled("plan.json", b"{}"), "plan.json: "),
+        (filled("comparison.json", b"{"), "comparison.json: Invalid JSON"),
+        (filled("comparison.json", b"\xff"), "comparison.json: Invalid JSON"),
+        (changed(extra=1), "comparison.json: extra: unknown key"),
+        (changed(nfe=7), "of different runs"),
+        (changed(rows=[]), "at least one baseline"),
+        (changed(teacher_error=float("nan")), "teacher_error"),
+        (changed(nodes=[{"t": 1, "alpha": 1, "sigma": "1"}]), "nodes.0.sigma"),
+        (changed(pareto=[{"file": "a", "network_calls": 1, "values": {"a": 1}}, {"file": "b", "network_calls": 1, "values": {"b": 1}}]),
+         "pareto: the plans have values of different objectives"),
+        (filled("samples.png", b"\x89PNG\r\n"), "samples.png: not a picture"),
+        (filled("samples.png", b"<svg onload='alert(1)'/>"), "samples.png: not a picture"),
+        (filled("journal.log", b'{"op_code": 99}\n{}\n'), "journal.log: a damaged journal"),
+        (filled("journal.log", b"\x00\n\x00\n"), "journal.log: a damaged journal"),
+        (filled("study.json", b"[]"), "study.json: "),
+    ],
+)  # fmt: skip
+def test_damage_is_one_line(fresh: Callable[..., Path], damage: Callable[[Path], object], message: str) -> None:
+    folder = fresh()
+    damage(folder)
+    with pytest.raises(UserError) as caught:
+        page_of(folder)
+    assert message in str(caught.value) and str(folder) in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        write_page(tmp_path / "absent")
+
+
+# Importances ---------------------------------------------------------------------------------------------------------
+
+
+def test_importances_are_those_of_the_journal(tmp_path: Path) -> None:
+    write_journal(tmp_path / "journal.log", 30)
+    before = (tmp_path / "journal.log").read_bytes()
+    shares = importances(tmp_path / "journal.log")
+    assert isinstance(shares, dict) and shares["order.1"] > 0.8 and sum(shares.values()) == pytest.approx(1)
+    assert importances(tmp_path / "journal.log") == shares
+    assert (tmp_path / "journal.log").read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["journal.log"]
+
+
+def test_a_journal_that_is_cut_off_in_its_last_line_is_read(tmp_path: Path) -> None:
+    write_journal(tmp_path / "journal.log", 30)
+    with (tmp_path / "journal.log").open("ab") as file:
+        file.write(b'{"op_code": 4, "wor')
+    assert isinstance(importances(tmp_path / "journal.log"), dict)
+
+
+def test_few_candidates_have_no_importances(tmp_path: Path) -> None:
+    write_journal(tmp_path / "journal.log", 10)
+    assert importances(tmp_path / "journal.log") == "8 candidates were seen on all samples; importances need 10"
+    assert importances(tmp_path / "absent.log") == "the run has no journal"
+    assert not (tmp_path / "absent.log").exists()
+
+
+# Studies and sweeps --------------------------------------------------------------------------------------------------
+
+
+def study() -> Study:
+    asked = Asked(
+        model="digits", model_digest="d", methods=("s3", EVIL), nfe=(4, 6), guidance=(1.0, 4.0), evaluations=1000, samples=128, seed=0
+    )
+    rows = [
+        Row(method=name, nfe=nfe, guidance=guidance, endpoint_mse=Interval(mean=ratio / nfe, low=0, high=1), frechet_teacher=None,
+            ratio=ratio, ratio_median=ratio, network_calls=nfe, evaluations=10, seconds=2.0 * ratio)
+        for nfe in asked.nfe for guidance in asked.guidance for name, ratio in ((BASELINE, 1.0), ("s3", 0.5), (EVIL, 0.25 * guidance))
+    ]  # fmt: skip
+    return Study(asked=asked, rows=tuple(rows))
+
+
+def test_a_study_has_a_page(tmp_path: Path) -> None:
+    write_text(tmp_path / "run" / "study.json", study().model_dump_json())
+    page = page_of(tmp_path / "run")
+    assert f"Least mean error in each cell: {EVIL} 2 of 4, s3 2 of 4. The least of all is 0.25 of" in page.text
+    assert len(page.figures) == 6, "two guidance scales; no features"
+    lines = {trace["name"]: trace["y"] for trace in page.figures[0]["data"]}
+    assert lines["s3"] == [0.5, 0.5] and "<" not in "".join(lines)
+
+
+def cell(calls: int, error: float, model: str = "digits", guidance: float = 1.0) -> Cell:
+    return Cell(model, "s3", calls, guidance, 0, calls, error, error / 2, f"cell-{calls}")
+
+
+def test_the_front_of_a_sweep_has_what_no_other_beats() -> None:
+    a, b, worse, equal, other = cell(4, 0.4), cell(6, 0.1), cell(8, 0.2), cell(8, 0.1), cell(8, 0.9, guidance=2.0)
+    assert front([equal, other, worse, b, a]) == [a, b, other]
+
+
+def test_a_sweep_has_a_page() -> None:
+    cells = [cell(4, 0.4), cell(6, 0.1), cell(8, 0.2), cell(8, 0.9, EVIL)]
+    page = Reader(render(sweep_page("a sweep", cells, "one is missing")))
+    assert "4 searches; 3 plans are beaten by no other" in page.text and "The largest gain: digits, NFE 6" in page.text
+    assert page.text.count("cell-") == 4 and len(page.figures) == 2
+    assert page.figures[0]["data"][0]["x"] == [4, 6], "the line of the front"
+
+
+def test_a_page_without_charts_needs_no_library(fresh: Callable[..., Path]) -> None:
+    assert whole(PLANS["unipc"]).won
+    page = render(sweep_page("a sweep", [cell(4, 0.4)]).__class__("empty", "", "nothing"))
+    assert len(page) < 20_000
