@@ -234,6 +234,7 @@ def test_a_score_that_is_no_number_fails_its_trial_and_the_search_goes_on(tmp_pa
 
     original = OBJECTIVES["endpoint"]
     monkeypatch.setitem(OBJECTIVES, "endpoint", Objective("endpoint", sometimes, original.cost, original.source))
+    monkeypatch.setattr(stages, "screening", lambda samples: samples)  # every candidate is judged once
     _, comparison = run(tmp_path, "autodiffusion")
     trials = trials_of(tmp_path)
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"] * 3
@@ -248,7 +249,7 @@ def test_starts_that_run_away_do_not_end_the_search(monkeypatch: pytest.MonkeyPa
     def fails(*_: Any) -> Result:
         raise NotFinite("the network returned NaN")
 
-    monkeypatch.setattr(Evaluator, "fitted", fails)
+    monkeypatch.setattr(Evaluator, "_fitted", fails)
     monkeypatch.setattr(stages, "instant", fails)
     search = learned(polish=False)
     assert search.loop is not None and search.loop.tried == [] and len(search.loop.progress) == 6
