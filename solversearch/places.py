@@ -6,7 +6,8 @@ from pathlib import Path
 from solversearch.errors import UserError
 
 OWN_FILES = (
-    "plan.json", "comparison.json", "journal.log", "evaluations.json", "samples.png", "comparison.png", "plan.png", "search.png",
+    "run.json", "plan.json", "comparison.json", "journal.log", "evaluations.log", "evaluations.json", "earlier.json",
+    "samples.png", "comparison.png", "plan.png", "search.png",
 )  # fmt: skip
 """What a run writes, and so what --overwrite replaces."""
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from pydantic import JsonValue
 from torch import Tensor
 
+from solversearch.errors import UserError
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.objectives import Objective, Outcome
 from solversearch.objectives.endpoint import endpoint_mse
@@ -32,6 +34,12 @@ class Result:
     @property
     def value(self) -> float:
         return self.values[0]
+
+
+class Failure(NamedTuple):
+    """Why a candidate has no result."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,16 @@ class Evaluator:
         if candidate.ridge is None or table.stochastic:
             return self.table(table, candidate.describe(), n)
         return self.fitted(table, candidate.ridge, candidate.describe(), n)
+
+    def candidates(self, candidates: Sequence[Candidate], n: int | None = None) -> list[Result | Failure]:
+        """What each is worth on the first n samples (all, where n is None); one that fails takes none with it."""
+        outcomes: list[Result | Failure] = []
+        for candidate in candidates:
+            try:
+                outcomes.append(self.candidate(candidate, n))
+            except (NotFinite, ValueError, RuntimeError, UserError) as failure:
+                outcomes.append(Failure(str(failure)))
+        return outcomes
 
     def _keeping(self, states: list[Tensor]) -> "_Keep | None":
         return _Keep(states) if any("states" in objective.needs for objective in self.objectives) else None

@@ -7,28 +7,33 @@ the best baseline is exported (`Comparison.won`).
 """
 
 import platform
+import secrets
+import shlex
 from math import isfinite
 from pathlib import Path
 
-import optuna
 import torch
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 import solversearch
 from solversearch.baselines import baselines
 from solversearch.compare import Comparison, ParetoPoint, compare
 from solversearch.errors import UserError
+from solversearch.models import DEFAULT
 from solversearch.models.base import Model
+from solversearch.models.options import Options
 from solversearch.objectives import parse_many
+from solversearch.places import claim
 from solversearch.plan import Plan, Provenance, write_text
 from solversearch.runtime import Tableau
+from solversearch.search import evaluations
 from solversearch.search.evaluator import Origin
 from solversearch.search.pareto import front
 from solversearch.search.predictor import Record
-from solversearch.search.records import write_records
+from solversearch.search.records import EARLIER, read_records, write_records
+from solversearch.search.run_folder import Run, held, versions, without_password
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import Progress, Search
+from solversearch.search.storage import Trials
 
 
 class Interrupted(UserError):
@@ -36,20 +41,55 @@ class Interrupted(UserError):
 
 
 def optimize(
-    model: Model, settings: Settings, folder: Path, command: str, progress: Progress, records: tuple[Record, ...] = ()
+    model: Model,
+    settings: Settings,
+    folder: Path,
+    command: str,
+    progress: Progress,
+    records: tuple[Record, ...] = (),
+    *,
+    name: str | None = None,
+    options: Options = DEFAULT,
+    storage: str | None = None,
+    resume: bool = False,
 ) -> tuple[Plan, Comparison]:
     """Runs the stages and the comparison; writes plan.json, comparison.json and the Optuna journal into the folder.
 
-    records are evaluations of earlier runs on the same model, which teach the predictor. Raises `UserError` for what cannot be,
+    records are evaluations of earlier runs on the same model, which teach the predictor. name and options are how the model was loaded;
+    storage is the address of a database for Optuna in place of the journal. resume goes on with the run that was begun in the folder,
+    which must have been asked the same; otherwise the files of an earlier run are cleared away. Raises `UserError` for what cannot be,
     and `Interrupted` on Ctrl-C, after the best plan so far has been written.
     """
     check(model, settings)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        journal = _open_journal(folder, len(parse_many(settings.objective)))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write there: {error.strerror}; choose another folder with --out") from None
-    search = Search(model, settings, progress, journal.add_trial, records)
+    with held(folder):
+        if resume:
+            run = Run.read(folder)
+            run.check(model, settings, folder)
+            records = read_records(folder, model.digest, EARLIER) if (folder / EARLIER).exists() else ()
+            storage = storage or run.storage
+        else:
+            claim(folder)
+            run = _begun(model, settings, folder, without_password(command), name, options, storage)
+            if records:
+                write_records(records, folder, model.digest, EARLIER)
+            run.write(folder)
+        trials = Trials(folder, storage, run.study, len(parse_many(settings.objective)), resume)
+        log = evaluations.Log(folder / evaluations.NAME)
+        search = Search(model, settings, progress, trials.add, records, log, [trial.params for trial in trials.earlier])
+        return _completed(search, folder, run.command)
+
+
+def _begun(model: Model, settings: Settings, folder: Path, command: str, name: str | None, options: Options, storage: str | None) -> Run:
+    """A database holds the studies of many runs, so theirs have names of their own."""
+    study = "search" if storage is None else f"{folder.name}-{secrets.token_hex(4)}"
+    return Run(
+        model=name or model.name, options=options, model_digest=model.digest, settings=settings, command=command, versions=versions(),
+        storage=storage and without_password(storage), study=study,
+    )  # fmt: skip
+
+
+def _completed(search: Search, folder: Path, command: str) -> tuple[Plan, Comparison]:
+    model, settings = search.model, search.settings
     try:
         search.learn()
         assert search.best is not None
@@ -121,20 +161,17 @@ def _compared(search: Search, plan: Plan) -> Comparison:
     return comparison.model_copy(update={"progress": course, "predictor": search.taus(), "note": note or ""})
 
 
-def _open_journal(folder: Path, objectives: int) -> optuna.Study:
-    """The study that keeps what was evaluated; other tools of Optuna open it."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journal = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    return optuna.create_study(storage=journal, study_name="search", directions=["minimize"] * objectives)
-
-
 def _kept(search: Search, folder: Path, command: str) -> str:
     if search.best is None:
-        return f"interrupted before any candidate was evaluated; nothing to keep but {folder / 'journal.log'} and the cached teacher"
+        return f"interrupted before any candidate was evaluated; nothing to keep but the cached teacher; {_go_on(folder)}"
     path, trials = folder / "plan.json", len(search.loop.progress) if search.loop else 0
     plan_of(search, search.best.table, {**search.best.origin, "interrupted": "not compared on held-out noise"}, command).write(path)
     error = float(search.best.error.mean())
     return (
         f"interrupted after {trials} trials; kept: {path} (the best so far, validation error {error:.3g}, not compared yet: "
-        f"'solversearch compare --plan {path} --model {search.model.name}') and {folder / 'journal.log'}"
+        f"'solversearch compare --plan {path} --model {search.model.name}'); {_go_on(folder)}"
     )
+
+
+def _go_on(folder: Path) -> str:
+    return f"go on with 'solversearch optimize --resume {shlex.quote(str(folder))}'"
