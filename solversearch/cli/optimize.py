@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, report, stderr, tell
+from solversearch.cli.resuming import begun
+from solversearch.cli.shared import BatchSize, Json, ModelOption, Samples, Seed, report, stderr, tell
 from solversearch.errors import UserError
-from solversearch.places import check_free, claim, slug
+from solversearch.places import check_free, slug
 
 if TYPE_CHECKING:
     from solversearch.search.settings import Settings
@@ -19,8 +20,8 @@ _SPACES = "the space's"  # where an option is not given
 
 def optimize(
     context: typer.Context,
-    model: ModelName,
-    nfe: Annotated[int, typer.Option(help="Network evaluations a sample may cost.")],
+    model: Annotated[str | None, ModelOption] = None,
+    nfe: Annotated[int | None, typer.Option(help="Network evaluations a sample may cost.")] = None,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/<model>-nfe<NFE>-g<GUIDANCE>")] = None,
@@ -69,6 +70,10 @@ def optimize(
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the search would cost, and stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an existing run.")] = False,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run of this folder, as it was asked.", show_default=False)] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Database for the trials, such as postgresql://USER@HOST/NAME.", show_default="the run's journal.log")
+    ] = None,
 ) -> None:
     """Search a plan for a model and a budget, compare it with every published solver, and write a run folder."""
     asked = {
@@ -76,32 +81,41 @@ def optimize(
         "objective": objective, "samples": samples, "instant": False if instant is False else None, "only_instant": instant is True,
         "fit": fit, "search": search, "polish": polish, "split": split, "integer": integer, "batch_size": batch_size,
     }  # fmt: skip
-    settings = _settings(space, asked)
-    folder = out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{guidance:g}"
-    if not dry_run:
-        check_free(folder, overwrite)
-
     from solversearch import models
+
+    if resume is not None:
+        run = begun(resume, context)
+        model, options, folder, settings = run.model, run.options, resume, run.settings
+    elif model is None or nfe is None:
+        raise UserError("--model and --nfe are missing; or go on with a run by --resume FOLDER")
+    else:
+        options, settings = models.Options(), _settings(space, asked)
+        folder = out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{guidance:g}"
+        if not dry_run:
+            check_free(folder, overwrite)
+
     from solversearch.report.draw import draw_run
     from solversearch.report.progress import Display
     from solversearch.search.estimate import estimate
     from solversearch.search.optimize import Interrupted
-    from solversearch.search.optimize import optimize as run
+    from solversearch.search.optimize import optimize as search_plan
     from solversearch.search.records import read_records
     from solversearch.search.settings import check
     from solversearch.search.strategies import predicts
 
-    loaded = models.load(model)
+    loaded = models.load(model, options)
     if dry_run:
         return _print_facts(estimate(loaded, settings), as_json)
     check(loaded, settings)
     if warm_start and not predicts(settings.strategy):
         raise UserError(f"--warm-start: strategy {settings.strategy!r} has no predictor that could learn from it; choose --strategy s3")
     records = tuple(record for earlier in warm_start or () for record in read_records(earlier, loaded.digest))
-    claim(folder)
     try:
         with Display(stderr()) as display:
-            plan, comparison = run(loaded, settings, folder, context.obj or "", display, records)
+            plan, comparison = search_plan(
+                loaded, settings, folder, context.obj or "", display, records,
+                name=model, options=options, storage=storage, resume=resume is not None,
+            )  # fmt: skip
     except Interrupted as stopped:
         tell(str(stopped))
         raise typer.Exit(130) from None

@@ -10,7 +10,8 @@ from rich.console import Console
 if TYPE_CHECKING:
     from solversearch.compare import Comparison
 
-ModelName = Annotated[str, typer.Option("--model", help="A model of 'solversearch list models', or python:FILE_OR_MODULE:FACTORY.")]
+ModelOption = typer.Option("--model", help="A model of 'solversearch list models', or python:FILE_OR_MODULE:FACTORY.")
+ModelName = Annotated[str, ModelOption]
 PlanFile = Annotated[Path, typer.Option("--plan", help="A plan file.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all noise.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples in one network call; changes memory and speed, never a result.")]

@@ -34,6 +34,7 @@ from solversearch.search.run_folder import Run, held, versions, without_password
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import Progress, Search
 from solversearch.search.storage import Trials
+from solversearch.search.strategies import STRATEGIES
 
 
 class Interrupted(UserError):
@@ -63,7 +64,7 @@ def optimize(
     check(model, settings)
     with held(folder):
         if resume:
-            run = Run.read(folder)
+            run = Run.unfinished(folder)
             run.check(model, settings, folder)
             records = read_records(folder, model.digest, EARLIER) if (folder / EARLIER).exists() else ()
             storage = storage or run.storage
@@ -76,7 +77,7 @@ def optimize(
         trials = Trials(folder, storage, run.study, len(parse_many(settings.objective)), resume)
         log = evaluations.Log(folder / evaluations.NAME)
         search = Search(model, settings, progress, trials.add, records, log, [trial.params for trial in trials.earlier])
-        return _completed(search, folder, run.command)
+        return _completed(search, folder, run)
 
 
 def _begun(model: Model, settings: Settings, folder: Path, command: str, name: str | None, options: Options, storage: str | None) -> Run:
@@ -88,8 +89,8 @@ def _begun(model: Model, settings: Settings, folder: Path, command: str, name: s
     )  # fmt: skip
 
 
-def _completed(search: Search, folder: Path, command: str) -> tuple[Plan, Comparison]:
-    model, settings = search.model, search.settings
+def _completed(search: Search, folder: Path, run: Run) -> tuple[Plan, Comparison]:
+    model, settings, command = search.model, search.settings, run.command
     try:
         search.learn()
         assert search.best is not None
@@ -109,7 +110,7 @@ def _completed(search: Search, folder: Path, command: str) -> tuple[Plan, Compar
         plan.write(folder / "plan.json")
         write_text(folder / "comparison.json", comparison.model_dump_json(indent=1) + "\n")
     except KeyboardInterrupt:
-        raise Interrupted(_kept(search, folder, command)) from None
+        raise Interrupted(_kept(search, folder, run)) from None
     return plan, comparison
 
 
@@ -161,17 +162,16 @@ def _compared(search: Search, plan: Plan) -> Comparison:
     return comparison.model_copy(update={"progress": course, "predictor": search.taus(), "note": note or ""})
 
 
-def _kept(search: Search, folder: Path, command: str) -> str:
+def _kept(search: Search, folder: Path, run: Run) -> str:
+    own = [f" --model {run.model}"] * run.model.startswith("python:")
+    own += [f" --strategy {run.settings.strategy}"] * (run.settings.strategy not in STRATEGIES)
+    go_on = f"go on with 'solversearch optimize --resume {shlex.quote(str(folder))}{''.join(own)}'"
     if search.best is None:
-        return f"interrupted before any candidate was evaluated; nothing to keep but the cached teacher; {_go_on(folder)}"
+        return f"interrupted before any candidate was evaluated; {go_on}"
     path, trials = folder / "plan.json", len(search.loop.progress) if search.loop else 0
-    plan_of(search, search.best.table, {**search.best.origin, "interrupted": "not compared on held-out noise"}, command).write(path)
+    plan_of(search, search.best.table, {**search.best.origin, "interrupted": "not compared on held-out noise"}, run.command).write(path)
     error = float(search.best.error.mean())
     return (
-        f"interrupted after {trials} trials; kept: {path} (the best so far, validation error {error:.3g}, not compared yet: "
-        f"'solversearch compare --plan {path} --model {search.model.name}'); {_go_on(folder)}"
+        f"interrupted after {trials} trials; {go_on}; kept: {path} (the best so far, validation error {error:.3g}, not compared yet: "
+        f"'solversearch compare --plan {path} --model {run.model}')"
     )
-
-
-def _go_on(folder: Path) -> str:
-    return f"go on with 'solversearch optimize --resume {shlex.quote(str(folder))}'"

@@ -6,22 +6,23 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import filelock
 import numpy
 import optuna
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
 
 import solversearch
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.models.options import Options
+from solversearch.places import LOCK
 from solversearch.plan import first_error, write_text
 from solversearch.search.settings import Settings
 
-NAME, LOCK = "run.json", ".lock"
+NAME = "run.json"
 
 
 @contextmanager
@@ -56,6 +57,11 @@ class Run(BaseModel):
     command: str
     versions: dict[str, str]
 
+    @field_serializer("settings")
+    def _spelled(self, settings: Settings) -> dict[str, Any]:
+        """A space as its file has it: what is left out there may not be said with what is."""
+        return {**settings.model_dump(mode="json"), "space": settings.space.model_dump(mode="json", exclude_unset=True)}
+
     @classmethod
     def read(cls, folder: Path) -> "Run":
         """Raises `UserError` where the folder has none, or one of another version."""
@@ -67,6 +73,14 @@ class Run(BaseModel):
             raise UserError(f"{path}: cannot read what the run was asked: {reason}; --resume needs a folder of 'optimize'") from None
         except ValidationError as error:
             raise UserError(f"{path}: {first_error(error)}; begin another run") from None
+
+    @classmethod
+    def unfinished(cls, folder: Path) -> "Run":
+        """Like `read`; a finished run is refused, too."""
+        run = cls.read(folder)
+        if (folder / "comparison.json").exists():
+            raise UserError(f"{folder}: this run is finished; look at it with 'solversearch plan show {folder / 'plan.json'}'")
+        return run
 
     def write(self, folder: Path) -> None:
         write_text(folder / NAME, self.model_dump_json(indent=1) + "\n")
