@@ -74,6 +74,10 @@ def optimize(
     storage: Annotated[
         str | None, typer.Option(help="Database for the trials, such as postgresql://USER@HOST/NAME.", show_default="the run's journal.log")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate candidates, by Ray; they change speed, never a result.")] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs, or what share of one, that each worker takes.")] = 0.0,
+    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT, or auto.", show_default="one of its own")] = None,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds that a worker may take for one candidate.")] = 600.0,
 ) -> None:
     """Search a plan for a model and a budget, compare it with every published solver, and write a run folder."""
     asked = {
@@ -102,6 +106,7 @@ def optimize(
     from solversearch.search.records import read_records
     from solversearch.search.settings import check
     from solversearch.search.strategies import predicts
+    from solversearch.search.workers import Fleet
 
     loaded = models.load(model, options)
     if dry_run:
@@ -115,6 +120,7 @@ def optimize(
             plan, comparison = search_plan(
                 loaded, settings, folder, context.obj or "", display, records,
                 name=model, options=options, storage=storage, resume=resume is not None,
+                fleet=Fleet(workers, gpus_per_worker, ray_address, time_limit),
             )  # fmt: skip
     except Interrupted as stopped:
         tell(str(stopped))

@@ -11,7 +11,7 @@ from solversearch.errors import UserError
 if TYPE_CHECKING:
     from solversearch.search.run_folder import Run
 
-FREE = ("resume", "batch_size", "workers", "gpus_per_worker", "ray_address", "storage", "as_json")
+FREE = ("resume", "batch_size", "workers", "gpus_per_worker", "ray_address", "time_limit", "storage", "as_json")
 """Options that change nothing in the result."""
 
 

@@ -132,13 +132,18 @@ class Arrival(NamedTuple):
 
 
 class Source(Protocol):
-    """Evaluates candidates on the first n samples, or all; what is done first arrives first."""
+    """Evaluates candidates on the first n samples, or all; what is done first arrives first. befell says what went wrong meanwhile."""
+
+    @property
+    def befell(self) -> str: ...
 
     def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterable[Arrival]: ...
 
 
 class InProcess:
     """Evaluates here, all together."""
+
+    befell = ""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator

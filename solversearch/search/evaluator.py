@@ -100,11 +100,16 @@ class Evaluator:
         return self.fitted(table, candidate.ridge, candidate.describe(), n)
 
     def candidates(self, candidates: Sequence[Candidate], n: int | None = None) -> list[Result | Failure]:
-        """What each is worth on the first n samples (all, where n is None); one that fails takes none with it."""
+        """What each is worth on the first n samples (all, where n is None); one that fails takes none with it.
+
+        Raises torch's OutOfMemoryError, which is no candidate's fault.
+        """
         outcomes: list[Result | Failure] = []
         for candidate in candidates:
             try:
                 outcomes.append(self.candidate(candidate, n))
+            except torch.OutOfMemoryError:
+                raise
             except (NotFinite, ValueError, RuntimeError, UserError) as failure:
                 outcomes.append(Failure(str(failure)))
         return outcomes

@@ -9,6 +9,7 @@ the best baseline is exported (`Comparison.won`).
 import platform
 import secrets
 import shlex
+from functools import partial
 from math import isfinite
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from solversearch.search.settings import Settings, check
 from solversearch.search.stages import Progress, Search
 from solversearch.search.storage import Trials
 from solversearch.search.strategies import STRATEGIES
+from solversearch.search.workers import HERE, Fleet, Workers
 
 
 class Interrupted(UserError):
@@ -53,13 +55,14 @@ def optimize(
     options: Options = DEFAULT,
     storage: str | None = None,
     resume: bool = False,
+    fleet: Fleet = HERE,
 ) -> tuple[Plan, Comparison]:
     """Runs the stages and the comparison; writes plan.json, comparison.json and the Optuna journal into the folder.
 
     records are evaluations of earlier runs on the same model, which teach the predictor. name and options are how the model was loaded;
-    storage is the address of a database for Optuna in place of the journal. resume goes on with the run that was begun in the folder,
-    which must have been asked the same; otherwise the files of an earlier run are cleared away. Raises `UserError` for what cannot be,
-    and `Interrupted` on Ctrl-C, after the best plan so far has been written.
+    storage is the address of a database for Optuna in place of the journal; fleet are the workers that evaluate candidates. resume goes
+    on with the run that was begun in the folder, which must have been asked the same; otherwise the files of an earlier run are cleared
+    away. Raises `UserError` for what cannot be, and `Interrupted` on Ctrl-C, after the best plan so far has been written.
     """
     check(model, settings)
     with held(folder):
@@ -77,6 +80,8 @@ def optimize(
         trials = Trials(folder, storage, run.study, len(parse_many(settings.objective)), resume)
         log = evaluations.Log(folder / evaluations.NAME)
         search = Search(model, settings, progress, trials.add, records, log, [trial.params for trial in trials.earlier])
+        if fleet.remote:
+            search.source = partial(Workers, fleet, run.model, run.options, settings.objective)
         return _completed(search, folder, run)
 
 
@@ -158,8 +163,8 @@ def _compared(search: Search, plan: Plan) -> Comparison:
         search.model, plan, teacher, search.clock, settings.batch_size, settings.integer, search.timing, tuple(search.stages), told
     )
     course = () if search.loop is None else tuple(best if isfinite(best) else None for best in search.loop.progress)
-    note = search.predictor.note if search.predictor else None
-    return comparison.model_copy(update={"progress": course, "predictor": search.taus(), "note": note or ""})
+    notes = [search.predictor.note if search.predictor else None, search.befell and f"workers: {search.befell}"]
+    return comparison.model_copy(update={"progress": course, "predictor": search.taus(), "note": "; ".join(filter(None, notes))})
 
 
 def _kept(search: Search, folder: Path, run: Run) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import ceil
@@ -23,7 +23,7 @@ from solversearch.sampling import sample
 from solversearch.schedules import CLEAN, Floats, explicit
 from solversearch.search.compensation import SAMPLES, greedy_ratios
 from solversearch.search.descent import descend
-from solversearch.search.evaluations import Evaluations, InProcess, Log
+from solversearch.search.evaluations import Evaluations, InProcess, Log, Source
 from solversearch.search.evaluator import Evaluator, Origin, Result
 from solversearch.search.instant import instant
 from solversearch.search.loop import Halving, Loop
@@ -62,7 +62,7 @@ SHORT_SHARE = 0.4
 class Search:
     """The state of one search: what it knows, what it has spent, and the best table so far.
 
-    log and earlier are what a search that is resumed has evaluated and proposed before.
+    log and earlier are what a search that is resumed has evaluated and proposed before; source is what evaluates candidates.
     """
 
     model: Model
@@ -72,12 +72,14 @@ class Search:
     records: tuple[Record, ...] = ()
     log: Log = field(default_factory=Log)
     earlier: Sequence[Params] = ()
+    source: Callable[[Evaluator], AbstractContextManager[Source]] = lambda evaluator: nullcontext(InProcess(evaluator))
     clock: Clock = field(default_factory=Clock)
     start: float = field(default_factory=time.perf_counter)
     stages: list[Stage] = field(default_factory=list)
     best: Result | None = None
     loop: Loop | None = None
     predictor: Predictor | None = None
+    befell: str = ""
 
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
@@ -245,17 +247,17 @@ class Search:
         study = optuna.create_study(sampler=strategy(settings.strategy, context), directions=["minimize"] * len(self.objectives))
         enqueue_starts(study, study.sampler, context)
         halving = Halving.up_to(settings.validation_samples, SCREEN)
-        self.loop = Loop(
-            study, settings.strategy, domain, Evaluations(InProcess(self.evaluator), self.clock, self.log), halving, self.predictor,
-            self.record, self.earlier,
-        )  # fmt: skip
         share = SEARCHED if settings.polish else 1.0
         if surrogates is not None:
             self._observe(surrogates, [start.table for start in starts])
-        self.loop.run(
-            settings.trials, lambda: self._room(share), lambda result: self._tried(result, surrogates),
-            lambda done, best: self.progress("search", done, settings.trials, f"best {best:.3g}"),
-        )  # fmt: skip
+        with self.source(self.evaluator) as source:
+            evaluations = Evaluations(source, self.clock, self.log)
+            self.loop = Loop(study, settings.strategy, domain, evaluations, halving, self.predictor, self.record, self.earlier)
+            self.loop.run(
+                settings.trials, lambda: self._room(share), lambda result: self._tried(result, surrogates),
+                lambda done, best: self.progress("search", done, settings.trials, f"best {best:.3g}"),
+            )  # fmt: skip
+            self.befell = source.befell
         return [result for _, result in self.loop.tried]
 
     def _domain(self, starts: list[Baseline]) -> Domain:
