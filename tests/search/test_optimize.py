@@ -248,7 +248,7 @@ def test_starts_that_run_away_do_not_end_the_search(monkeypatch: pytest.MonkeyPa
     def fails(*_: Any) -> Result:
         raise NotFinite("the network returned NaN")
 
-    monkeypatch.setattr(Evaluator, "fitted", fails)
+    monkeypatch.setattr(Evaluator, "_fitted", fails)
     monkeypatch.setattr(stages, "instant", fails)
     search = learned(polish=False)
     assert search.loop is not None and search.loop.tried == [] and len(search.loop.progress) == 6

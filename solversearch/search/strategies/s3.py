@@ -52,6 +52,10 @@ class S3(Proposer):
             proposal = self.new(batch)
         return proposal or self.random(rng)
 
+    def group(self, number: int) -> int:
+        """The starts and the random candidates, then a batch: none is proposed before the losses of the batch before are known."""
+        return max(len(self.context.starts) + RANDOM - number, 0) or BATCH
+
     def _parents(self) -> Floats:
         return self.genome.encode([result.params for result in self.history.results[:PARENTS]])
 
