@@ -18,6 +18,8 @@ SMALL = 1024
 """Numbers of a sample up to which errors are heavy-tailed, and samples cheap; larger ones average over more, and fewer are enough."""
 BETTER, OF_EACH = 4, 2
 """Of larger models, the best 1/BETTER of all baselines and the best OF_EACH of every solver are tried on all samples."""
+LIMIT = 40
+"""NFE up to which a plan's error is looked for among the baselines of small models; twice the plan's own for larger ones."""
 
 
 def screening(samples: int) -> int:
@@ -70,14 +72,16 @@ def screen(
     batch_size: int = 512,
     clock: Clock | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    of_each: int = OF_EACH,
 ) -> list[tuple[float, Baseline]]:
     """Mean endpoint error of every candidate on the teacher's noise, best first. Equal tables are run once.
 
-    Of large models those that do badly on the first samples (`rounds`) are not run on the others, and come last.
+    Of large models those that do badly on the first samples (`rounds`) are not run on the others, and come last; but so many
+    of each solver go on.
     """
     ranked: list[tuple[float, Baseline]] = []
     for size in rounds(model, len(teacher)):
-        going_on = _promoted(ranked) or dict.fromkeys(candidates)
+        going_on = _promoted(ranked, of_each) or dict.fromkeys(candidates)
         errors = _errors(model, [candidate.table for candidate in going_on], teacher.first(size), batch_size, clock, progress)
         now = sorted(((errors[candidate.table], candidate) for candidate in candidates if candidate in going_on), key=lambda pair: pair[0])
         ranked = now + [pair for pair in ranked if pair[1] not in going_on]
@@ -86,12 +90,12 @@ def screen(
     return ranked
 
 
-def _promoted(ranked: Sequence[tuple[float, Baseline]]) -> dict[Baseline, None]:
-    """The better part, with every solver in it."""
-    going_on, of_each = dict.fromkeys(candidate for _, candidate in ranked[: len(ranked) // BETTER]), Counter[str]()
+def _promoted(ranked: Sequence[tuple[float, Baseline]], of_each: int) -> dict[Baseline, None]:
+    """The better part, with the best of every solver."""
+    going_on, counts = dict.fromkeys(candidate for _, candidate in ranked[: -(-len(ranked) // BETTER)]), Counter[str]()
     for _, candidate in ranked:
-        of_each[candidate.solver] += 1
-        if of_each[candidate.solver] <= OF_EACH:
+        counts[candidate.solver] += 1
+        if counts[candidate.solver] <= of_each:
             going_on[candidate] = None
     return going_on
 

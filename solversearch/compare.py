@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from solversearch.baselines import Baseline, baselines, best_of_each_solver, screen, screening
+from solversearch.baselines import LIMIT, SMALL, Baseline, baselines, best_of_each_solver, screen, screening
 from solversearch.meter import Meter
 from solversearch.models.base import Clock, Model
 from solversearch.objectives.endpoint import endpoint_mse
-from solversearch.plan import Count, Plan, Score
+from solversearch.plan import Count, Many, Plan, Score
 from solversearch.runtime import Node, Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import GRIDS
@@ -98,18 +98,18 @@ class Comparison(BaseModel):
     baseline_nfe_for_plan_error: Count | None
     teacher_error: float
     timing: Timing
-    stages: tuple[Stage, ...] = ()
-    ladder: tuple[Rung, ...] = ()
-    progress: tuple[float | None, ...] = ()
+    stages: Many[Stage] = ()
+    ladder: Many[Rung] = ()
+    progress: Many[float | None] = ()
     """Of a search: the best value so far after each trial; None before the first that did not fail."""
-    predictor: tuple[Tau, ...] = ()
-    pareto: tuple[ParetoPoint, ...] = ()
+    predictor: Many[Tau] = ()
+    pareto: Many[ParetoPoint] = ()
     note: str = ""
     """What the person should know of the search."""
-    rows: tuple[Score, ...]
-    nodes: tuple[Node, ...] = ()
+    rows: Many[Score]
+    nodes: Many[Node] = ()
     """Where the best baseline evaluates the network."""
-    schedule: tuple[Node, ...] = ()
+    schedule: Many[Node] = ()
     """Points of the model's noise schedule, from noise to data, to draw the nodes on."""
 
     @property
@@ -125,14 +125,15 @@ class Comparison(BaseModel):
 
 def climb(
     model: Model, meter: Meter, screened: Sequence[tuple[float, Baseline]], target: float, guidance: float, integer: bool,
-    progress: Callable[[str], None], limit: int = 40,
+    progress: Callable[[str], None], limit: int | None = None,
 ) -> list[Rung]:  # fmt: skip
-    """The best baseline at each higher NFE until one reaches the target error.
+    """The best baseline at each higher NFE until one reaches the target error, or up to `LIMIT`.
 
     The best combinations of one NFE are screened at the next; the three best there are measured in full.
     """
     rungs: list[Rung] = []
     nfe = screened[0][1].table.nfe
+    limit = limit or (LIMIT if model.numbers <= SMALL else min(2 * nfe, LIMIT))
     few = meter.teacher.first(screening(len(meter.teacher)))
     while (not rungs or rungs[-1].endpoint_mse > target) and nfe < limit:
         nfe += 1
@@ -140,7 +141,7 @@ def climb(
         good = {(c.solver, c.grid) for _, c in screened[:LADDER_WIDTH]}
         good |= {(solver, name) for solver in ("heun", "plms", "pndm") for name in GRIDS}  # these skip some counts
         found = baselines(model, nfe, guidance, integer, good)
-        screened = screen(model, found, few, meter.batch_size, meter.clock)
+        screened = screen(model, found, few, meter.batch_size, meter.clock, of_each=0)
         measured = [(_error(model, meter, c.table), c) for _, c in screened[:3]]
         error, best = min(measured, key=lambda pair: pair[0])
         rungs.append(Rung(nfe=nfe, name=best.name, endpoint_mse=error))

@@ -10,9 +10,9 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator, with_config
+from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, ValidationError, model_validator, with_config
 
 from solversearch.errors import UserError
 from solversearch.runtime import Array, Node, Row, Tableau, clamp, dynamic_threshold, run
@@ -20,9 +20,18 @@ from solversearch.runtime import Array, Node, Row, Tableau, clamp, dynamic_thres
 MAX_NFE = 1000
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 32
+LIMITS = {"lists and objects": ("[{", 250_000), "keys": (":", 500_000), "values": (",", 3_000_000)}
+"""Of any JSON file: what three bytes ask for can take a thousand in memory, so it is counted before it is parsed."""
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+Many = Annotated[tuple[T, ...], FailFast()]
+"""A list of which the first wrong member is told: a finding for each would fill the memory."""
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True, revalidate_instances="always")
 for _kind in (Node, Row):  # the runtime knows nothing of pydantic; its two records are checked as strictly as the rest
     with_config(_STRICT)(_kind)
+for _name in ("d", "delta", "z"):
+    Row.__dataclass_fields__[_name].type = Many[float]
 
 Count = Annotated[int, Field(ge=0, le=2**53)]  # what every JSON reader keeps exactly
 
@@ -88,11 +97,11 @@ class Plan(_Part):
     guidance: float
     nfe: int = Field(ge=1, le=MAX_NFE)
     network_calls: int = Field(ge=1)
-    nodes: Annotated[tuple[Node, ...], Field(min_length=1, max_length=MAX_NFE)]
-    rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=MAX_NFE + 1)]
+    nodes: Annotated[Many[Node], Field(min_length=1, max_length=MAX_NFE)]
+    rows: Annotated[Many[Row], Field(min_length=2, max_length=MAX_NFE + 1)]
     threshold: Threshold | None = None
     decisions: dict[str, JsonValue] = {}
-    scores: tuple[Score, ...] = ()
+    scores: Many[Score] = ()
     provenance: Provenance
     digest: str = Field(default="", pattern="^sha256:[0-9a-f]{64}$")
 
@@ -164,11 +173,9 @@ class Plan(_Part):
     @classmethod
     def parse(cls, text: str | bytes, where: str = "plan") -> "Plan":
         """Like `read`, from JSON text."""
+        plan = parse_json(cls, text, where)
         try:
-            plan = cls.model_validate_json(text)
             json.loads(text, object_pairs_hook=_unique)
-        except ValidationError as error:
-            raise UserError(f"{where}: {first_error(error)}") from None
         except ValueError as error:
             raise UserError(f"{where}: {one_line(str(error))}") from None
         for name in _MARKS:
@@ -235,6 +242,23 @@ def read_file(path: str | Path, what: str) -> bytes:
     if max(size, len(content)) > MAX_BYTES:
         raise UserError(f"{where}: too large for a {what}: more than {MAX_BYTES} bytes")
     return content
+
+
+def parse_json(kind: type[M], text: str | bytes, where: str) -> M:
+    """JSON text as what it should be, bounded by `LIMITS`. Raises `UserError`: where, and what is wrong."""
+    content = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
+    for what, (marks, most) in LIMITS.items():
+        if sum(map(content.count, marks.encode())) > most:
+            raise UserError(f"{where}: more than {most:,} {what}")
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise UserError(f"{where}: {first_error(error)}") from None
+
+
+def read_json(kind: type[M], path: str | Path, what: str) -> M:
+    """A file of JSON as what it should be. Raises `UserError` with one line: which file, where in it, what is wrong."""
+    return parse_json(kind, read_file(path, what), one_line(str(path)))
 
 
 def write_text(path: str | Path, text: str) -> None:

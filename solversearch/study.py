@@ -10,7 +10,7 @@ from solversearch.errors import UserError
 from solversearch.meter import Meter
 from solversearch.models.base import Model
 from solversearch.places import check_place, slug
-from solversearch.plan import Count, Interval, first_error, write_text
+from solversearch.plan import Count, Interval, Many, read_json, write_text
 from solversearch.search.optimize import plan_of
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import Progress, Search
@@ -49,9 +49,9 @@ class Asked(BaseModel):
     model_digest: str
     features: str = ""
     """What Frechet distances look at, where that is not the model's own features."""
-    methods: tuple[str, ...]
-    nfe: tuple[Count, ...]
-    guidance: tuple[float, ...]
+    methods: Many[str]
+    nfe: Many[Count]
+    guidance: Many[float]
     evaluations: Count
     samples: Count
     seed: Count
@@ -62,7 +62,7 @@ class Study(BaseModel):
 
     model_config = _STRICT
     asked: Asked
-    rows: tuple[Row, ...] = ()
+    rows: Many[Row] = ()
 
     def row(self, method: str, nfe: int, guidance: float) -> Row | None:
         return next((row for row in self.rows if (row.method, row.nfe, row.guidance) == (method, nfe, guidance)), None)
@@ -113,9 +113,9 @@ def _read(file: Path, asked: Asked) -> Study:
     if not file.exists():
         return Study(asked=asked)
     try:
-        found = Study.model_validate_json(file.read_text())
-    except (OSError, ValueError) as error:
-        reason = first_error(error) if hasattr(error, "errors") else str(error)  # type: ignore[arg-type]
+        found = read_json(Study, file, "study")
+    except UserError as error:
+        reason = str(error).removeprefix(f"{file}: ")
         raise UserError(f"{file}: cannot continue this study: {reason}; choose another folder with --out") from None
     if found.asked != asked:
         different = [name for name in Asked.model_fields if getattr(found.asked, name) != getattr(asked, name)]

@@ -24,8 +24,8 @@ from solversearch.cpr import Cpr
 from solversearch.cpr.polynomial import Cascade
 from solversearch.cpr.regression import Cell
 from solversearch.objectives import parse_many
-from solversearch.plan import Plan
-from solversearch.report.page.files import importances, load, picture
+from solversearch.plan import Plan, read_json
+from solversearch.report.page.files import importances, picture
 from solversearch.report.page.run import run_page
 from solversearch.report.page.study import study_page
 from solversearch.schedules import DiscreteVP
@@ -49,18 +49,20 @@ RAW = (
 """Text in the place of a JSON value."""
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 0.0, -0.5, 0.5, 1e-300, 1e300, 2**31, 2**53, 2**63, -(2**63), 10**25, "", "x", "nan", "1", "true",
-    "../../etc/passwd", "/dev/zero", "os:system", "python:os:system", "${HOME}", "{{ 7*7 }}", "<script>alert(1)</script>", "\u202e", "é" * 40,
-    "k" * 5000, [], [[]], {}, {"": ""}, [0.0] * 50, ["x"] * 50, {"a": {"b": {"c": []}}}, {str(k): k for k in range(300)},
+    "../../etc/passwd", "/dev/zero", "os:system", "python:os:system", "${HOME}", "{{ 7*7 }}", "<script>alert(1)</script>", "\u202e",
+    "é" * 40, "k" * 5000, [], [[]], {}, {"": ""}, [0.0] * 50, ["x"] * 50, {"a": {"b": {"c": []}}}, {str(k): k for k in range(300)},
 )  # fmt: skip
 """Values of other kinds than was expected, or of hardly believable size."""
 YAML = (
     "*a", "&a [1, 2]", "&a [*a, *a]", "<<: *a", "!!python/object/apply:os.system ['true']", "!!python/name:os.system", "!!binary 'é'",
     "!!binary aGVsbG8=", "!!timestamp ''", "!!timestamp 2020-99-99", "2020-99-99", "2020-01-01", "!!int ''", "!!int x", "!!bool maybe",
-    "!!float x", "!!set {a, b}", "!!omap [a: 1]", "!!null x", "!!str 1", "!own 1", "1:30", "1" + ":59" * 2000, "0x" + "f" * 4000, "0b1", "0o7",
-    "1_000", "9" * 4000, "9" * 5000, "1e5", "1.e+400", ".inf", "-.inf", ".nan", "~", "null", "yes", "off", "=", "? [a]\n: b", "{[a]: b}",
-    "{? {a: b} : c}", "|\n  text", ">-\n  text", "---", "...", "%YAML 9.9\n---", "%TAG ! x\n---", "\t", "\x00", "\ufeff", "\u2028", "\ud7ff",
-    "[" * 14 + "]" * 14, "[" * 40, "{" * 40, "[" + ", ".join(map(str, range(9000))) + "]", "{" + ", ".join(f"k{i}: 1" for i in range(4000)) + "}",
-    "k" * 9000, "os:system", "tests.assets.coins:factory", "../../x", "a: b: c", "- - - 1", "'", '"', "#",
+    "!!float x", "!!set {a, b}", "!!omap [a: 1]", "!!null x", "!!str 1", "!own 1", "1:30", "1" + ":59" * 2000, "0x" + "f" * 4000,
+    "0b1", "0o7", "1_000", "9" * 4000, "9" * 5000, "1e5", "1.e+400", ".inf", "-.inf", ".nan", "~", "null", "yes", "off", "=",
+    "? [a]\n: b", "{[a]: b}",
+    "{? {a: b} : c}", "|\n  text", ">-\n  text", "---", "...", "%YAML 9.9\n---", "%TAG ! x\n---", "\t", "\x00", "\ufeff", "\u2028",
+    "[" * 14 + "]" * 14, "[" * 40, "{" * 40, "[" + ", ".join(map(str, range(9000))) + "]",
+    "{" + ", ".join(f"k{i}: 1" for i in range(4000)) + "}", "k" * 9000,
+    "os:system", "tests.assets.coins:factory", "../../x", "a: b: c", "- - - 1", "'", '"', "#",
 )  # fmt: skip
 """Text in the place of a part of a YAML file."""
 
@@ -234,7 +236,7 @@ class StandIn:
 
 
 def read_comparison(path: Path) -> None:
-    load(path, Comparison, "comparison")
+    read_json(Comparison, path, "comparison")
     run_page(path.parent)
 
 
@@ -243,7 +245,7 @@ def read_evaluations(path: Path) -> None:
 
 
 def read_study(path: Path) -> None:
-    load(path, Study, "study")
+    read_json(Study, path, "study")
     study_page(path.parent)
 
 
@@ -276,7 +278,7 @@ def _cprs() -> Iterator[bytes]:
     }  # fmt: skip
     yield Cpr(kind="coefficients", cascades={"position": cascade, "d0": cascade, "end_x": cascade}, **shared).model_dump_json().encode()
     steps = tuple({"solver": "unip", "order": 1 if i in (0, 3) else 2, "prediction": "data", "compensation": 1.0} for i in range(4))
-    found = Cpr(kind="decisions", steps=steps, cascades={"position": cascade, "compensation": cascade}, **shared)  # type: ignore[arg-type]
+    found = Cpr(kind="decisions", steps=steps, cascades={"position": cascade, "compensation": cascade}, **shared)
     yield found.model_dump_json().encode()
 
 

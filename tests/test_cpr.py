@@ -229,7 +229,7 @@ def test_files_keep_everything_and_betray_changes(tmp_path: Path) -> None:
         (text.replace('"compensation": {', '"comfort": {'), "cascades: unknown parameter 'comfort'"),
         (text.replace('"format"', '"extra": 1, "format"', 1), "extra: unknown key"),
         (text.replace(f',\n "digest": "{found.digest}"', ""), "digest: missing"),
-        ("", "empty"),
+        ("", "JSON"),
         ("[1", "JSON"),
     ):
         (tmp_path / "changed.json").write_text(changed)

@@ -284,6 +284,30 @@ def test_an_absurdly_large_file_is_not_read(tmp_path: Path) -> None:
         Plan.read(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"decisions": {"a": [' + b"[]," * 250_000 + b"[]]}}", "more than 250,000 lists and objects"),
+        (b'{"decisions": {' + b'"a":1,' * 500_000 + b'"a":1}}', "more than 500,000 keys"),
+        (b'{"nodes": [' + b"0," * 3_000_001 + b"0]}", "more than 3,000,000 values"),
+        (b'{"nodes": [' + b"0," * 100_000 + b"0]}", "(and 7 more)"),
+        (b'{"rows": [{"x": 1, "d": [' + b'"",' * 100_000 + b'""]}]}', "(and 7 more)"),
+    ],
+    ids=["lists", "keys", "values", "wrong nodes", "wrong coefficients"],
+)
+def test_a_small_file_does_not_fill_the_memory(content: bytes, message: str) -> None:
+    """JSON of three bytes can take a kilobyte when it is parsed, and more when each member is a finding."""
+    with pytest.raises(UserError) as caught:
+        Plan.parse(content)
+    assert message in str(caught.value)
+
+
+def test_the_largest_plan_is_within_the_limits() -> None:
+    full = plan(nfe=1000, network_calls=2000, guidance=2.0, nodes=tuple(Node(1.0, 0.5, 0.5, 2.0) for _ in range(1000)),
+                rows=tuple(Row(0.1, (0.1,) * i, (0.1,) * i, (0.1,) * 1000) for i in range(1001)))  # fmt: skip
+    assert Plan.parse(full.text()).digest == full.digest
+
+
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
 def test_an_endless_device_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "MAX_BYTES", 2**20)

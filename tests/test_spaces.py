@@ -127,7 +127,8 @@ def test_a_wrong_file_is_told_with_file_line_and_key(tmp_path: Path, text: str, 
     ("content", "message"),
     [
         (b"solver: [unip", "not YAML"),
-        (b"!!python/object/apply:os.system ['true']", "not YAML"),
+        (b"!!python/object/apply:os.system ['true']", ":1: tags (tag:yaml.org,2002:python/"),
+        (b"order: !!int ''", ":1: tags (tag:yaml.org,2002:int) are not read"),
         (b"\xff\xfe\x00", "not YAML"),
         (b"", "an empty file"),
         (b"order: 1\n" + b"# more\n" * 20_000, "more than 64 KiB"),
@@ -148,6 +149,20 @@ def test_a_missing_space_is_one_line(tmp_path: Path) -> None:
         SearchSpace.named(str(tmp_path / "absent.yaml"))
     with pytest.raises(UserError, match=r"unknown search space 's4'; did you mean 's3'\?"):
         SearchSpace.named("s4")
+
+
+@pytest.mark.parametrize("name", ["os:system", "tests.assets.coins:factory", "tests.assets.coins.factory", "../x", ""])
+def test_a_file_names_no_code(tmp_path: Path, name: str) -> None:
+    """A class of one's own is imported where the command line names it, and nowhere else."""
+    with pytest.raises(UserError, match=r"space\.yaml:2: search\.strategy: .*(--strategy MODULE:CLASS|at least 1 character)"):
+        read(tmp_path, f"search:\n  strategy: {name!r}")
+
+
+def test_long_lists_and_large_numbers_are_refused_quickly(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="more than 1000 values"):
+        read(tmp_path, f"compensation: {list(range(9000))}")
+    with pytest.raises(UserError, match="expected a number"):
+        read(tmp_path, f"compensation: {'9' * 400}")
 
 
 def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:

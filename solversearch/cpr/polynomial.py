@@ -18,6 +18,8 @@ from numpy.polynomial import Legendre, Polynomial
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from solversearch.plan import Many
+
 Floats = NDArray[np.float64]
 
 UNITS = (1.0, 12.0, 50.0)
@@ -32,7 +34,7 @@ class Cascade(BaseModel):
     """coefficients[p][k][l] of u^p g^k n^l."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
-    coefficients: tuple[tuple[tuple[float, ...], ...], ...]
+    coefficients: Many[Many[Many[float]]]
 
     @model_validator(mode="after")
     def _full(self) -> Self:

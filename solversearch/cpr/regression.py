@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import re
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 import solversearch
 from solversearch.cpr import parameters
@@ -21,7 +20,7 @@ from solversearch.cpr.parameters import SMOOTH, Curves
 from solversearch.cpr.polynomial import DEGREES, Cascade, fit_cascade
 from solversearch.errors import UserError
 from solversearch.models.base import Model
-from solversearch.plan import MAX_NFE, Plan, Provenance, Threshold, first_error, one_line, write_text
+from solversearch.plan import MAX_NFE, Many, Plan, Provenance, Threshold, one_line, read_json, write_text
 from solversearch.solvers.mixed import Decision, mixed
 from solversearch.tableau import trace
 
@@ -30,7 +29,6 @@ Floats = NDArray[np.float64]
 TIME_NAMES = ("position", "input_shift")
 TIME_DEGREES = (5, 2, 2)
 """Of positions, which bend more towards the data than ratios do."""
-MAX_BYTES = 16 * 2**20
 _NAME = re.compile("|".join((*TIME_NAMES, *SMOOTH, r"(end_)?(x|(d|delta)\d{1,4})")))
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
@@ -69,9 +67,9 @@ class Cpr(BaseModel):
     nfe: tuple[Annotated[int, Field(ge=1, le=MAX_NFE)], Annotated[int, Field(ge=1, le=MAX_NFE)]]
     guidance: tuple[float, float]
     whole: bool = False
-    steps: tuple[dict[str, JsonValue], ...] = ()
+    steps: Many[dict[str, JsonValue]] = ()
     cascades: dict[str, Cascade]
-    cells: tuple[Cell, ...]
+    cells: Many[Cell]
     threshold: Threshold | None = None
     versions: dict[str, str] = {}
     digest: str = Field(default="", pattern="^sha256:[0-9a-f]{64}$")
@@ -116,20 +114,9 @@ class Cpr(BaseModel):
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Raises `UserError` with one line: which file, where in it, what is wrong."""
-        where = one_line(str(path))
-        try:
-            with open(path, "rb") as file:
-                content = b"" if os.fstat(file.fileno()).st_size > MAX_BYTES else file.read(MAX_BYTES + 1)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{where}: cannot read the regression: {getattr(error, 'strerror', None) or error}") from None
-        if not 0 < len(content) <= MAX_BYTES:
-            raise UserError(f"{where}: empty or too large for a regression; make one with 'solversearch cpr fit'")
-        try:
-            found = cls.model_validate_json(content)
-        except ValidationError as error:
-            raise UserError(f"{where}: {first_error(error)}") from None
+        found = read_json(cls, path, "regression")
         if "digest" not in found.model_fields_set:
-            raise UserError(f"{where}: digest: missing; the file of a regression carries the digest of its content")
+            raise UserError(f"{one_line(str(path))}: digest: missing; the file of a regression carries the digest of its content")
         return found
 
     def predict(self, nfe: float, guidance: float, model: Model, command: str = "") -> Plan:

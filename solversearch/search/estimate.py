@@ -62,7 +62,7 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
         "polish": (SHORT * POLISHED + LONG) * nfe * (passes * settings.fit_samples + settings.validation_samples)
         * bool(settings.polish) * goes_on,
         "comparison": nfe * (_screening(model, count, settings.samples) + len(SOLVERS) * settings.samples)
-        + RUNGS * (nfe + 2) * (_screening(model, LADDER_WIDTH, settings.samples) + 3 * settings.samples),
+        + RUNGS * (nfe + 2) * (_screening(model, LADDER_WIDTH, settings.samples, 0) + 3 * settings.samples),
     }  # fmt: skip
     evaluations = {name: value * guided for name, value in stages.items()}
     evaluations["teacher"] += unguided
@@ -72,10 +72,10 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     return evaluations
 
 
-def _screening(model: Model, count: int, samples: int) -> int:
+def _screening(model: Model, count: int, samples: int, of_each: int = OF_EACH) -> int:
     """Samples that the screening of so many baselines makes."""
     first, *more = rounds(model, screening(samples))
-    going_on = min(count, count // BETTER + OF_EACH * len(SOLVERS))
+    going_on = min(count, count // BETTER + of_each * len(SOLVERS))
     return count * first + sum(going_on * size for size in more)
 
 

@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from solversearch.compare import Tau
 from solversearch.errors import UserError
+from solversearch.plan import Many
 from solversearch.runtime import Tableau
 from solversearch.search.gaussian import BANDS, PLACES, SUMMARY, Floats, summary
 from solversearch.search.surrogate import Surrogates
@@ -50,7 +51,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     nfe: int
     guidance: float
-    features: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...]
+    features: Many[Annotated[float, Field(ge=-1e6, le=1e6)]]
     loss: Annotated[float, Field(ge=-1e6, le=1e6)]
 
 

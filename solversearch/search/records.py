@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from solversearch.errors import UserError
-from solversearch.plan import first_error, write_text
+from solversearch.plan import Many, read_json, write_text
 from solversearch.search.predictor import Record
 
 NAME = "evaluations.json"
@@ -20,7 +20,7 @@ class _File(BaseModel):
     format: Literal["solversearch-evaluations"] = "solversearch-evaluations"
     version: Literal[1] = 1
     model_digest: str
-    records: tuple[Record, ...]
+    records: Many[Record]
 
 
 def write_records(records: Sequence[Record], folder: Path, model_digest: str, name: str = NAME) -> None:
@@ -30,15 +30,7 @@ def write_records(records: Sequence[Record], folder: Path, model_digest: str, na
 def read_records(folder: Path, model_digest: str, name: str = NAME) -> tuple[Record, ...]:
     """Of a run folder; raises `UserError` where there are none, or where they are of another model."""
     path = folder / name
-    try:
-        found = _File.model_validate_json(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"{path}: cannot read the evaluations of an earlier run: {reason}; --warm-start needs a folder of 'optimize'"
-        ) from None
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}") from None
+    found = read_json(_File, path, "evaluations of an earlier run")
     if found.model_digest != model_digest:
         raise UserError(f"{path}: of a model with other weights; --warm-start takes runs of the same model")
     return found.records

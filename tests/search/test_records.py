@@ -47,7 +47,7 @@ def test_what_is_no_such_file_is_one_line(tmp_path: Path, content: bytes, messag
 
 
 def test_a_folder_without_evaluations_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No such file or directory; --warm-start needs a folder of 'optimize'"):
+    with pytest.raises(UserError, match="cannot read the evaluations of an earlier run: No such file or directory"):
         read_records(tmp_path / "nowhere", "abc")
     (tmp_path / NAME).mkdir()
     with pytest.raises(UserError, match="cannot read the evaluations of an earlier run"):

@@ -167,7 +167,8 @@ def times(plan: Plan, comparison: Comparison) -> Figure:
 
 
 def lam(node: Node) -> float:
-    return log(node.alpha) - log(node.sigma) if node.alpha else -inf
+    """Half log-SNR; infinite where there is no signal, or no noise."""
+    return -inf if node.alpha <= 0 else inf if node.sigma <= 0 else log(node.alpha) - log(node.sigma)
 
 
 def pareto(points: Sequence[ParetoPoint]) -> Figure:

@@ -4,31 +4,20 @@ import base64
 import io
 from math import inf, log
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import BaseModel, ValidationError
 
 from solversearch.errors import UserError
-from solversearch.plan import first_error, one_line, read_file
-
-Model = TypeVar("Model", bound=BaseModel)
+from solversearch.plan import one_line, read_file
 
 WIDEST = 1800
 """Pixels of a picture; wider ones are made smaller."""
+PIXELS = 40_000_000
+"""Of a picture, at most: a small file can stand for a large one."""
 HEAVY = 1_500_000
 """Bytes of a PNG from which on it is kept as JPEG."""
 LARGEST_JOURNAL = 512 * 2**20
 FEWEST, MOST = 10, 1000
 """Finished candidates that parameter importances are told of; of more, the last."""
 SEED = 0
-
-
-def load(path: Path, kind: type[Model], what: str) -> Model:
-    """A JSON file as what it should be. Raises `UserError` with one line."""
-    try:
-        return kind.model_validate_json(read_file(path, what))
-    except ValidationError as error:
-        raise UserError(f"{one_line(str(path))}: {first_error(error)}") from None
 
 
 def picture(path: Path) -> str | None:
@@ -40,6 +29,8 @@ def picture(path: Path) -> str | None:
     content = read_file(path, "picture")
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if image.width * image.height > PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
             image.load()
             if len(content) <= HEAVY:
                 return _uri("image/png", content)

@@ -8,7 +8,7 @@ from pathlib import Path
 import solversearch
 from solversearch.compare import Comparison, Stage
 from solversearch.errors import UserError
-from solversearch.plan import Plan, Score, read_file
+from solversearch.plan import Plan, Score, read_file, read_json
 from solversearch.report import tables
 from solversearch.report.page import charts, files
 from solversearch.report.page.blocks import (
@@ -43,7 +43,7 @@ def run_page(folder: Path) -> Page:
     plan = Plan.read(folder / "plan.json")
     if not (folder / "comparison.json").exists():
         raise UserError(f"{folder}: no comparison.json there: the search has not finished, or was interrupted")
-    comparison = files.load(folder / "comparison.json", Comparison, "comparison")
+    comparison = read_json(Comparison, folder / "comparison.json", "comparison")
     if (plan.nfe, plan.guidance) != (comparison.nfe, comparison.guidance):
         raise UserError(f"{folder}: plan.json and comparison.json are of different runs")
     if len(comparison.rows) < 2:

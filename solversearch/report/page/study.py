@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from solversearch.errors import UserError
-from solversearch.report.page import charts, files
+from solversearch.plan import read_json
+from solversearch.report.page import charts
 from solversearch.report.page.blocks import Block, Cell, Chart, Facts, Page, Section, Table, count, figure, interval
 from solversearch.report.study_view import methods
 from solversearch.report.tables import number
@@ -19,7 +20,7 @@ MEASURES: dict[str, Callable[[Row], float | None]] = {
 
 
 def study_page(folder: Path) -> Page:
-    found = files.load(folder / "study.json", Study, "study")
+    found = read_json(Study, folder / "study.json", "study")
     if not found.rows:
         raise UserError(f"{folder / 'study.json'}: the study has no rows yet; run it on")
     asked = found.asked

@@ -1,0 +1,90 @@
+"""A network of Stable Diffusion 2.1's true size, 865 million random weights, through the estimate and a short search.
+
+    python -m tests.benchmarks.sd21 [--side 8] [--samples 4] [--candidates 6] [--nfe 3] [--guidance 7.5]
+
+side is that of the latents, 96 for the real thing, which takes a GPU. Prints what `optimize --dry-run` would, candidates a second, each
+fitted and judged on as many samples, the share of that time inside the network, and one gradient of the polish. Run by hand; 8 GiB.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from solversearch.models.base import Clock, Model
+from solversearch.models.pipelines.adapter import Told
+from solversearch.models.pipelines.stable_diffusion import StableDiffusion
+from solversearch.objectives import parse_many
+from solversearch.schedules import DiscreteVP
+from solversearch.search.estimate import estimate
+from solversearch.search.evaluator import Evaluator, Result
+from solversearch.search.polish import polish
+from solversearch.search.settings import Settings
+from solversearch.spaces import SearchSpace
+from solversearch.teacher import teach
+
+PROMPTS, TOKENS, WIDTH = 4, 77, 1024
+SAMPLES = {"samples": 64, "fit_samples": 32, "validation_samples": 32}
+"""What the model of true resolution gets."""
+TEACHER_STEPS = 8
+"""Far too few for a teacher, and enough for a time."""
+
+
+def sd21(side: int) -> Model:
+    from diffusers import UNet2DConditionModel
+
+    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    torch.manual_seed(0)
+    core = UNet2DConditionModel(
+        sample_size=96, attention_head_dim=(5, 10, 20, 20), cross_attention_dim=WIDTH, use_linear_projection=True
+    )  # fmt: skip
+    prompts = {"prompt": torch.randn(PROMPTS + 1, TOKENS, WIDTH)}
+    network = StableDiffusion(core, prompts, Told(8 * side)).to(device, dtype).eval().requires_grad_(False)
+    digest = f"random {side} {dtype}"  # a hash of the weights takes as long as a search
+    conditions, null = torch.arange(PROMPTS, device=device), torch.tensor(PROMPTS, device=device)
+    shape, schedule = (4, side, side), DiscreteVP.named()
+    return Model(
+        "sd21", network, schedule, "v_prediction", shape, conditions, null, dtype=dtype, device=device, digest=digest
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Stable Diffusion 2.1's network through the search.")
+    for name, value in (("side", 8), ("samples", 4), ("candidates", 6), ("nfe", 3), ("batch-size", 0)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--guidance", type=float, default=7.5)
+    given, console = parser.parse_args(), Console(width=140)
+    start = time.perf_counter()
+    model = sd21(given.side)
+    count = sum(weight.numel() for weight in model.network.parameters())  # type: ignore[attr-defined]
+    console.print(f"{count:,} weights, made in {time.perf_counter() - start:.0f} s")
+    chosen = {"batch_size": given.batch_size} if given.batch_size else {}
+    settings = Settings(nfe=given.nfe, guidance=given.guidance, **SAMPLES, **chosen).sized(model)
+    for name, fact in estimate(model, settings).items():
+        console.print(f"  {name}: {fact}", highlight=False)
+    clock, size = Clock(), settings.batch_size
+    fitting, validation = (
+        teach(model, split, given.samples, given.guidance, steps=TEACHER_STEPS, batch_size=size) for split in ("fit", "validate")
+    )
+    judge = Evaluator(model, fitting, validation, parse_many("endpoint"), 1.0, settings.splits, size, clock)
+    domain = SearchSpace().domain(model.schedule, given.nfe, given.guidance)
+    rng = np.random.default_rng(0)
+    start = time.perf_counter()
+    found = judge.candidates([domain.candidate(domain.random(rng)) for _ in range(given.candidates)])
+    seconds = time.perf_counter() - start
+    best = min((each for each in found if isinstance(each, Result)), key=lambda each: each.value)
+    console.print(
+        f"{len(found) / seconds:.3g} candidates a second on {given.samples} + {given.samples} samples, "
+        f"{clock.seconds / seconds:.1%} of the time inside the network, {clock.evaluations / seconds:.3g} network evaluations a second"
+    )
+    before, start = Clock(clock.seconds, clock.evaluations), time.perf_counter()
+    polish(model, best.table, fitting, validation, 1, split=best.table.split, batch_size=size, clock=clock)
+    seconds = time.perf_counter() - start
+    console.print(f"polish, one iteration: {seconds:.1f} s for {clock.evaluations - before.evaluations} evaluations' worth, "
+                  f"{(clock.seconds - before.seconds) / seconds:.1%} inside the network")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
