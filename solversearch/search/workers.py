@@ -104,7 +104,7 @@ class Workers:
         """What the workers suffered, in a few words; empty where nothing did."""
         return ", ".join(f"{what} {count} time{'s' * (count > 1)}" for what, count in self.incidents.items())
 
-    def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterator[Arrival]:
+    def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterator[list[Arrival]]:
         """Each worker gets the same share at first."""
         import ray
 
@@ -141,7 +141,7 @@ class Workers:
         actor.task, actor.ref = task, actor.handle.evaluate.remote(text, n)
         actor.deadline = time.monotonic() + self.fleet.limit * len(task.places)
 
-    def _collected(self, actor: _Actor, tasks: deque[_Task]) -> Iterator[Arrival]:
+    def _collected(self, actor: _Actor, tasks: deque[_Task]) -> Iterator[list[Arrival]]:
         import ray
 
         try:
@@ -155,11 +155,10 @@ class Workers:
             lines, halved = answer
             if halved:
                 self.incidents["ran out of memory"] += halved
-            for line in lines:
-                entry = Entry.model_validate_json(line)
-                yield Arrival(task.places[int(entry.key)], entry.outcome, entry.evaluations, entry.seconds)
+            entries = [Entry.model_validate_json(line) for line in lines]
+            yield [Arrival(task.places[int(each.key)], each.outcome, each.evaluations, each.seconds) for each in entries]
 
-    def _lost(self, actor: _Actor, tasks: deque[_Task], how: str) -> Iterator[Arrival]:
+    def _lost(self, actor: _Actor, tasks: deque[_Task], how: str) -> Iterator[list[Arrival]]:
         """Replaces a worker; its candidates are asked for again one by one, or have failed."""
         import ray
 
@@ -173,7 +172,7 @@ class Workers:
             if deaths < DEATHS and hangs < HANGS:
                 tasks.appendleft(_Task([place], deaths, hangs))
             else:
-                yield Arrival(place, Failure(f"its worker {how}, {deaths + hangs} times"), 0, 0.0)
+                yield [Arrival(place, Failure(f"its worker {how}, {deaths + hangs} times"), 0, 0.0)]
 
     def _dismiss(self) -> None:
         import ray

@@ -79,7 +79,7 @@ def no_trouble(folder: Path) -> Iterator[None]:
 
 def arrived(workers: Workers, candidates: Sequence[Candidate], n: int | None = None) -> list[Result | Failure]:
     """In the order of the candidates; each arrives once."""
-    arrivals = list(workers.stream(candidates, n))
+    arrivals = [arrival for arrived in workers.stream(candidates, n) for arrival in arrived]
     assert sorted(arrival.place for arrival in arrivals) == list(range(len(candidates)))
     return [arrival.outcome for arrival in sorted(arrivals, key=lambda arrival: arrival.place)]
 
