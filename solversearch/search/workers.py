@@ -150,6 +150,8 @@ class Workers:
                 ray.exceptions.OutOfMemoryError):  # fmt: skip
             yield from self._lost(actor, tasks, "died")
             return
+        except ray.exceptions.RayTaskError as error:
+            raise UserError(f"a worker: {error.cause}") if isinstance(error.cause, UserError) else error from None
         task, actor.task, actor.ref, actor.ready, actor.deadline = actor.task, None, None, True, inf
         if task is not None:
             lines, halved = answer
