@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from solversearch.cli import cpr, listing, optimize, plans, space, study
+from solversearch.cli import cpr, listing, optimize, plans, space, study, sweep
 from solversearch.cli.shared import show_warning, tell
 from solversearch.errors import UserError
 
@@ -15,7 +15,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
     help="Searches the few-step sampling procedure that suits a pretrained diffusion or flow model best, and ships it as a JSON plan.",
 )  # fmt: skip
-for command in (optimize.optimize, plans.compare, plans.sample, study.study):
+for command in (optimize.optimize, plans.compare, plans.sample, study.study, sweep.sweep):
     app.command()(command)
 app.command("import")(plans.import_)
 app.command("list")(listing.list_)

@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -46,6 +46,27 @@ class Fleet:
 HERE = Fleet()
 
 
+@contextmanager
+def cluster(cpus: int, address: str | None) -> Iterator[None]:
+    """Ray: that at an address, or one of its own with so many workers; raises `UserError` where there is none.
+
+    Ray prints what befalls its processes to stdout, which is for results.
+    """
+    import ray
+
+    with ExitStack() as leave:
+        leave.enter_context(redirect_stdout(leave.enter_context(open(os.devnull, "w"))))
+        if not ray.is_initialized():
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            own = {"num_cpus": cpus, "include_dashboard": False} if address is None else {}
+            try:
+                ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
+            except ConnectionError as error:
+                raise UserError(f"--ray-address {address}: {' '.join(str(error).split())}") from None
+            leave.callback(ray.shutdown)
+        yield
+
+
 @dataclass
 class _Task:
     places: list[int]
@@ -79,18 +100,7 @@ class Workers:
         import ray
 
         self.leave = ExitStack()
-        # Ray prints what befalls its processes to stdout, which is for results; `befell` says it.
-        self.leave.enter_context(redirect_stdout(self.leave.enter_context(open(os.devnull, "w"))))
-        if not ray.is_initialized():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            local = {"num_cpus": self.fleet.count} if self.fleet.address is None else {}
-            try:
-                ray.init(
-                    self.fleet.address, include_dashboard=False if local else None, log_to_driver=False, logging_level="ERROR", **local
-                )
-            except ConnectionError as error:
-                raise UserError(f"--ray-address {self.fleet.address}: {' '.join(str(error).split())}") from None
-            self.leave.callback(ray.shutdown)
+        self.leave.enter_context(cluster(self.fleet.count, self.fleet.address))
         self.leave.callback(self._dismiss)
         self.teachers = [ray.put(shared(teacher)) for teacher in (self.evaluator.fitting, self.evaluator.validation)]
         self.actors = [self._started() for _ in range(self.fleet.count)]
