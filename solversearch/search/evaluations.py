@@ -80,11 +80,11 @@ class Log:
                     raise UserError(f"{path}:{number}: {first_error(error)}; the run cannot be resumed from it") from None
                 self.entries[entry.key] = entry
 
-    def add(self, entry: Entry) -> None:
-        """It is on the disk when this returns."""
+    def add(self, entries: Sequence[Entry]) -> None:
+        """They are on the disk when this returns."""
         if self.path is not None:
             with self.path.open("ab") as file:
-                file.write(entry.model_dump_json(exclude_defaults=True).encode() + b"\n")
+                file.write(b"".join(entry.model_dump_json(exclude_defaults=True).encode() + b"\n" for entry in entries))
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -104,7 +104,7 @@ class Log:
             return self.entries[key]
         evaluations, seconds = clock.evaluations, clock.seconds
         entry = compute().model_copy(update={"evaluations": clock.evaluations - evaluations, "seconds": clock.seconds - seconds})
-        self.add(entry)
+        self.add([entry])
         return entry
 
 
@@ -132,12 +132,12 @@ class Arrival(NamedTuple):
 
 
 class Source(Protocol):
-    """Evaluates candidates on the first n samples, or all; what is done first arrives first. befell says what went wrong meanwhile."""
+    """Evaluates candidates on the first n samples, or all; hands on what arrives together. befell says what went wrong meanwhile."""
 
     @property
     def befell(self) -> str: ...
 
-    def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterable[Arrival]: ...
+    def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterable[Sequence[Arrival]]: ...
 
 
 class InProcess:
@@ -148,11 +148,11 @@ class InProcess:
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
 
-    def stream(self, candidates: Sequence[Candidate], n: int | None) -> list[Arrival]:
+    def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterable[Sequence[Arrival]]:
         clock = self.evaluator.clock
         evaluations, seconds = clock.evaluations, clock.seconds
         outcomes = self.evaluator.candidates(candidates, n)
-        return arrivals(outcomes, clock.evaluations - evaluations, clock.seconds - seconds)
+        yield arrivals(outcomes, clock.evaluations - evaluations, clock.seconds - seconds)
 
 
 def arrivals(outcomes: Sequence[Result | Failure], evaluations: int, seconds: float) -> list[Arrival]:
@@ -178,11 +178,12 @@ class Evaluations:
         outcomes = {key: entry.outcome for key, entry in entries.items()}
         new = [k for k, key in enumerate(keys) if key not in entries]
         evaluations, seconds = self.clock.evaluations, self.clock.seconds
-        for arrival in self.source.stream([candidates[k] for k in new], n) if new else ():
-            key = keys[new[arrival.place]]
-            outcomes[key] = arrival.outcome
-            entries[key] = Entry.of(key, arrival.outcome, arrival.evaluations, arrival.seconds)
-            self.log.add(entries[key])
+        for arrived in self.source.stream([candidates[k] for k in new], n) if new else ():
+            fresh = {keys[new[each.place]]: each for each in arrived}
+            outcomes |= {key: each.outcome for key, each in fresh.items()}
+            made = {key: Entry.of(key, each.outcome, each.evaluations, each.seconds) for key, each in fresh.items()}
+            self.log.add(list(made.values()))
+            entries |= made
         self.clock.evaluations, self.clock.seconds = evaluations, seconds
         charge(self.clock, entries.values())
         return [outcomes[key] for key in keys]

@@ -67,7 +67,7 @@ class Loop:
     evaluator: Candidates
     halving: Halving
     predictor: Predictor | None
-    record: Callable[[FrozenTrial], None] = lambda trial: None
+    record: Callable[[Sequence[FrozenTrial]], None] = lambda trials: None
     earlier: Sequence[Params] = ()
     tried: list[tuple[Params, Result]] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
@@ -90,10 +90,12 @@ class Loop:
             group = [self._ask() for _ in range(size)]
             new = {candidate.signature: candidate for _, candidate in group if candidate.signature not in self.known}
             self._try(list(new.values()))
+            finished = []
             for trial, candidate in group:
                 repeats = 0 if new.pop(candidate.signature, None) else repeats + 1
-                self._tell(trial, candidate, kept, repeats == 0)
+                finished.append(self._tell(trial, candidate, kept, repeats == 0))
                 told(len(self.progress), self.progress[-1])
+            self.record(finished)
 
     def _ask(self) -> tuple[Trial, Candidate]:
         trial = ask(self.study, self.domain, self.strategy)
@@ -121,8 +123,8 @@ class Loop:
         """Whether the candidate has seen all samples."""
         return len(result.error) == self.halving.sizes[-1]
 
-    def _tell(self, trial: Trial, candidate: Candidate, kept: Callable[[Result], object], new: bool) -> None:
-        """Tells the strategy, whose study is in memory, and writes the trial down."""
+    def _tell(self, trial: Trial, candidate: Candidate, kept: Callable[[Result], object], new: bool) -> FrozenTrial:
+        """Tells the strategy, whose study is in memory; returns the trial as it is to be written down."""
         result = self.known[candidate.signature]
         state, values = TrialState.PRUNED, None
         if isinstance(result, Failure):
@@ -132,16 +134,12 @@ class Loop:
             trial.report(result.value, len(result.error))
         else:
             state, values = TrialState.COMPLETE, list(result.values)
-            if new:
-                self.tried.append((trial.params, result))
         done = self.study.tell(trial, values, state)
-        best = min([*self.progress[-1:], *(values or [])[:1]], default=inf)
-        self.progress.append(best)
-        self.record(
-            create_trial(
-                state=state, values=done.values, params=done.params, distributions=done.distributions, user_attrs=done.user_attrs,
-                intermediate_values=done.intermediate_values,
-            )
-        )  # fmt: skip
+        self.progress.append(min([*self.progress[-1:], *(values or [])[:1]], default=inf))
         if new and isinstance(result, Result) and self._whole(result):
+            self.tried.append((trial.params, result))
             kept(result)
+        return create_trial(
+            state=state, values=done.values, params=done.params, distributions=done.distributions, user_attrs=done.user_attrs,
+            intermediate_values=done.intermediate_values,
+        )  # fmt: skip

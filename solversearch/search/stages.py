@@ -68,7 +68,7 @@ class Search:
     model: Model
     settings: Settings
     progress: Progress
-    record: Callable[[FrozenTrial], None] = lambda trial: None
+    record: Callable[[Sequence[FrozenTrial]], None] = lambda trials: None
     records: tuple[Record, ...] = ()
     log: Log = field(default_factory=Log)
     earlier: Sequence[Params] = ()

@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -46,6 +46,27 @@ class Fleet:
 HERE = Fleet()
 
 
+@contextmanager
+def cluster(cpus: int, address: str | None) -> Iterator[None]:
+    """Ray: that at an address, or one of its own with so many workers; raises `UserError` where there is none.
+
+    Ray prints what befalls its processes to stdout, which is for results.
+    """
+    import ray
+
+    with ExitStack() as leave:
+        leave.enter_context(redirect_stdout(leave.enter_context(open(os.devnull, "w"))))
+        if not ray.is_initialized():
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            own = {"num_cpus": cpus, "include_dashboard": False} if address is None else {}
+            try:
+                ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
+            except ConnectionError as error:
+                raise UserError(f"--ray-address {address}: {' '.join(str(error).split())}") from None
+            leave.callback(ray.shutdown)
+        yield
+
+
 @dataclass
 class _Task:
     places: list[int]
@@ -79,18 +100,7 @@ class Workers:
         import ray
 
         self.leave = ExitStack()
-        # Ray prints what befalls its processes to stdout, which is for results; `befell` says it.
-        self.leave.enter_context(redirect_stdout(self.leave.enter_context(open(os.devnull, "w"))))
-        if not ray.is_initialized():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            local = {"num_cpus": self.fleet.count} if self.fleet.address is None else {}
-            try:
-                ray.init(
-                    self.fleet.address, include_dashboard=False if local else None, log_to_driver=False, logging_level="ERROR", **local
-                )
-            except ConnectionError as error:
-                raise UserError(f"--ray-address {self.fleet.address}: {' '.join(str(error).split())}") from None
-            self.leave.callback(ray.shutdown)
+        self.leave.enter_context(cluster(self.fleet.count, self.fleet.address))
         self.leave.callback(self._dismiss)
         self.teachers = [ray.put(shared(teacher)) for teacher in (self.evaluator.fitting, self.evaluator.validation)]
         self.actors = [self._started() for _ in range(self.fleet.count)]
@@ -104,7 +114,7 @@ class Workers:
         """What the workers suffered, in a few words; empty where nothing did."""
         return ", ".join(f"{what} {count} time{'s' * (count > 1)}" for what, count in self.incidents.items())
 
-    def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterator[Arrival]:
+    def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterator[list[Arrival]]:
         """Each worker gets the same share at first."""
         import ray
 
@@ -141,7 +151,7 @@ class Workers:
         actor.task, actor.ref = task, actor.handle.evaluate.remote(text, n)
         actor.deadline = time.monotonic() + self.fleet.limit * len(task.places)
 
-    def _collected(self, actor: _Actor, tasks: deque[_Task]) -> Iterator[Arrival]:
+    def _collected(self, actor: _Actor, tasks: deque[_Task]) -> Iterator[list[Arrival]]:
         import ray
 
         try:
@@ -150,16 +160,17 @@ class Workers:
                 ray.exceptions.OutOfMemoryError):  # fmt: skip
             yield from self._lost(actor, tasks, "died")
             return
+        except ray.exceptions.RayTaskError as error:
+            raise UserError(f"a worker: {error.cause}") if isinstance(error.cause, UserError) else error from None
         task, actor.task, actor.ref, actor.ready, actor.deadline = actor.task, None, None, True, inf
         if task is not None:
             lines, halved = answer
             if halved:
                 self.incidents["ran out of memory"] += halved
-            for line in lines:
-                entry = Entry.model_validate_json(line)
-                yield Arrival(task.places[int(entry.key)], entry.outcome, entry.evaluations, entry.seconds)
+            entries = [Entry.model_validate_json(line) for line in lines]
+            yield [Arrival(task.places[int(each.key)], each.outcome, each.evaluations, each.seconds) for each in entries]
 
-    def _lost(self, actor: _Actor, tasks: deque[_Task], how: str) -> Iterator[Arrival]:
+    def _lost(self, actor: _Actor, tasks: deque[_Task], how: str) -> Iterator[list[Arrival]]:
         """Replaces a worker; its candidates are asked for again one by one, or have failed."""
         import ray
 
@@ -173,7 +184,7 @@ class Workers:
             if deaths < DEATHS and hangs < HANGS:
                 tasks.appendleft(_Task([place], deaths, hangs))
             else:
-                yield Arrival(place, Failure(f"its worker {how}, {deaths + hangs} times"), 0, 0.0)
+                yield [Arrival(place, Failure(f"its worker {how}, {deaths + hangs} times"), 0, 0.0)]
 
     def _dismiss(self) -> None:
         import ray

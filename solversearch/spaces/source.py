@@ -15,21 +15,21 @@ DEEPEST = 16
 """Levels of nesting."""
 
 
-def load(path: Path) -> tuple[Any, yaml.Node]:
-    """The content of a file, and its nodes, which know their lines. Raises `UserError` with one line."""
+def load(path: Path, what: str = "search space") -> tuple[Any, yaml.Node]:
+    """The content of a file, and its nodes, which know their lines. Raises `UserError` with one line; what is what the file should be."""
     try:
         with path.open("rb") as file:
             raw = file.read(LONGEST + 1)
     except OSError as error:
-        raise UserError(f"{path}: cannot read the search space: {error.strerror}") from None
+        raise UserError(f"{path}: cannot read the {what}: {error.strerror}") from None
     if len(raw) > LONGEST:
-        raise UserError(f"{path}: more than {LONGEST // 1024} KiB: is this a search space?")
+        raise UserError(f"{path}: more than {LONGEST // 1024} KiB: is this a {what}?")
     try:
         text = raw.decode()
         _bounded(path, text)
         nodes = yaml.compose(text, yaml.SafeLoader)
         if nodes is None:
-            raise UserError(f"{path}: an empty file; a space names at least one decision, or its timesteps")
+            raise UserError(f"{path}: an empty file: is this a {what}?")
         _single(path, nodes)
         return yaml.safe_load(text), nodes
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:

@@ -1,8 +1,8 @@
 """The coins on a machine that gives trouble: each kind begins when its file lies in the folder that TROUBLES names.
 
-die: the process is killed, once. hang: a call does not return, once. slow: every call takes a while. hangs, nan: a call never returns,
-or returns NaN, at the time that the file says, for that is how a test names a candidate. memory: calls with more samples than the file
-says run out of memory.
+die: the process is killed, once. hang: a call does not return, once. slow: every call takes so many seconds. hangs, nan: a call never
+returns, or returns NaN, at the time that the file says, for that is how a test names a candidate. memory: calls with more samples than
+the file says run out of memory.
 """
 
 import os
@@ -26,7 +26,7 @@ class Troubled(coins.Coins):
         if self._once(folder / "hang") or self._now(folder / "hangs", t).any():
             time.sleep(1000)
         if (folder / "slow").exists():
-            time.sleep(0.3)
+            time.sleep(float((folder / "slow").read_text()))
         if (folder / "memory").exists() and len(x) > int((folder / "memory").read_text()):
             raise torch.OutOfMemoryError("there is none left")
         output = super().forward(x, t, condition)

@@ -13,6 +13,7 @@ from solversearch.schedules import DiscreteVP
 from solversearch.search.evaluator import Failure, Result
 from solversearch.search.loop import REPEATS, Halving, Loop
 from solversearch.search.strategies import GROUP, Context, enqueue_starts, group_of, strategy
+from solversearch.search.strategies.evolution import POPULATION
 from solversearch.search.strategies.s3 import BATCH, RANDOM
 from solversearch.spaces import Candidate, Domain, Params, SearchSpace
 
@@ -119,16 +120,19 @@ def test_the_budget_ends_the_search() -> None:
 
 def test_candidates_are_asked_for_in_groups_and_trials_are_exact() -> None:
     evaluator = Evaluator()
-    loop = loop_of(evaluator)
+    loop = loop_of(evaluator, "nsga2")
     run(loop, 2 * GROUP + 3)
     assert len(loop.progress) == len(loop.study.trials) == 2 * GROUP + 3
     assert evaluator.groups == [GROUP, GROUP, 3]
 
 
 def test_a_strategy_says_what_it_asks_for_together() -> None:
-    loop = loop_of(Evaluator(), "s3")
-    asked = [group_of(loop.study.sampler, number) for number in (0, 3, 5, 13)]
-    assert asked == [1 + RANDOM, 1 + RANDOM - 3, BATCH, BATCH]  # the start and the random ones, then batch by batch
+    def asked(name: str) -> list[int]:
+        return [group_of(loop_of(Evaluator(), name).study.sampler, number) for number in (0, 3, 5, 13)]
+
+    assert asked("s3") == [1 + RANDOM, 1 + RANDOM - 3, BATCH, BATCH]  # the start and the random ones, then batch by batch
+    assert asked("evolution") == [POPULATION, POPULATION - 3, POPULATION - 5, POPULATION - 13]
+    assert asked("tpe") == [GROUP] * 4 and min(asked("random")) > GROUP
 
 
 def test_earlier_proposals_are_followed() -> None:
@@ -149,7 +153,7 @@ def test_the_predictor_is_told_every_candidate() -> None:
 
     class Predictor:
         def tell(self, tables: Any, losses: list[float]) -> None:
-            assert len(tables) == len(losses) <= GROUP and all(table.nfe == 3 for table in tables)
+            assert len(tables) == len(losses) <= 15 and all(table.nfe == 3 for table in tables)
             told.extend(losses)
 
     loop = loop_of(Evaluator(), predictor=Predictor())

@@ -76,8 +76,8 @@ class Watched:
             for place, candidate in enumerate(candidates):
                 if len(self.done) >= kill_after:
                     raise Killed
-                (arrival,) = original(source, [candidate], n)
-                yield arrival._replace(place=place)
+                ((arrival,),) = original(source, [candidate], n)
+                yield [arrival._replace(place=place)]
                 self.done.append(f"{candidate.signature} {n}")
 
         patch.setattr(InProcess, "stream", stream)

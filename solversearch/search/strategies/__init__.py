@@ -31,8 +31,8 @@ from solversearch.spaces import Domain
 
 __all__ = ["STRATEGIES", "Context", "Strategy", "ask", "check_proposal", "enqueue_starts", "group_of", "known", "predicts", "strategy"]
 
-GROUP = 8
-"""Trials that are asked for together."""
+GROUP, RANDOM = 8, 32
+"""Trials that are asked for together, of most strategies, and of the one that learns nothing."""
 STARTUP = 8
 """Trials before Optuna's models of the loss begin, where there are fewer starts."""
 
@@ -62,7 +62,7 @@ def _cmaes(seed: int) -> BaseSampler:
 STRATEGIES: dict[str, Strategy] = {
     "random": Strategy(
         "uniform over the space",
-        lambda context: Reseeded(lambda seed: RandomSampler(seed=seed), context.seed),
+        lambda context: Reseeded(lambda seed: RandomSampler(seed=seed), context.seed, RANDOM),
         several=True,
     ),
     "tpe": Strategy(
