@@ -122,16 +122,19 @@ class Sweep(BaseModel):
     notes: tuple[str, ...] = ()
 
 
-def sweep(asked: Asked, folder: Path, command: str, fleet: Fleet, progress: Progress) -> Sweep:
-    """Searches what the folder does not hold yet, and writes sweep.json. Raises `UserError` where it holds other searches."""
+def sweep(asked: Asked, folder: Path, command: str, fleet: Fleet, progress: Progress, options: models.Options = models.DEFAULT) -> Sweep:
+    """Searches what the folder does not hold yet, and writes sweep.json; all models are loaded as the options say.
+
+    Raises `UserError` where the folder holds other searches.
+    """
     from solversearch.sweep_trials import search_cells
 
-    cells = asked.cells()
-    loaded = {name: models.load(name) for name in asked.models}
+    loaded = {name: models.load(name, options) for name in asked.models}
+    cells = {name: Cell(cell.model, cell.settings.sized(loaded[cell.model])) for name, cell in asked.cells().items()}
     for name, cell in cells.items():
         _check(name, cell, loaded[cell.model], folder)
     open_cells = {name: cell for name, cell in cells.items() if not (folder / name / "comparison.json").exists()}
-    failures = search_cells(open_cells, folder, command, fleet, progress) if open_cells else {}
+    failures = search_cells(open_cells, folder, command, fleet, progress, options) if open_cells else {}
     rows = _front([_row(name, cell, folder, failures) for name, cell in cells.items()])
     regressions, notes = _regressions(rows, loaded, folder, progress)
     found = Sweep(asked=asked, rows=tuple(rows), regressions=tuple(regressions), notes=tuple(notes))

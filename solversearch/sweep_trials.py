@@ -24,13 +24,17 @@ LOGS = "tune"
 """Folder of Tune's own files, TensorBoard's among them."""
 
 
-def search_cells(cells: Mapping[str, Cell], folder: Path, command: str, fleet: Fleet, progress: Progress) -> dict[str, str]:
+def search_cells(
+    cells: Mapping[str, Cell], folder: Path, command: str, fleet: Fleet, progress: Progress, options: models.Options
+) -> dict[str, str]:
     """Searches cells in their run folders; returns why some failed, by name."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # names of files are relative to where the person is
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     with cluster(fleet.count, fleet.address):
-        trainable = tune.with_parameters(_searched, cells=dict(cells), folder=folder.resolve(), here=Path.cwd(), command=command)
+        trainable = tune.with_parameters(
+            _searched, cells=dict(cells), folder=folder.resolve(), here=Path.cwd(), command=command, options=options
+        )
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": fleet.gpus}),
             param_space={"cell": tune.grid_search(list(cells))},
@@ -75,7 +79,7 @@ class _Told(tune.Callback):  # type: ignore[misc]
         self.progress("sweep", self.done, self.total, _name(trial))
 
 
-def _searched(config: dict[str, Any], cells: Mapping[str, Cell], folder: Path, here: Path, command: str) -> None:
+def _searched(config: dict[str, Any], cells: Mapping[str, Cell], folder: Path, here: Path, command: str, options: models.Options) -> None:
     """One cell, in a process of its own; goes on where the folder has its run."""
     if here.is_dir():
         os.chdir(here)
@@ -89,8 +93,8 @@ def _searched(config: dict[str, Any], cells: Mapping[str, Cell], folder: Path, h
             tune.report({"trials": done, "best": float(note.removeprefix("best "))})
 
     try:
-        model = models.load(name)
-        _, comparison = optimize(model, settings, place, command, told, name=name, resume=(place / RUN).exists())
+        model = models.load(name, options)
+        _, comparison = optimize(model, settings, place, command, told, name=name, options=options, resume=(place / RUN).exists())
     except UserError as error:
         tune.report({"failure": str(error)})
     else:

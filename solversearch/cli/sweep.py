@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from solversearch.cli.loading import Load, loads_model
 from solversearch.cli.shared import Json, stderr, stdout, tell
 
 
+@loads_model
 def sweep(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="YAML: models, nfe, guidance, seeds, spaces, and settings of all searches.")],
@@ -17,6 +19,8 @@ def sweep(
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs, or what share of one, that each search takes.")] = 0.0,
     ray_address: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT, or auto.", show_default="one of its own")] = None,
     as_json: Json = False,
+    *,
+    load: Load,
 ) -> None:
     """Search plans for many models, budgets and guidance scales; tell which are worth their cost, and regress them."""
     from solversearch.sweep import Asked
@@ -31,7 +35,7 @@ def sweep(
 
     folder = out or Path("runs") / f"sweep-{file.stem}"
     with Display(stderr()) as display:
-        found = run(asked, folder, context.obj or "", Fleet(workers, gpus_per_worker, ray_address), display)
+        found = run(asked, folder, context.obj or "", Fleet(workers, gpus_per_worker, ray_address), display, load.options)
     if as_json:
         print(found.model_dump_json())
     else:
