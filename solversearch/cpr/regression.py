@@ -128,7 +128,13 @@ class Cpr(BaseModel):
         for name, value, (low, high) in (("nfe", nfe, self.nfe), ("guidance", guidance, self.guidance)):
             if not low <= value <= high:  # also where it is NaN
                 raise UserError(f"--{name} {value:g} is outside the fitted range {low:g} .. {high:g}; the regression does not extrapolate")
-        nfe = int(nfe)
+        try:
+            return self._predicted(int(nfe), guidance, model, command)
+        except (ValueError, ArithmeticError) as error:  # polynomials of a file can be anything
+            reason = one_line(" ".join(str(error).split()))
+            raise UserError(f"the regression has no plan for NFE {nfe:g} and guidance {guidance:g}: {reason}") from None
+
+    def _predicted(self, nfe: int, guidance: float, model: Model, command: str) -> Plan:
         curves = self.curves(nfe, guidance)
         nodes = parameters.nodes_at(curves, model.schedule, guidance, self.whole)
         decisions: dict[str, JsonValue] = {"solver": "cpr", "grid": "cpr", "cpr": self.digest}

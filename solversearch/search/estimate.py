@@ -18,8 +18,8 @@ from solversearch.teacher import STEPS
 
 RUNGS = 3
 """Of the comparison's ladder, usually."""
-SECONDS, CALLS = 0.5, 50
-"""How long the network is tried, and how often at most."""
+SECONDS, CALLS, FEW = 0.3, 50, 8
+"""How long the network is tried, how often at most, and with how many samples first."""
 
 
 def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
@@ -101,7 +101,7 @@ def _memory(model: Model, settings: Settings) -> dict[str, str]:
 
 def _bytes(size: float) -> str:
     units = ("B", "KiB", "MiB", "GiB")
-    power = min(int(math.log(max(size, 1), 1024)), len(units) - 1)
+    power = min(int(math.log(max(size, 1), 1000)), len(units) - 1)
     return f"{size / 1024**power:.3g} {units[power]}"
 
 
@@ -110,18 +110,19 @@ def _rounded(speed: float) -> int | float:
 
 
 def _speed(model: Model, settings: Settings) -> float:
-    """Network evaluations a second in batches of the size asked for."""
-    rng = np.random.default_rng(0)
-    noise = torch.from_numpy(rng.standard_normal((settings.batch_size, *model.shape))).float().to(model.device)
-    conditions = None
-    if model.conditions is not None:
-        conditions = model.conditions[torch.arange(len(noise), device=model.device) % len(model.conditions)]
-    clock = Clock()
-    denoise = Denoiser(model, conditions, settings.batch_size, clock=clock)
-    with torch.no_grad():
-        denoise(noise, model.schedule.node(model.schedule.t_start))
-        if clock.seconds < 10 * SECONDS:  # else the first call, which is slower, says enough
+    """Network evaluations a second, in batches of the size asked for unless a few samples take long enough to tell."""
+    node, clock = model.schedule.node(model.schedule.t_start), Clock()
+    for size in (min(FEW, settings.batch_size), settings.batch_size):
+        noise = torch.from_numpy(np.random.default_rng(0).standard_normal((size, *model.shape))).float().to(model.device)
+        conditions = None
+        if model.conditions is not None:
+            conditions = model.conditions[torch.arange(size, device=model.device) % len(model.conditions)]
+        denoise = Denoiser(model, conditions, size, clock=clock)
+        with torch.no_grad():
+            denoise(noise, node)
+            if clock.seconds > 2 * SECONDS:
+                break
             clock.seconds, clock.evaluations = 0.0, 0
-        while clock.seconds < SECONDS and clock.evaluations < CALLS * len(noise):
-            denoise(noise, model.schedule.node(model.schedule.t_start))
+            while clock.seconds < SECONDS and clock.evaluations < CALLS * size:
+                denoise(noise, node)
     return clock.evaluations / clock.seconds

@@ -25,28 +25,38 @@ def load(path: Path, what: str = "search space") -> tuple[Any, yaml.Node]:
     if len(raw) > LONGEST:
         raise UserError(f"{path}: more than {LONGEST // 1024} KiB: is this a {what}?")
     try:
-        text = raw.decode()
-        _bounded(path, text)
-        nodes = yaml.compose(text, yaml.SafeLoader)
+        loader = _Loader(raw.decode())
+        loader.name = str(path)
+        nodes = loader.get_single_node()
         if nodes is None:
             raise UserError(f"{path}: an empty file: is this a {what}?")
         _single(path, nodes)
-        return yaml.safe_load(text), nodes
+        return loader.construct_document(nodes), nodes
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def _bounded(path: Path, text: str) -> None:
-    """Aliases let a short file stand for an endless one, deep nesting exhausts the stack, and a tag can ask for any object."""
+class _Loader(yaml.SafeLoader):
+    """Refuses what could be more than it looks like, as soon as it meets it.
+
+    Aliases let a short file stand for an endless one, deep nesting exhausts the stack, and a tag can ask for any object.
+    """
+
     depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        where = f"{self.name}:{_line(event)}"
         if isinstance(event, yaml.AliasEvent):
-            raise UserError(f"{path}:{_line(event)}: aliases (*{one_line(str(event.anchor), 40)}) are not read; write the value out")
+            raise UserError(f"{where}: aliases (*{one_line(str(event.anchor), 40)}) are not read; write the value out")
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
-            raise UserError(f"{path}:{_line(event)}: tags ({one_line(event.tag, 40)}) are not read; write the value alone")
-        if depth > DEEPEST:
-            raise UserError(f"{path}:{_line(event)}: nested deeper than {DEEPEST}")
+            raise UserError(f"{where}: tags ({one_line(event.tag, 40)}) are not read; write the value alone")
+        self.depth += isinstance(event, yaml.CollectionStartEvent)
+        if self.depth > DEEPEST:
+            raise UserError(f"{where}: nested deeper than {DEEPEST}")
+        node = super().compose_node(parent, index)
+        self.depth -= isinstance(event, yaml.CollectionStartEvent)
+        return node
 
 
 def _single(path: Path, node: yaml.Node) -> None:

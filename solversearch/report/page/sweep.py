@@ -11,7 +11,7 @@ from solversearch.report.tables import number
 
 @dataclass(frozen=True)
 class Cell:
-    """One finished search of a sweep. error is the plan's on held-out noise, lower being better; ratio is over the best baseline's."""
+    """A finished search of a sweep, in the folder path; endpoint_mse is on held-out noise, ratio over the best baseline's."""
 
     model: str
     space: str
@@ -19,9 +19,9 @@ class Cell:
     guidance: float
     seed: int
     network_calls: int
-    error: float
+    endpoint_mse: float
     ratio: float
-    folder: str
+    path: str
 
     @property
     def group(self) -> tuple[str, float]:
@@ -32,8 +32,8 @@ class Cell:
 def front(cells: Sequence[Cell]) -> list[Cell]:
     """Those that no other of their group equals in network calls with less error, or in error with fewer calls; by calls."""
     kept: list[Cell] = []
-    for cell in sorted(cells, key=lambda each: (each.network_calls, each.error)):
-        if all(cell.error < other.error for other in kept if other.group == cell.group):
+    for cell in sorted(cells, key=lambda each: (each.network_calls, each.endpoint_mse)):
+        if all(cell.endpoint_mse < other.endpoint_mse for other in kept if other.group == cell.group):
             kept.append(cell)
     return kept
 
@@ -50,7 +50,7 @@ def sweep_page(title: str, cells: Sequence[Cell], note: str = "") -> Page:
     columns = ["model", "space", "NFE", "guidance", "seed", "network calls", "endpoint MSE", "of the best baseline's", "Pareto", "folder"]
     rows = [
         [Text(cell.model), Text(cell.space), count(cell.nfe), figure(cell.guidance), count(cell.seed), count(cell.network_calls),
-         figure(cell.error), figure(cell.ratio), Text("yes" if cell in best else ""), Text(cell.folder)]
+         figure(cell.endpoint_mse), figure(cell.ratio), Text("yes" if cell in best else ""), Text(cell.path)]
         for cell in cells
     ]  # fmt: skip
     fronts = [
@@ -62,7 +62,7 @@ def sweep_page(title: str, cells: Sequence[Cell], note: str = "") -> Page:
 
 def _front(cells: Sequence[Cell]) -> charts.Figure:
     groups = {
-        space: [(cell.network_calls, cell.error, f"NFE {cell.nfe}, seed {cell.seed}") for cell in cells if cell.space == space]
+        space: [(cell.network_calls, cell.endpoint_mse, f"NFE {cell.nfe}, seed {cell.seed}") for cell in cells if cell.space == space]
         for space in dict.fromkeys(cell.space for cell in cells)
     }
-    return charts.front([(cell.network_calls, cell.error) for cell in front(cells)], groups)
+    return charts.front([(cell.network_calls, cell.endpoint_mse) for cell in front(cells)], groups)
