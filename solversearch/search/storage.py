@@ -35,7 +35,10 @@ class Trials:
         """A group is one write."""
         new = trials[max(len(self.earlier) - self.seen, 0) :]
         self.seen += len(trials)
-        self.study.add_trials(new)
+        try:
+            self.study.add_trials(new)
+        except StorageInternalError as error:
+            raise UserError(f"--storage: {' '.join(str(error.__cause__ or error).split())}; go on with --resume when it is back") from None
         self._flush()
 
     def _flush(self) -> None:
@@ -79,6 +82,6 @@ def _journal(path: Path) -> GroupedJournal:
 def _database(address: str) -> BaseStorage:
     try:
         return RDBStorage(address)
-    except (ImportError, StorageInternalError, Exception) as error:
+    except Exception as error:  # of Optuna, of SQLAlchemy, and of the database's own driver
         reason = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"--storage {without_password(address)}: {reason}") from None
