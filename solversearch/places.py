@@ -6,10 +6,12 @@ from pathlib import Path
 from solversearch.errors import UserError
 
 OWN_FILES = (
-    "plan.json", "comparison.json", "journal.log", "evaluations.json", "samples.png", "comparison.png", "plan.png", "search.png",
-    "report.html",
+    "run.json", "plan.json", "comparison.json", "journal.log", "evaluations.log", "evaluations.json", "earlier.json",
+    "samples.png", "comparison.png", "plan.png", "search.png", "report.html",
 )  # fmt: skip
 """What a run writes, and so what --overwrite replaces."""
+LOCK = ".lock"
+"""Held by the driver that works in a run folder; it means nothing where none does."""
 
 
 def slug(model: str) -> str:
@@ -21,7 +23,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
     try:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: a file is in the way of the run folder; choose another folder with --out")
-        taken = sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+        taken = sorted(each.name for each in folder.iterdir() if each.name != LOCK) if folder.exists() else []
     except OSError as error:
         raise UserError(f"{folder}: cannot look there: {error.strerror}; choose another folder with --out") from None
     if taken and not overwrite:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from solversearch.cli import cpr, dashboard, export, importing, listing, optimize, plans, report, space, statistics, study
+from solversearch.cli import cpr, dashboard, export, importing, listing, optimize, plans, report, space, statistics, study, sweep
 from solversearch.cli.shared import show_warning, tell
 from solversearch.errors import UserError
 
@@ -16,7 +16,8 @@ app = typer.Typer(
     help="Searches the few-step sampling procedure that suits a pretrained diffusion or flow model best, and ships it as a JSON plan.",
 )  # fmt: skip
 for command in (
-    optimize.optimize, plans.compare, plans.sample, export.export, study.study, report.report, dashboard.dashboard, statistics.statistics,
+    optimize.optimize, plans.compare, plans.sample, export.export, study.study, sweep.sweep, report.report, dashboard.dashboard,
+    statistics.statistics,
 ):  # fmt: skip
     app.command()(command)
 app.command("import")(importing.import_)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, report, stderr, tell
+from solversearch.cli.resuming import begun
+from solversearch.cli.shared import BatchSize, Json, ModelOption, Samples, Seed, report, stderr, tell
 from solversearch.errors import UserError
-from solversearch.places import check_free, claim, slug
+from solversearch.places import check_free, slug
 
 if TYPE_CHECKING:
     from solversearch.search.settings import Settings
@@ -21,8 +22,8 @@ _SPACES = "the space's"  # where an option is not given
 @loads_model
 def optimize(
     context: typer.Context,
-    model: ModelName,
-    nfe: Annotated[int, typer.Option(help="Network evaluations a sample may cost.")],
+    model: Annotated[str | None, ModelOption] = None,
+    nfe: Annotated[int | None, typer.Option(help="Network evaluations a sample may cost.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is none.", show_default="the model's")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/<model>-nfe<NFE>-g<GUIDANCE>")] = None,
@@ -77,6 +78,14 @@ def optimize(
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the search would cost, and stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an existing run.")] = False,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run of this folder, as it was asked.", show_default=False)] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Database for the trials, such as postgresql://USER@HOST/NAME.", show_default="the run's journal.log")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate candidates, by Ray; they change speed, never a result.")] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs, or what share of one, that each worker takes.")] = 0.0,
+    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT, or auto.", show_default="one of its own")] = None,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds that a worker may take for one candidate.")] = 600.0,
     *,
     load: Load,
 ) -> None:
@@ -87,25 +96,35 @@ def optimize(
         "validation_samples": validation_samples, "instant": False if instant is False else None, "only_instant": instant is True,
         "fit": fit, "search": search, "polish": polish, "split": split, "integer": integer, "batch_size": batch_size,
     }  # fmt: skip
-    settings = _settings(space, asked)
-    if out is not None and not dry_run:
-        check_free(out, overwrite)
+    if resume is not None:
+        run = begun(resume, context)
+        model, settings = run.model, run.settings
+    elif model is None or nfe is None:
+        raise UserError("--model and --nfe are missing; or go on with a run by --resume FOLDER")
+    else:
+        settings = _settings(space, asked)
+        if out is not None and not dry_run:
+            check_free(out, overwrite)
 
+    from solversearch import models
     from solversearch.report.draw import draw_run
     from solversearch.report.progress import Display
     from solversearch.search.estimate import estimate
     from solversearch.search.optimize import Interrupted
-    from solversearch.search.optimize import optimize as run
+    from solversearch.search.optimize import optimize as search_plan
     from solversearch.search.records import read_records
     from solversearch.search.settings import check
     from solversearch.search.strategies import predicts
+    from solversearch.search.workers import Fleet
 
-    loaded = load(model)
-    if guidance is None:
-        settings = settings.model_copy(update={"guidance": loaded.guidance})
-    settings = settings.sized(loaded)
-    folder = out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{settings.guidance:g}"
-    if not dry_run:
+    options = load.options if resume is None else run.options
+    loaded = models.load(model, options)
+    if resume is None:
+        if guidance is None:
+            settings = settings.model_copy(update={"guidance": loaded.guidance})
+        settings = settings.sized(loaded)
+    folder = resume or out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{settings.guidance:g}"
+    if resume is None and not dry_run:
         check_free(folder, overwrite)
     if dry_run:
         return _print_facts(estimate(loaded, settings), as_json)
@@ -113,10 +132,13 @@ def optimize(
     if warm_start and not predicts(settings.strategy):
         raise UserError(f"--warm-start: strategy {settings.strategy!r} has no predictor that could learn from it; choose --strategy s3")
     records = tuple(record for earlier in warm_start or () for record in read_records(earlier, loaded.digest))
-    claim(folder)
     try:
         with Display(stderr()) as display:
-            plan, comparison = run(loaded, settings, folder, context.obj or "", display, records)
+            plan, comparison = search_plan(
+                loaded, settings, folder, context.obj or "", display, records,
+                name=model, options=options, storage=storage, resume=resume is not None,
+                fleet=Fleet(workers, gpus_per_worker, ray_address, time_limit),
+            )  # fmt: skip
     except Interrupted as stopped:
         tell(str(stopped))
         raise typer.Exit(130) from None

@@ -10,13 +10,10 @@ from rich.console import Console
 if TYPE_CHECKING:
     from solversearch.compare import Comparison
 
-ModelName = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="A name of 'solversearch list models', a pipeline of diffusers as hf:REPOSITORY or its folder, or python:FILE:FACTORY.",
-    ),
-]
+ModelOption = typer.Option(
+    "--model", help="A name of 'solversearch list models', a pipeline of diffusers as hf:REPOSITORY or its folder, or python:FILE:FACTORY."
+)
+ModelName = Annotated[str, ModelOption]
 PlanFile = Annotated[Path, typer.Option("--plan", help="A plan file.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all noise.")]
 BatchSize = Annotated[

@@ -1,18 +1,21 @@
-"""The loop of a search: ask a strategy, evaluate with more and more noise samples, tell it and the predictor."""
+"""The loop of a search: ask a strategy for a group, evaluate it with more and more noise samples, tell it and the predictor.
+
+What is asked together, and what goes on to more samples, depends on the order of the candidates alone: not on how many workers evaluate
+them, nor on which result arrives first.
+"""
 
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from solversearch.errors import UserError
-from solversearch.models.base import NotFinite
-from solversearch.search.evaluator import Evaluator, Result
+from solversearch.search.evaluator import Failure, Result
 from solversearch.search.predictor import Predictor
-from solversearch.search.strategies import ask
+from solversearch.search.strategies import ask, group_of
 from solversearch.spaces import Candidate, Domain, Params
 
 REDUCTION = 4
@@ -21,9 +24,15 @@ REPEATS = 100
 """Known candidates that are proposed in a row before a search is over."""
 
 
+class Candidates(Protocol):
+    """What evaluates: each candidate on the first n samples, or all; here, or on many machines."""
+
+    def candidates(self, candidates: Sequence[Candidate], n: int | None) -> list[Result | Failure]: ...
+
+
 @dataclass
 class Halving:
-    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934, algorithm 2): who goes on is decided as candidates arrive.
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934, algorithm 2): who goes on is decided one after the other.
 
     sizes are the numbers of samples, the last being all. reached has the sorted values of all candidates that reached each.
     """
@@ -47,76 +56,90 @@ class Halving:
 
 @dataclass
 class Loop:
-    """A search of a domain. tried has the candidates seen on all samples, in order; progress the best value after each trial."""
+    """A search of a domain. tried has the candidates seen on all samples, in order; progress the best value after each trial.
+
+    earlier are the proposals of a search that is resumed: they are followed, whatever the strategy would propose now.
+    """
 
     study: optuna.Study
     strategy: str
     domain: Domain
-    evaluator: Evaluator
+    evaluator: Candidates
     halving: Halving
     predictor: Predictor | None
-    record: Callable[[FrozenTrial], None] = lambda trial: None
+    record: Callable[[Sequence[FrozenTrial]], None] = lambda trials: None
+    earlier: Sequence[Params] = ()
     tried: list[tuple[Params, Result]] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
-    known: dict[str, Result | None] = field(default_factory=dict)
-    """By candidate, None for one that failed: nothing is evaluated twice."""
+    known: dict[str, Result | Failure] = field(default_factory=dict)
+    """By candidate: nothing is evaluated twice."""
 
-    def run(self, trials: int, spent: Callable[[], bool], kept: Callable[[Result], object], told: Callable[[int, float], None]) -> None:
-        """Tries candidates until as many are done, the budget is spent, or the strategy has nothing new; a failure does not end it."""
-        repeats = 0
-        while len(self.progress) < trials and not spent() and repeats < REPEATS:
-            trial = ask(self.study, self.domain, self.strategy)
-            candidate = self.domain.candidate(trial.params)
-            repeats = repeats + 1 if candidate.signature in self.known else 0
-            if not repeats:
-                self._try(trial, candidate, kept)
-            self._tell(trial, self.known[candidate.signature])
-            self.progress.append(min([*self.progress[-1:], *(result.value for _, result in self.tried[-1:])], default=inf))
-            told(len(self.progress), self.progress[-1])
+    def run(self, trials: int, room: Callable[[], int], kept: Callable[[Result], object], told: Callable[[int, float], None]) -> None:
+        """Tries candidates until as many are done, the budget has no room for one, or the strategy has nothing new.
 
-    def _try(self, trial: Trial, candidate: Candidate, kept: Callable[[Result], object]) -> None:
-        self.known[candidate.signature] = None
-        try:
-            result = self._evaluated(candidate)
-        except (NotFinite, ValueError, RuntimeError, UserError) as failure:
-            trial.set_user_attr("failure", str(failure))
-            return
-        self.known[candidate.signature] = result
+        A failure does not end it.
+        """
+        asked, repeats = len(self.study.get_trials(deepcopy=False)), 0  # the starts may wait already
+        while repeats < REPEATS:
+            first = len(self.progress)
+            size = min(group_of(self.study.sampler, first), trials - first, room())
+            if size <= 0:
+                break
+            for params in self.earlier[max(first, asked) : first + size]:
+                self.study.enqueue_trial(params)
+            group = [self._ask() for _ in range(size)]
+            new = {candidate.signature: candidate for _, candidate in group if candidate.signature not in self.known}
+            self._try(list(new.values()))
+            finished = []
+            for trial, candidate in group:
+                repeats = 0 if new.pop(candidate.signature, None) else repeats + 1
+                finished.append(self._tell(trial, candidate, kept, repeats == 0))
+                told(len(self.progress), self.progress[-1])
+            self.record(finished)
+
+    def _ask(self) -> tuple[Trial, Candidate]:
+        trial = ask(self.study, self.domain, self.strategy)
+        return trial, self.domain.candidate(trial.params)
+
+    def _try(self, candidates: Sequence[Candidate]) -> None:
+        """Evaluates new candidates, each with as many samples as it is worth, and teaches the predictor."""
+        # Of a Pareto set none is worse than the rest by one number.
+        rungs = [*self.halving.sizes[:-1], None] if len(self.study.directions) == 1 else [None]
+        going = list(candidates)
+        for size in rungs:
+            outcomes = self.evaluator.candidates(going, size) if going else []
+            self.known |= {candidate.signature: outcome for candidate, outcome in zip(going, outcomes, strict=True)}
+            if size is not None:
+                going = [
+                    candidate for candidate, outcome in zip(going, outcomes, strict=True)
+                    if isinstance(outcome, Result) and self.halving.passes(size, outcome.value)
+                ]  # fmt: skip
+        results = [(candidate, self.known[candidate.signature]) for candidate in candidates]
         if self.predictor is not None:
-            self.predictor.tell([candidate.tableau(self.domain.schedule)], [result.value])
-        if self._whole(result):
-            self.tried.append((trial.params, result))
-            kept(result)
+            told = [(candidate.tableau(self.domain.schedule), result.value) for candidate, result in results if isinstance(result, Result)]
+            self.predictor.tell([table for table, _ in told], [value for _, value in told])
 
     def _whole(self, result: Result) -> bool:
         """Whether the candidate has seen all samples."""
         return len(result.error) == self.halving.sizes[-1]
 
-    def _evaluated(self, candidate: Candidate) -> Result:
-        """The result on as many samples as the candidate is worth."""
-        # Of a Pareto set none is worse than the rest by one number.
-        sizes = self.halving.sizes[:-1] if len(self.evaluator.objectives) == 1 else ()
-        for size in sizes:
-            result = self.evaluator.candidate(candidate, size)
-            if not self.halving.passes(size, result.value):
-                return result
-        return self.evaluator.candidate(candidate)
-
-    def _tell(self, trial: Trial, result: Result | None) -> None:
-        if result is None:
-            self._finish(trial, TrialState.FAIL)
-        elif self._whole(result):
-            self._finish(trial, TrialState.COMPLETE, list(result.values))
-        else:
+    def _tell(self, trial: Trial, candidate: Candidate, kept: Callable[[Result], object], new: bool) -> FrozenTrial:
+        """Tells the strategy, whose study is in memory; returns the trial as it is to be written down."""
+        result = self.known[candidate.signature]
+        state, values = TrialState.PRUNED, None
+        if isinstance(result, Failure):
+            state = TrialState.FAIL
+            trial.set_user_attr("failure", result.reason)
+        elif not self._whole(result):
             trial.report(result.value, len(result.error))
-            self._finish(trial, TrialState.PRUNED)
-
-    def _finish(self, trial: Trial, state: TrialState, values: list[float] | None = None) -> None:
-        """Tells the strategy, whose study is in memory, and writes the trial down at once."""
+        else:
+            state, values = TrialState.COMPLETE, list(result.values)
         done = self.study.tell(trial, values, state)
-        self.record(
-            create_trial(
-                state=state, values=done.values, params=done.params, distributions=done.distributions, user_attrs=done.user_attrs,
-                intermediate_values=done.intermediate_values,
-            )
+        self.progress.append(min([*self.progress[-1:], *(values or [])[:1]], default=inf))
+        if new and isinstance(result, Result) and self._whole(result):
+            self.tried.append((trial.params, result))
+            kept(result)
+        return create_trial(
+            state=state, values=done.values, params=done.params, distributions=done.distributions, user_attrs=done.user_attrs,
+            intermediate_values=done.intermediate_values,
         )  # fmt: skip

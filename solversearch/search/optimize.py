@@ -7,28 +7,36 @@ the best baseline is exported (`Comparison.won`).
 """
 
 import platform
+import secrets
+import shlex
+from functools import partial
 from math import isfinite
 from pathlib import Path
 
-import optuna
 import torch
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 import solversearch
 from solversearch.baselines import baselines
 from solversearch.compare import Comparison, ParetoPoint, compare
 from solversearch.errors import UserError
+from solversearch.models import DEFAULT
 from solversearch.models.base import Model
+from solversearch.models.options import Options
 from solversearch.objectives import parse_many
+from solversearch.places import claim
 from solversearch.plan import Plan, Provenance, Threshold, write_text
 from solversearch.runtime import Tableau
+from solversearch.search import evaluations
 from solversearch.search.evaluator import Origin
 from solversearch.search.pareto import front
 from solversearch.search.predictor import Record
-from solversearch.search.records import write_records
+from solversearch.search.records import EARLIER, read_records, write_records
+from solversearch.search.run_folder import Run, held, versions, without_password
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import Progress, Search
+from solversearch.search.storage import Trials
+from solversearch.search.strategies import STRATEGIES
+from solversearch.search.workers import HERE, Fleet, Workers
 
 
 class Interrupted(UserError):
@@ -36,20 +44,59 @@ class Interrupted(UserError):
 
 
 def optimize(
-    model: Model, settings: Settings, folder: Path, command: str, progress: Progress, records: tuple[Record, ...] = ()
+    model: Model,
+    settings: Settings,
+    folder: Path,
+    command: str,
+    progress: Progress,
+    records: tuple[Record, ...] = (),
+    *,
+    name: str | None = None,
+    options: Options = DEFAULT,
+    storage: str | None = None,
+    resume: bool = False,
+    fleet: Fleet = HERE,
 ) -> tuple[Plan, Comparison]:
     """Runs the stages and the comparison; writes plan.json, comparison.json and the Optuna journal into the folder.
 
-    records are evaluations of earlier runs on the same model, which teach the predictor. Raises `UserError` for what cannot be,
-    and `Interrupted` on Ctrl-C, after the best plan so far has been written.
+    records are evaluations of earlier runs on the same model, which teach the predictor. name and options are how the model was loaded;
+    storage is the address of a database for Optuna in place of the journal; fleet are the workers that evaluate candidates. resume goes
+    on with the run that was begun in the folder, which must have been asked the same; otherwise the files of an earlier run are cleared
+    away. Raises `UserError` for what cannot be, and `Interrupted` on Ctrl-C, after the best plan so far has been written.
     """
+    settings = settings.sized(model)
     check(model, settings)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        journal = _open_journal(folder, len(parse_many(settings.objective)))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write there: {error.strerror}; choose another folder with --out") from None
-    search = Search(model, settings, progress, journal.add_trial, records)
+    with held(folder):
+        if resume:
+            run = Run.unfinished(folder)
+            run.check(model, settings, folder)
+            records = read_records(folder, model.digest, EARLIER) if (folder / EARLIER).exists() else ()
+            storage = storage or run.storage
+        else:
+            claim(folder)
+            run = _begun(model, settings, folder, without_password(command), name, options, storage)
+            if records:
+                write_records(records, folder, model.digest, EARLIER)
+            run.write(folder)
+        trials = Trials(folder, storage, run.study, len(parse_many(settings.objective)), resume)
+        log = evaluations.Log(folder / evaluations.NAME)
+        search = Search(model, settings, progress, trials.add, records, log, [trial.params for trial in trials.earlier])
+        if fleet.remote:
+            search.source = partial(Workers, fleet, run.model, run.options, settings.objective)
+        return _completed(search, folder, run)
+
+
+def _begun(model: Model, settings: Settings, folder: Path, command: str, name: str | None, options: Options, storage: str | None) -> Run:
+    """A database holds the studies of many runs, so theirs have names of their own."""
+    study = "search" if storage is None else f"{folder.name}-{secrets.token_hex(4)}"
+    return Run(
+        model=name or model.name, options=options, model_digest=model.digest, settings=settings, command=command, versions=versions(),
+        storage=storage and without_password(storage), study=study,
+    )  # fmt: skip
+
+
+def _completed(search: Search, folder: Path, run: Run) -> tuple[Plan, Comparison]:
+    model, settings, command = search.model, search.settings, run.command
     try:
         search.learn()
         assert search.best is not None
@@ -69,7 +116,7 @@ def optimize(
         plan.write(folder / "plan.json")
         write_text(folder / "comparison.json", comparison.model_dump_json(indent=1) + "\n")
     except KeyboardInterrupt:
-        raise Interrupted(_kept(search, folder, command)) from None
+        raise Interrupted(_kept(search, folder, run)) from None
     return plan, comparison
 
 
@@ -118,24 +165,20 @@ def _compared(search: Search, plan: Plan) -> Comparison:
         search.model, plan, teacher, search.clock, settings.batch_size, settings.integer, search.timing, tuple(search.stages), told
     )
     course = () if search.loop is None else tuple(best if isfinite(best) else None for best in search.loop.progress)
-    note = search.predictor.note if search.predictor else None
-    return comparison.model_copy(update={"progress": course, "predictor": search.taus(), "note": note or ""})
+    notes = [search.predictor.note if search.predictor else None, search.befell and f"workers: {search.befell}"]
+    return comparison.model_copy(update={"progress": course, "predictor": search.taus(), "note": "; ".join(filter(None, notes))})
 
 
-def _open_journal(folder: Path, objectives: int) -> optuna.Study:
-    """The study that keeps what was evaluated; other tools of Optuna open it."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journal = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    return optuna.create_study(storage=journal, study_name="search", directions=["minimize"] * objectives)
-
-
-def _kept(search: Search, folder: Path, command: str) -> str:
+def _kept(search: Search, folder: Path, run: Run) -> str:
+    own = [f" --model {run.model}"] * run.model.startswith("python:")
+    own += [f" --strategy {run.settings.strategy}"] * (run.settings.strategy not in STRATEGIES)
+    go_on = f"go on with 'solversearch optimize --resume {shlex.quote(str(folder))}{''.join(own)}'"
     if search.best is None:
-        return f"interrupted before any candidate was evaluated; nothing to keep but {folder / 'journal.log'} and the cached teacher"
+        return f"interrupted before any candidate was evaluated; {go_on}"
     path, trials = folder / "plan.json", len(search.loop.progress) if search.loop else 0
-    plan_of(search, search.best.table, {**search.best.origin, "interrupted": "not compared on held-out noise"}, command).write(path)
+    plan_of(search, search.best.table, {**search.best.origin, "interrupted": "not compared on held-out noise"}, run.command).write(path)
     error = float(search.best.error.mean())
     return (
-        f"interrupted after {trials} trials; kept: {path} (the best so far, validation error {error:.3g}, not compared yet: "
-        f"'solversearch compare --plan {path} --model {search.model.name}') and {folder / 'journal.log'}"
+        f"interrupted after {trials} trials; {go_on}; kept: {path} (the best so far, validation error {error:.3g}, not compared yet: "
+        f"'solversearch compare --plan {path} --model {run.model}')"
     )

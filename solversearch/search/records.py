@@ -11,6 +11,8 @@ from solversearch.plan import Many, read_json, write_text
 from solversearch.search.predictor import Record
 
 NAME = "evaluations.json"
+EARLIER = "earlier.json"
+"""What the run itself was warm-started with, for when it is resumed."""
 
 
 class _File(BaseModel):
@@ -21,13 +23,13 @@ class _File(BaseModel):
     records: Many[Record]
 
 
-def write_records(records: Sequence[Record], folder: Path, model_digest: str) -> None:
-    write_text(folder / NAME, _File(model_digest=model_digest, records=tuple(records)).model_dump_json() + "\n")
+def write_records(records: Sequence[Record], folder: Path, model_digest: str, name: str = NAME) -> None:
+    write_text(folder / name, _File(model_digest=model_digest, records=tuple(records)).model_dump_json() + "\n")
 
 
-def read_records(folder: Path, model_digest: str) -> tuple[Record, ...]:
+def read_records(folder: Path, model_digest: str, name: str = NAME) -> tuple[Record, ...]:
     """Of a run folder; raises `UserError` where there are none, or where they are of another model."""
-    path = folder / NAME
+    path = folder / name
     found = read_json(_File, path, "evaluations of an earlier run")
     if found.model_digest != model_digest:
         raise UserError(f"{path}: of a model with other weights; --warm-start takes runs of the same model")

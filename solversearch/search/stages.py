@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import ceil
 
 import numpy as np
 import optuna
@@ -22,9 +23,11 @@ from solversearch.sampling import sample
 from solversearch.schedules import CLEAN, Floats, explicit
 from solversearch.search.compensation import SAMPLES, greedy_ratios
 from solversearch.search.descent import descend
+from solversearch.search.evaluations import Evaluations, InProcess, Log, Source
 from solversearch.search.evaluator import Evaluator, Origin, Result
 from solversearch.search.instant import instant
 from solversearch.search.loop import Halving, Loop
+from solversearch.search.paired import NOISES
 from solversearch.search.polish import polish
 from solversearch.search.predictor import Predictor, Record
 from solversearch.search.settings import Settings
@@ -57,19 +60,26 @@ SHORT_SHARE = 0.4
 
 @dataclass
 class Search:
-    """The state of one search: what it knows, what it has spent, and the best table so far."""
+    """The state of one search: what it knows, what it has spent, and the best table so far.
+
+    log and earlier are what a search that is resumed has evaluated and proposed before; source is what evaluates candidates.
+    """
 
     model: Model
     settings: Settings
     progress: Progress
-    record: Callable[[FrozenTrial], None] = lambda trial: None
+    record: Callable[[Sequence[FrozenTrial]], None] = lambda trials: None
     records: tuple[Record, ...] = ()
+    log: Log = field(default_factory=Log)
+    earlier: Sequence[Params] = ()
+    source: Callable[[Evaluator], AbstractContextManager[Source]] = lambda evaluator: nullcontext(InProcess(evaluator))
     clock: Clock = field(default_factory=Clock)
     start: float = field(default_factory=time.perf_counter)
     stages: list[Stage] = field(default_factory=list)
     best: Result | None = None
     loop: Loop | None = None
     predictor: Predictor | None = None
+    befell: str = ""
 
     def __post_init__(self) -> None:
         self.settings = self.settings.sized(self.model)
@@ -94,9 +104,10 @@ class Search:
             return
         if settings.fit:
             with self.stage("fit"):
-                for start in starts:
+                for k, start in enumerate(starts):
                     origin: Origin = {"solver": start.solver, "grid": start.grid}
-                    candidates += self.attempt(partial(self.evaluator.fitted, start.table, RIDGE, origin))
+                    fitted = partial(self.evaluator.fitted, start.table, RIDGE, origin)
+                    candidates += self.attempt(partial(self.log.once, f"fit {k}", self.clock, fitted))
         if settings.search and (settings.trials or settings.evaluations):
             with self.stage("search"):
                 candidates += self._searched(starts, surrogates)
@@ -151,27 +162,50 @@ class Search:
         granted = self.settings.evaluations
         return granted is not None and self.clock.evaluations - self.begun >= share * granted
 
+    def _room(self, share: float) -> int:
+        """Candidates that may be begun within a share of the evaluations; the last of them may go beyond it."""
+        settings = self.settings
+        if settings.evaluations is None:
+            return settings.trials
+        call = settings.nfe * (2 if settings.guidance != 1 else 1)
+        left = share * settings.evaluations - (self.clock.evaluations - self.begun)
+        beside = call * OBSERVED_TOGETHER * NOISES * (self.predictor is not None)  # what the surrogates may observe after it
+        together = (left - beside) / (call * (settings.fit_samples * settings.fit + settings.validation_samples))
+        return max(ceil(together), int(left > 0))
+
     def _starts(self, fitting: Teacher, validation: Teacher) -> list[Baseline]:
         """The best baselines of different grids, the very best first; sets up the evaluator, whose scale is the best one's median."""
         settings, model = self.settings, self.model
-        few = validation.first(screening(len(validation)))
-        screened = screen(
-            model, baselines(model, settings.nfe, settings.guidance, settings.integer), few, settings.batch_size, self.clock,
-            lambda done, total: self.progress("baselines", done, total, ""),
-        )  # fmt: skip
-        smooth = [baseline for _, baseline in screened if not baseline.table.stochastic]
+        found = baselines(model, settings.nfe, settings.guidance, settings.integer)
+        ranked = self.log.numbers(f"screen {len(found)}", self.clock, lambda: self._ranked(found, validation))
+        screened = [found[int(place)] for place in ranked]
+        smooth = [baseline for baseline in screened if not baseline.table.stochastic]
         starts: dict[str, Baseline] = {}
         for baseline in smooth:
             if len(starts) < STARTS:
                 starts.setdefault(baseline.grid, baseline)
         best = smooth[0]
-        samples = sample(model, best.table, validation, settings.batch_size, self.clock)
-        scale = float(endpoint_mse(samples, validation.endpoint).median()) * (1.0 if settings.guidance == 1 else GUIDED)
+        (median,) = self.log.numbers("scale", self.clock, lambda: [self._median(best.table, validation)])
+        scale = median * (1.0 if settings.guidance == 1 else GUIDED)
         self.evaluator = Evaluator(
             model, fitting, validation, self.objectives, max(scale, 1e-12), settings.splits, settings.batch_size, self.clock
         )  # fmt: skip
-        self.keep(self.evaluator.table(best.table, {"solver": best.solver, "grid": best.grid}))
+        origin: Origin = {"solver": best.solver, "grid": best.grid}
+        self.keep(self.log.once("best baseline", self.clock, lambda: self.evaluator.table(best.table, origin)))
         return list(starts.values())
+
+    def _ranked(self, found: Sequence[Baseline], validation: Teacher) -> list[int]:
+        """The places of baselines in the list, the best one's first."""
+        few = validation.first(screening(len(validation)))
+        screened = screen(
+            self.model, found, few, self.settings.batch_size, self.clock, lambda done, total: self.progress("baselines", done, total, "")
+        )
+        places = {(baseline.solver, baseline.grid): place for place, baseline in enumerate(found)}
+        return [places[baseline.solver, baseline.grid] for _, baseline in screened]
+
+    def _median(self, table: Tableau, validation: Teacher) -> float:
+        samples = sample(self.model, table, validation, self.settings.batch_size, self.clock)
+        return float(endpoint_mse(samples, validation.endpoint).median())
 
     def _surrogates(self, fitting: Teacher, validation: Teacher) -> Surrogates | None:
         """Fitted on the teacher's samples; a guided surrogate needs unguided ones as well."""
@@ -190,12 +224,16 @@ class Search:
         """The best table on the surrogate, from which the later stages start, too."""
         settings = self.settings
         assert surrogates is not None
-        table = instant(
-            surrogates, settings.nfe, settings.guidance, settings.seed, settings.splits, settings.integer,
-            lambda done, total: self.progress("instant", done, total, "on the surrogate"),
-        )  # fmt: skip
-        result = self.evaluator.table(table, {"solver": "instant"})
-        starts.insert(0, Baseline("instant", "surrogate", table))
+
+        def found() -> Result:
+            table = instant(
+                surrogates, settings.nfe, settings.guidance, settings.seed, settings.splits, settings.integer,
+                lambda done, total: self.progress("instant", done, total, "on the surrogate"),
+            )  # fmt: skip
+            return self.evaluator.table(table, {"solver": "instant"})
+
+        result = self.log.once("instant", self.clock, found)
+        starts.insert(0, Baseline("instant", "surrogate", result.table))
         return result
 
     def _searched(self, starts: list[Baseline], surrogates: Surrogates | None) -> list[Result]:
@@ -212,14 +250,17 @@ class Search:
         study = optuna.create_study(sampler=strategy(settings.strategy, context), directions=["minimize"] * len(self.objectives))
         enqueue_starts(study, study.sampler, context)
         halving = Halving.up_to(settings.validation_samples, screening(settings.validation_samples))
-        self.loop = Loop(study, settings.strategy, domain, self.evaluator, halving, self.predictor, self.record)
         share = SEARCHED if settings.polish else 1.0
         if surrogates is not None:
             self._observe(surrogates, [start.table for start in starts])
-        self.loop.run(
-            settings.trials, lambda: self.spent(share), lambda result: self._tried(result, surrogates),
-            lambda done, best: self.progress("search", done, settings.trials, f"best {best:.3g}"),
-        )  # fmt: skip
+        with self.source(self.evaluator) as source:
+            evaluations = Evaluations(source, self.clock, self.log)
+            self.loop = Loop(study, settings.strategy, domain, evaluations, halving, self.predictor, self.record, self.earlier)
+            self.loop.run(
+                settings.trials, lambda: self._room(share), lambda result: self._tried(result, surrogates),
+                lambda done, best: self.progress("search", done, settings.trials, f"best {best:.3g}"),
+            )  # fmt: skip
+            self.befell = source.befell
         return [result for _, result in self.loop.tried]
 
     def _domain(self, starts: list[Baseline]) -> Domain:
@@ -278,13 +319,17 @@ class Search:
         settings, evaluator = self.settings, self.evaluator
         if self.spent():
             return candidate
-        table = polish(
-            self.model, candidate.table, evaluator.fitting, evaluator.validation, iterations, scale=evaluator.scale,
-            split=evaluator.splits(candidate.table), times=settings.polish == "all" and not settings.integer,
-            batch_size=settings.batch_size, clock=self.clock, enough=self.spent,
-            progress=lambda i, loss: self.progress("polish", done + i, total, f"best validation error {loss:.3g}"),
-        )  # fmt: skip
-        return self.keep(evaluator.table(table, candidate.origin))
+
+        def polished() -> Result:
+            table = polish(
+                self.model, candidate.table, evaluator.fitting, evaluator.validation, iterations, scale=evaluator.scale,
+                split=evaluator.splits(candidate.table), times=settings.polish == "all" and not settings.integer,
+                batch_size=settings.batch_size, clock=self.clock, enough=self.spent,
+                progress=lambda i, loss: self.progress("polish", done + i, total, f"best validation error {loss:.3g}"),
+            )  # fmt: skip
+            return evaluator.table(table, candidate.origin)
+
+        return self.keep(self.log.once(f"polish {done}", self.clock, polished))
 
     def _descended(self, starts: list[Baseline]) -> None:
         """Goes on from the best candidate of the search, else from the best grid, along its numbers: times, input shifts, ratios."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class Candidate:
         moved = np.round(moved) if self.integer else moved
         return [float(new) if shift else t for t, new, shift in zip(self.times, moved, self.input_shift, strict=True)]
 
-    @property
+    @cached_property
     def signature(self) -> str:
         """SHA-256 of the content: equal for equal candidates."""
         content = [

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from solversearch.compare import Comparison
-from solversearch.places import OWN_FILES
+from solversearch.places import LOCK, OWN_FILES
 from solversearch.plan import Plan
 from tests.cli.calling import ASSETS, COINS, bad, call, file_in_the_way, good
 
 
 def test_optimize_writes_a_run_that_others_can_read(digits_run: tuple[Path, str]) -> None:
     folder, _ = digits_run
-    # A search with a predictor has its evaluations; a report is another command.
-    assert {each.name for each in folder.iterdir()} == set(OWN_FILES) - {"evaluations.json", "report.html"}
+    of_others = {"evaluations.json", "earlier.json", "report.html"}  # of a search with a predictor, and of another command
+    assert {each.name for each in folder.iterdir()} == {*OWN_FILES, LOCK} - of_others
     plan = Plan.read(folder / "plan.json")
     assert plan.nfe == 2 and plan.provenance.model == "digits" and plan.provenance.seed == 0
     assert plan.provenance.command.startswith("solversearch optimize --model digits --nfe 2 --trials 2")
@@ -182,7 +182,7 @@ def test_ctrl_c_keeps_the_best_plan_and_says_so() -> None:
     assert process.returncode == 130, seen + err
     assert out == "" and "Traceback" not in err
     last = err.splitlines()[-1]
-    assert last.startswith("error: interrupted after ") and "plan.json" in last and "journal.log" in last
+    assert last.startswith("error: interrupted after ") and "plan.json" in last and "--resume run" in last
     plan = Plan.read("run/plan.json")
     assert plan.nfe == 4 and "interrupted" in plan.decisions
     assert Path("run/journal.log").stat().st_size > 0

@@ -1,5 +1,6 @@
 """The loop of a search: halving, duplicates, failures."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 import torch
 
 from solversearch.errors import UserError
-from solversearch.models.base import NotFinite
 from solversearch.schedules import DiscreteVP
-from solversearch.search.evaluator import Result
+from solversearch.search.evaluator import Failure, Result
 from solversearch.search.loop import REPEATS, Halving, Loop
-from solversearch.search.strategies import Context, enqueue_starts, strategy
-from solversearch.spaces import Candidate, Domain, SearchSpace
+from solversearch.search.strategies import GROUP, Context, enqueue_starts, group_of, strategy
+from solversearch.search.strategies.evolution import POPULATION
+from solversearch.search.strategies.s3 import BATCH, RANDOM
+from solversearch.spaces import Candidate, Domain, Params, SearchSpace
 
 DOMAIN = SearchSpace().domain(DiscreteVP.named(), nfe=3, guidance=1.0)
 
@@ -22,19 +24,23 @@ class Evaluator:
     """Values a candidate by its first time; counts samples."""
 
     def __init__(self, objectives: int = 1) -> None:
-        self.objectives = [None] * objectives
+        self.objectives = objectives
         self.spent: list[int] = []
+        self.groups: list[int] = []
 
-    def candidate(self, candidate: Candidate, n: int | None = None) -> Result:
-        size = n or 256
+    def candidates(self, candidates: Sequence[Candidate], n: int | None) -> list[Result | Failure]:
+        self.groups += [len(candidates)] if n else []
+        return [self.candidate(each, n or 256) for each in candidates]
+
+    def candidate(self, candidate: Candidate, size: int) -> Result | Failure:
         self.spent.append(size)
         table = candidate.tableau(DOMAIN.schedule)
-        return Result(table, torch.zeros(size), (abs(candidate.times[0] - 700.0),) * len(self.objectives), {})
+        return Result(table, torch.zeros(size), (abs(candidate.times[0] - 700.0),) * self.objectives, {})
 
 
-def loop_of(evaluator: Any, name: str = "random", domain: Domain = DOMAIN, predictor: Any = None, several: int = 1) -> Loop:
+def loop_of(evaluator: Any, name: str = "random", domain: Domain = DOMAIN, predictor: Any = None, several: int = 1, seed: int = 0) -> Loop:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    context = Context(domain, 0, (domain.random(np.random.default_rng(1)),), None, several)
+    context = Context(domain, seed, (domain.random(np.random.default_rng(1)),), None, several)
     study = optuna.create_study(sampler=strategy(name, context), directions=["minimize"] * several)
     enqueue_starts(study, study.sampler, context)
     return Loop(study, name, domain, evaluator, Halving.up_to(256, 64), predictor)
@@ -42,7 +48,7 @@ def loop_of(evaluator: Any, name: str = "random", domain: Domain = DOMAIN, predi
 
 def run(loop: Loop, trials: int) -> list[Result]:
     kept: list[Result] = []
-    loop.run(trials, lambda: False, kept.append, lambda done, best: None)
+    loop.run(trials, lambda: trials, kept.append, lambda done, best: None)
     return kept
 
 
@@ -92,11 +98,11 @@ def test_nothing_is_evaluated_twice_and_an_exhausted_space_ends_the_search() -> 
 
 def test_a_failure_is_told_and_the_search_goes_on() -> None:
     class Failing(Evaluator):
-        def candidate(self, candidate: Candidate, n: int | None = None) -> Result:
+        def candidate(self, candidate: Candidate, size: int) -> Result | Failure:
             if len(self.spent) % 3 == 1:
                 self.spent.append(0)
-                raise NotFinite("the network returned NaN")
-            return super().candidate(candidate, n)
+                return Failure("the network returned NaN")
+            return super().candidate(candidate, size)
 
     loop = loop_of(Failing())
     run(loop, 12)
@@ -108,8 +114,38 @@ def test_a_failure_is_told_and_the_search_goes_on() -> None:
 def test_the_budget_ends_the_search() -> None:
     evaluator = Evaluator()
     loop = loop_of(evaluator)
-    loop.run(10**6, lambda: sum(evaluator.spent) >= 2000, lambda result: None, lambda done, best: None)
-    assert 2000 <= sum(evaluator.spent) < 2000 + 320
+    loop.run(10**6, lambda: max(0, (2000 - sum(evaluator.spent)) // 320), lambda result: None, lambda done, best: None)
+    assert 2000 - 320 <= sum(evaluator.spent) <= 2000
+
+
+def test_candidates_are_asked_for_in_groups_and_trials_are_exact() -> None:
+    evaluator = Evaluator()
+    loop = loop_of(evaluator, "nsga2")
+    run(loop, 2 * GROUP + 3)
+    assert len(loop.progress) == len(loop.study.trials) == 2 * GROUP + 3
+    assert evaluator.groups == [GROUP, GROUP, 3]
+
+
+def test_a_strategy_says_what_it_asks_for_together() -> None:
+    def asked(name: str) -> list[int]:
+        return [group_of(loop_of(Evaluator(), name).study.sampler, number) for number in (0, 3, 5, 13)]
+
+    assert asked("s3") == [1 + RANDOM, 1 + RANDOM - 3, BATCH, BATCH]  # the start and the random ones, then batch by batch
+    assert asked("evolution") == [POPULATION, POPULATION - 3, POPULATION - 5, POPULATION - 13]
+    assert asked("tpe") == [GROUP] * 4 and min(asked("random")) > GROUP
+
+
+def test_earlier_proposals_are_followed() -> None:
+    def proposed(earlier: Sequence[Params], seed: int) -> list[Params]:
+        loop = loop_of(Evaluator(), seed=seed)
+        loop.earlier = earlier
+        run(loop, 24)
+        return [trial.params for trial in loop.study.trials]
+
+    first, other = proposed((), 0), proposed((), 1)
+    assert first[1:] != other[1:]
+    assert proposed(first[:11], 0) == first  # killed in the second group
+    assert proposed(first[:11], 1) == first[:11] + other[11:]
 
 
 def test_the_predictor_is_told_every_candidate() -> None:
@@ -117,7 +153,7 @@ def test_the_predictor_is_told_every_candidate() -> None:
 
     class Predictor:
         def tell(self, tables: Any, losses: list[float]) -> None:
-            assert len(tables) == len(losses) == 1 and tables[0].nfe == 3
+            assert len(tables) == len(losses) <= 15 and all(table.nfe == 3 for table in tables)
             told.extend(losses)
 
     loop = loop_of(Evaluator(), predictor=Predictor())

@@ -29,8 +29,10 @@ from solversearch.search.strategies.reseeded import Reseeded
 from solversearch.search.strategies.s3 import S3
 from solversearch.spaces import Domain
 
-__all__ = ["STRATEGIES", "Context", "Strategy", "ask", "check_proposal", "enqueue_starts", "known", "predicts", "strategy"]
+__all__ = ["STRATEGIES", "Context", "Strategy", "ask", "check_proposal", "enqueue_starts", "group_of", "known", "predicts", "strategy"]
 
+GROUP, RANDOM = 8, 32
+"""Trials that are asked for together, of most strategies, and of the one that learns nothing."""
 STARTUP = 8
 """Trials before Optuna's models of the loss begin, where there are fewer starts."""
 
@@ -60,7 +62,7 @@ def _cmaes(seed: int) -> BaseSampler:
 STRATEGIES: dict[str, Strategy] = {
     "random": Strategy(
         "uniform over the space",
-        lambda context: Reseeded(lambda seed: RandomSampler(seed=seed), context.seed),
+        lambda context: Reseeded(lambda seed: RandomSampler(seed=seed), context.seed, RANDOM),
         several=True,
     ),
     "tpe": Strategy(
@@ -128,6 +130,15 @@ def enqueue_starts(study: Study, sampler: BaseSampler, context: Context) -> None
     if not getattr(sampler, "tries_starts", False):
         for start in context.starts:
             study.enqueue_trial(start, skip_if_exists=True)
+
+
+def group_of(sampler: BaseSampler, number: int) -> int:
+    """How many trials, from this number on, the driver asks for before it tells the first: what its workers share.
+
+    `GROUP`, or what the sampler's own method `group(number)` says. More workers do not make it more, so that the search stays the same.
+    """
+    own = getattr(sampler, "group", None)
+    return GROUP if own is None else int(own(number))
 
 
 # Proposals ---------------------------------------------------------------------------------------------------------

@@ -21,6 +21,10 @@ _CHILDREN = 16
 class Evolution(Proposer):
     """Parents are those of the epochs before, so that the proposals of an epoch do not depend on each other."""
 
+    def group(self, number: int) -> int:
+        """What is left of the epoch."""
+        return POPULATION - number % POPULATION
+
     def propose(self, study: Study, number: int, rng: np.random.Generator) -> Params:
         epoch, place = divmod(number, POPULATION)
         results = (result.params for result in self.history.results if result.number < epoch * POPULATION)

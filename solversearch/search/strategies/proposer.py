@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from bisect import insort
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from solversearch.search.strategies.context import Context
 from solversearch.search.strategies.genome import Genome
 from solversearch.spaces import Domain, Params
 
+RECENT = 1000
+"""Candidates whose signature is kept in mind: those of a group are looked at again and again."""
 _TRIES = 1000
 """Random candidates that are looked at for a new one: a space where none is found has, as good as surely, none left."""
 
@@ -38,6 +41,11 @@ class History:
         self.known: set[str] = set()
         self._open: list[int] = []
         self._seen = 0
+        self._signature = lru_cache(maxsize=RECENT)(lambda items: domain.candidate(dict(items)).signature)
+
+    def signature(self, params: Params) -> str:
+        """The candidate's; raises `UserError` where the parameters are not of the domain."""
+        return self._signature(tuple(params.items()))
 
     def update(self, study: Study, current: int) -> None:
         """Reads the trials that are new or were running; `current` is the trial that is being proposed."""
@@ -49,7 +57,7 @@ class History:
     def _read(self, trial: FrozenTrial) -> bool:
         """Whether all is known of the trial."""
         try:
-            self.known.add(self.domain.candidate(trial.params).signature)
+            self.known.add(self.signature(trial.params))
         except UserError:  # no parameters yet, or of another space
             return trial.state.is_finished()
         if trial.state == TrialState.COMPLETE:
@@ -77,8 +85,7 @@ class Proposer(BaseSampler):
 
     def new(self, candidates: Iterable[Params]) -> Params | None:
         """The first that has not been proposed."""
-        domain, known = self.context.domain, self.history.known
-        return next((params for params in candidates if domain.candidate(params).signature not in known), None)
+        return next((params for params in candidates if self.history.signature(params) not in self.history.known), None)
 
     def random(self, rng: np.random.Generator) -> Params:
         """A random new candidate; any, where none is left."""

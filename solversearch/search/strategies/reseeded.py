@@ -15,8 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 class Reseeded(BaseSampler):
     """A new sampler for every trial, seeded by the seed and the trial's number: what it knows it then has from the study alone."""
 
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int, together: int | None = None) -> None:
         self._make, self._seed = make, seed
+        if together is not None:
+            self.group = lambda number: together
         self._sampler = self._made(0)
 
     def _made(self, number: int) -> BaseSampler:

@@ -38,19 +38,26 @@ _UNRANKED = 16
 class S3(Proposer):
     """The batch is kept in the study, so that a search that is resumed within a generation goes on with it."""
 
+    _batch: list[Params] | None = None
+
     def propose(self, study: Study, number: int, rng: np.random.Generator) -> Params:
         if number < len(self.context.starts) + RANDOM or not self.history.results:
             return self.random(rng)
         if self.context.predict is None:
             return self.new(self.genome.decode(self._bred(self._parents(), rng, _UNRANKED))) or self.random(rng)
-        batch = study.user_attrs.get(_KEY)
-        proposal = self.new(batch or [])
+        if self._batch is None:
+            self._batch = study.user_attrs.get(_KEY)
+        proposal = self.new(self._batch or [])
         if proposal is None:
-            children = self.context.children // (1 if batch is None else LATER)
-            batch = self._generation(rng, max(children // (ROUNDS + 1), 1))
-            study.set_user_attr(_KEY, batch)
-            proposal = self.new(batch)
+            children = self.context.children // (1 if self._batch is None else LATER)
+            self._batch = self._generation(rng, max(children // (ROUNDS + 1), 1))
+            study.set_user_attr(_KEY, self._batch)
+            proposal = self.new(self._batch)
         return proposal or self.random(rng)
+
+    def group(self, number: int) -> int:
+        """The starts and the random candidates, then a batch: none is proposed before the losses of the batch before are known."""
+        return max(len(self.context.starts) + RANDOM - number, 0) or BATCH
 
     def _parents(self) -> Floats:
         return self.genome.encode([result.params for result in self.history.results[:PARENTS]])
@@ -92,7 +99,7 @@ class S3(Proposer):
                 break
             if far[i]:
                 params = self.genome.decode(row[None])[0]
-                signature = self.context.domain.candidate(params).signature
+                signature = self.history.signature(params)
                 if signature not in batch and signature not in self.history.known:
                     batch[signature] = params
                     far &= self.genome.distance(rows, row) >= APART

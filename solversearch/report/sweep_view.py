@@ -1,0 +1,26 @@
+"""A sweep for the eye: one table a model and guidance scale."""
+
+from rich.table import Table
+
+from solversearch.report.tables import number
+from solversearch.sweep import Row, Sweep
+
+
+def sweep_tables(sweep: Sweep) -> list[Table]:
+    """Cells by cost; those of the Pareto front of error against network calls are marked."""
+    return [_table(sweep, *group) for group in dict.fromkeys((row.model, row.guidance) for row in sweep.rows)]
+
+
+def _table(sweep: Sweep, model: str, guidance: float) -> Table:
+    table = Table(title=f"{model}, guidance {guidance:g}", caption="* no other plan has both a smaller error and fewer network calls")
+    for name in ("cell", "calls", "endpoint MSE", "of the best baseline's", "Frechet, teacher", "seconds", ""):
+        table.add_column(name, justify="left" if name == "cell" else "right")
+    rows = [row for row in sweep.rows if (row.model, row.guidance) == (model, guidance)]
+    for row in sorted(rows, key=lambda row: (row.network_calls or 0, row.endpoint_mse or 0)):
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    numbers = (row.endpoint_mse, row.ratio, row.frechet_teacher, row.seconds)
+    return [row.path, str(row.network_calls or "-"), *("-" if each is None else number(each) for each in numbers), "*" * row.pareto]

@@ -1,0 +1,189 @@
+"""What candidates are worth, asked once: every finished evaluation is written down, and a search that is resumed finds it there.
+
+A log has one line of JSON an evaluation, appended and synced before the search goes on. Whatever ends the driver, no more than the last
+line is damaged, and that is dropped.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from solversearch.errors import UserError
+from solversearch.models.base import Clock
+from solversearch.plan import Count, first_error
+from solversearch.runtime import Node, Row, Tableau
+from solversearch.search.evaluator import Evaluator, Failure, Result
+from solversearch.spaces import Candidate
+
+NAME = "evaluations.log"
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class _Kept(_Frozen):
+    """A `Result` in plain numbers."""
+
+    nodes: tuple[Node, ...]
+    rows: tuple[Row, ...]
+    error: tuple[Number, ...]
+    values: tuple[Number, ...]
+    origin: dict[str, JsonValue]
+
+
+class Entry(_Frozen):
+    """One evaluation: what came out, and what it took of the network. failure is a reason; numbers are those of another stage."""
+
+    key: str
+    evaluations: Count = 0
+    seconds: float = Field(0.0, ge=0)
+    result: _Kept | None = None
+    failure: str | None = None
+    numbers: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, key: str, outcome: Result | Failure, evaluations: int = 0, seconds: float = 0.0) -> "Entry":
+        if isinstance(outcome, Failure):
+            return cls(key=key, evaluations=evaluations, seconds=seconds, failure=outcome.reason)
+        table = outcome.table
+        kept = _Kept.model_construct(
+            nodes=table.nodes, rows=table.rows, error=tuple(outcome.error.tolist()), values=outcome.values, origin=outcome.origin
+        )
+        return cls.model_construct(key=key, evaluations=evaluations, seconds=seconds, result=kept)
+
+    @property
+    def outcome(self) -> Result | Failure:
+        if self.result is None:
+            return Failure(self.failure or "")
+        error = torch.tensor(self.result.error, dtype=torch.float64)
+        return Result(Tableau(self.result.nodes, self.result.rows), error, self.result.values, self.result.origin)
+
+
+class Log:
+    """What earlier runs of the search have evaluated, by key, and the file that this one adds to, where there is a path."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.entries: dict[str, Entry] = {}
+        if path is not None and path.exists():
+            drop_torn_line(path)
+            for number, line in enumerate(path.read_bytes().splitlines(), 1):
+                try:
+                    entry = Entry.model_validate_json(line)
+                except ValidationError as error:
+                    raise UserError(f"{path}:{number}: {first_error(error)}; the run cannot be resumed from it") from None
+                self.entries[entry.key] = entry
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """They are on the disk when this returns."""
+        if self.path is not None:
+            with self.path.open("ab") as file:
+                file.write(b"".join(entry.model_dump_json(exclude_defaults=True).encode() + b"\n" for entry in entries))
+                file.flush()
+                os.fsync(file.fileno())
+
+    def once(self, key: str, clock: Clock, compute: Callable[[], Result]) -> Result:
+        """The result of an earlier run of the search; else what compute returns, kept."""
+        entry = self._entry(key, clock, lambda: Entry.of(key, compute()))
+        assert isinstance(entry.outcome, Result)
+        return entry.outcome
+
+    def numbers(self, key: str, clock: Clock, compute: Callable[[], Sequence[float]]) -> Sequence[float]:
+        """Like `once`, of plain numbers."""
+        return self._entry(key, clock, lambda: Entry(key=key, numbers=tuple(compute()))).numbers
+
+    def _entry(self, key: str, clock: Clock, compute: Callable[[], Entry]) -> Entry:
+        if key in self.entries:
+            charge(clock, [self.entries[key]])
+            return self.entries[key]
+        evaluations, seconds = clock.evaluations, clock.seconds
+        entry = compute().model_copy(update={"evaluations": clock.evaluations - evaluations, "seconds": clock.seconds - seconds})
+        self.add([entry])
+        return entry
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cuts off a last line without an end: the driver, or the machine, died while it was written."""
+    content = path.read_bytes()
+    if not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def charge(clock: Clock, entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        clock.evaluations += entry.evaluations
+        clock.seconds += entry.seconds
+
+
+class Arrival(NamedTuple):
+    """What came out of one candidate of those asked for, by its place, and what it took of the network."""
+
+    place: int
+    outcome: Result | Failure
+    evaluations: int
+    seconds: float
+
+
+class Source(Protocol):
+    """Evaluates candidates on the first n samples, or all; hands on what arrives together. befell says what went wrong meanwhile."""
+
+    @property
+    def befell(self) -> str: ...
+
+    def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterable[Sequence[Arrival]]: ...
+
+
+class InProcess:
+    """Evaluates here, all together."""
+
+    befell = ""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+
+    def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterable[Sequence[Arrival]]:
+        clock = self.evaluator.clock
+        evaluations, seconds = clock.evaluations, clock.seconds
+        outcomes = self.evaluator.candidates(candidates, n)
+        yield arrivals(outcomes, clock.evaluations - evaluations, clock.seconds - seconds)
+
+
+def arrivals(outcomes: Sequence[Result | Failure], evaluations: int, seconds: float) -> list[Arrival]:
+    """Shares out what candidates that were evaluated together took of the network, by their calls."""
+    calls = [outcome.table.network_calls if isinstance(outcome, Result) else 0 for outcome in outcomes]
+    calls = [each or max(calls) or 1 for each in calls]
+    before = [evaluations * sum(calls[:k]) // sum(calls) for k in range(len(calls) + 1)]
+    return [
+        Arrival(k, outcome, before[k + 1] - before[k], seconds * calls[k] / sum(calls)) for k, outcome in enumerate(outcomes)
+    ]  # fmt: skip
+
+
+class Evaluations:
+    """`candidates` for the loop: what the log does not have is evaluated, and logged as it arrives."""
+
+    def __init__(self, source: Source, clock: Clock, log: Log) -> None:
+        self.source, self.clock, self.log = source, clock, log
+
+    def candidates(self, candidates: Sequence[Candidate], n: int | None) -> list[Result | Failure]:
+        """In the order of the candidates. The clock runs on by what they took, whenever and wherever that was."""
+        keys = [f"{candidate.signature} {'all' if n is None else n}" for candidate in candidates]
+        entries = {key: self.log.entries[key] for key in keys if key in self.log.entries}
+        outcomes = {key: entry.outcome for key, entry in entries.items()}
+        new = [k for k, key in enumerate(keys) if key not in entries]
+        evaluations, seconds = self.clock.evaluations, self.clock.seconds
+        for arrived in self.source.stream([candidates[k] for k in new], n) if new else ():
+            fresh = {keys[new[each.place]]: each for each in arrived}
+            outcomes |= {key: each.outcome for key, each in fresh.items()}
+            made = {key: Entry.of(key, each.outcome, each.evaluations, each.seconds) for key, each in fresh.items()}
+            self.log.add(list(made.values()))
+            entries |= made
+        self.clock.evaluations, self.clock.seconds = evaluations, seconds
+        charge(self.clock, entries.values())
+        return [outcomes[key] for key in keys]
