@@ -6,6 +6,7 @@ as many cells at once as there are workers, starts a cell again whose process ha
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,18 +15,21 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from solversearch import models
 from solversearch.compare import Comparison
 from solversearch.cpr import Cpr, fit_runs
-from solversearch.errors import UserError
+from solversearch.errors import UserError, nearest
 from solversearch.models.base import Model
 from solversearch.places import check_free, slug
-from solversearch.plan import Plan, first_error, write_text
+from solversearch.plan import Count, Many, Plan, first_error, read_json, write_text
 from solversearch.search.run_folder import NAME as RUN
 from solversearch.search.run_folder import Run
 from solversearch.search.settings import Settings, check
+from solversearch.search.strategies import STRATEGIES
 from solversearch.search.workers import Fleet
 from solversearch.spaces import SearchSpace
 from solversearch.spaces.source import load, place
 
 NAME = "sweep.json"
+MOST = 10_000
+"""Cells of a sweep."""
 
 Progress = Callable[[str, int, int, str], None]
 """progress(stage, done, total, note)."""
@@ -35,11 +39,11 @@ class Asked(BaseModel):
     """A sweep as its file has it: what is varied, and settings that all searches share, by their names in `Settings`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    models: tuple[str, ...] = Field(min_length=1)
-    nfe: tuple[int, ...] = Field(min_length=1)
-    guidance: tuple[float, ...] = (1.0,)
-    seeds: tuple[int, ...] = (0,)
-    spaces: tuple[str, ...] = ("default",)
+    models: Many[str] = Field(min_length=1)
+    nfe: Many[int] = Field(min_length=1)
+    guidance: Many[float] = (1.0,)
+    seeds: Many[int] = (0,)
+    spaces: Many[str] = ("default",)
     settings: dict[str, JsonValue] = {}
 
     @field_validator("models", "nfe", "guidance", "seeds", "spaces", mode="before")
@@ -49,6 +53,16 @@ class Asked(BaseModel):
         if len({str(value) for value in values}) != len(values):
             raise ValueError("a value stands twice in the list")
         return values
+
+    @field_validator("settings")
+    @classmethod
+    def _plain(cls, settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if "space" in settings:
+            raise ValueError("space: spaces are named in the list spaces")
+        strategy = str(settings.get("strategy", "s3"))
+        if strategy not in STRATEGIES:
+            raise ValueError(nearest(strategy, list(STRATEGIES), "strategy") + "; a file names no code of your own")
+        return settings
 
     @classmethod
     def read(cls, path: Path, own: Sequence[str] = ()) -> "Asked":
@@ -67,6 +81,9 @@ class Asked(BaseModel):
 
     def cells(self) -> dict[str, "Cell"]:
         """The searches, by their run folders."""
+        count = prod(map(len, (self.models, self.spaces, self.nfe, self.guidance, self.seeds)))
+        if count > MOST:
+            raise UserError(f"the sweep has {count:,} cells; split it into sweeps of at most {MOST:,}")
         found = {}
         for model, name, nfe, guidance, seed in product(self.models, self.spaces, self.nfe, self.guidance, self.seeds):
             space = SearchSpace.named(name)
@@ -96,15 +113,15 @@ class Row(BaseModel):
     path: str
     model: str
     space: str
-    nfe: int
+    nfe: Count
     guidance: float
-    seed: int
+    seed: Count
     plan: str | None = None
     endpoint_mse: float | None = None
     endpoint_median: float | None = None
     frechet_teacher: float | None = None
     ratio: float | None = None
-    network_calls: int | None = None
+    network_calls: Count | None = None
     seconds: float | None = None
     pareto: bool = False
     failure: str = ""
@@ -117,9 +134,9 @@ class Sweep(BaseModel):
     format: Literal["solversearch-sweep"] = "solversearch-sweep"
     version: Literal[1] = 1
     asked: Asked
-    rows: tuple[Row, ...]
-    regressions: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    rows: Many[Row]
+    regressions: Many[str] = ()
+    notes: Many[str] = ()
 
 
 def sweep(asked: Asked, folder: Path, command: str, fleet: Fleet, progress: Progress, options: models.Options = models.DEFAULT) -> Sweep:
@@ -160,7 +177,7 @@ def _row(name: str, cell: Cell, folder: Path, failures: Mapping[str, str]) -> Ro
     file = folder / name / "comparison.json"
     if not file.exists():
         return row if row.failure else row.model_copy(update={"failure": "interrupted"})
-    comparison = Comparison.model_validate_json(file.read_text())
+    comparison = read_json(Comparison, file, "comparison")
     own = comparison.rows[0]
     return row.model_copy(
         update={

@@ -23,19 +23,26 @@ from solversearch.compare import Comparison
 from solversearch.cpr import Cpr
 from solversearch.cpr.polynomial import Cascade
 from solversearch.cpr.regression import Cell
+from solversearch.models import Options
 from solversearch.objectives import parse_many
 from solversearch.plan import Plan, read_json
 from solversearch.report.page.files import importances, picture
 from solversearch.report.page.run import run_page
 from solversearch.report.page.study import study_page
+from solversearch.report.page.sweep import sweep_page
 from solversearch.schedules import DiscreteVP
+from solversearch.search.evaluations import Entry, Log
+from solversearch.search.evaluator import Failure, Result
 from solversearch.search.predictor import WIDTH, Record
 from solversearch.search.records import read_records, write_records
+from solversearch.search.run_folder import Run, versions
+from solversearch.search.settings import Settings
 from solversearch.spaces import SearchSpace, presets
 from solversearch.study import Study
+from solversearch.sweep import Asked
 from solversearch.teacher import _read
 from tests.report.conftest import whole, write_journal
-from tests.report.test_page import study
+from tests.report.test_page import study, sweep
 from tests.test_report import PLANS
 
 VP = DiscreteVP.named()
@@ -195,7 +202,22 @@ def yaml_changed(rng: random.Random, content: bytes) -> bytes:
     elif kind == 4:
         lines[at] = " " * rng.randrange(6) + line
     else:
-        key = rng.choice(("solver", "order", "timesteps", "compensation", "guidance_interval", "search", "corrector", "when", "strategy"))
+        key = rng.choice(
+            (
+                "solver",
+                "order",
+                "timesteps",
+                "compensation",
+                "guidance_interval",
+                "search",
+                "corrector",
+                "when",
+                "strategy",
+                "models",
+                "nfe",
+                "settings",
+            )
+        )
         lines.insert(
             at, f"{key}: {rng.choice((nasty, '{choose: ' + nasty + '}', '{low: ' + nasty + ', high: 1}', '{strategy: ' + nasty + '}'))}"
         )
@@ -249,6 +271,23 @@ def read_study(path: Path) -> None:
     study_page(path.parent)
 
 
+def read_run(path: Path) -> None:
+    Run.read(path.parent)
+
+
+def read_log(path: Path) -> None:
+    for entry in Log(path).entries.values():
+        assert entry.outcome or entry.failure is not None
+
+
+def read_sweep(path: Path) -> None:
+    sweep_page(path.parent)
+
+
+def read_sweep_file(path: Path) -> None:
+    assert len(Asked.read(path).cells()) <= 10_000
+
+
 def read_teacher(path: Path) -> None:
     stored = _read(path, NOISE, 3)
     assert stored is None or stored["endpoint"].shape == NOISE.shape
@@ -280,6 +319,31 @@ def _cprs() -> Iterator[bytes]:
     steps = tuple({"solver": "unip", "order": 1 if i in (0, 3) else 2, "prediction": "data", "compensation": 1.0} for i in range(4))
     found = Cpr(kind="decisions", steps=steps, cascades={"position": cascade, "compensation": cascade}, **shared)
     yield found.model_dump_json().encode()
+
+
+def _run() -> bytes:
+    space = SearchSpace.named("s3")
+    settings = Settings.of(space, nfe=5, samples=256, fit_samples=64, validation_samples=64, batch_size=64)
+    made = Run(model="digits", options=Options(), model_digest="d", settings=settings, command="solversearch optimize", versions=versions())
+    return made.model_dump_json().encode()
+
+
+def _log() -> bytes:
+    table = PLANS["split"].tableau
+    result = Result(table, torch.ones(3).double(), (0.5,), {"solver": "unip"})
+    entries = [Entry.of("a", result, 10, 0.5), Entry.of("b", Failure("NaN")), Entry(key="c", numbers=(0.5, 1.0))]
+    return b"".join(entry.model_dump_json(exclude_defaults=True).encode() + b"\n" for entry in entries)
+
+
+SWEEP = b"""models: [digits, sdxl]
+nfe: [4, 5]
+guidance: [1, 2.5]
+seeds: 0
+spaces: [default, s3]
+settings:
+  strategy: random
+  trials: 3
+"""
 
 
 def _written(write: Callable[[Path], object], folder: Path) -> bytes:
@@ -319,6 +383,10 @@ def targets(folder: Path) -> dict[str, Target]:
         "evaluations": Target(
             "evaluations.json", (_written(lambda at: write_records(rows, at, "digest"), folder / "e"),), read_evaluations, json_changed
         ),
+        "run": Target("run.json", (_run(),), read_run, json_changed),
+        "log": Target("evaluations.log", (_log(),), read_log, lines_changed),
+        "sweep": Target("sweep.json", (sweep().model_dump_json().encode(),), read_sweep, json_changed),
+        "sweep file": Target("sweep.yaml", (SWEEP,), read_sweep_file, yaml_changed),
         "teacher": Target(
             "teacher.safetensors",
             (_written(lambda at: save_file(tensors, at / "t.safetensors"), folder / "t"),),
@@ -326,14 +394,14 @@ def targets(folder: Path) -> dict[str, Target]:
             bytes_changed,
         ),
         "journal": Target(
-            "journal.log", (_written(lambda at: write_journal(at / "journal.log", 6), folder / "j"),), importances, journal_changed
+            "journal.log", (_written(lambda at: write_journal(at / "journal.log", 6), folder / "j"),), importances, lines_changed
         ),
         "picture": Target("samples.png", (_picture(),), picture, bytes_changed),
     }
 
 
-def journal_changed(rng: random.Random, content: bytes) -> bytes:
-    """One record of the journal is changed, doubled or removed."""
+def lines_changed(rng: random.Random, content: bytes) -> bytes:
+    """One record of a file of them is changed, doubled or removed."""
     lines = content.split(b"\n")
     at = rng.randrange(max(1, len(lines) - 1))
     kind = rng.randrange(4)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from solversearch.errors import UserError
 from tests.fuzzing import Target, targets
 
-NAMES = ("plan", "space", "regression", "comparison", "study", "evaluations", "teacher", "journal", "picture")
+NAMES = ("plan", "space", "regression", "comparison", "study", "evaluations", "run", "log", "sweep", "sweep file", "teacher", "journal",
+         "picture")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_every_reader_is_here(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rng=st.randoms(use_true_random=False))
 def test_damaged_files(folder: Path, name: str, rng: random.Random) -> None:
     target = targets(folder)[name]
@@ -44,7 +45,7 @@ def test_damaged_files(folder: Path, name: str, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_files_of_anything(folder: Path, name: str, content: bytes) -> None:
     refused(targets(folder)[name], folder / name, content)

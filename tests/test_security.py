@@ -156,7 +156,7 @@ def test_a_plan_names_no_code_and_no_folder(trap: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["digits", "sdxl", "hf:somebody/pipeline"])
 def test_the_package_s_own_models_may_be_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Load, "__call__", lambda self, name: name)
-    assert Load().from_file(name) == name
+    assert str(Load().from_file(name)) == name
 
 
 # Paths that a file names ---------------------------------------------------------------------------------------------

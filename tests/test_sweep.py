@@ -21,7 +21,7 @@ FILE = """
 models: digits
 nfe: [2, 3]
 guidance: [1, 2]
-settings: {trials: 12, samples: 128, fit_samples: 32, validation_samples: 64, strategy: random, instant: false, fit: false, polish: false}
+settings: {trials: 12, samples: 128, fit_samples: 32, validation_samples: 64, strategy: random, instant: false, fit: true, polish: false}
 """
 
 

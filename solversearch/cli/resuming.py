@@ -27,10 +27,14 @@ def begun(folder: Path, context: typer.Context) -> "Run":
             option = "--" + name.replace("_", "-")
             raise UserError(f"{folder}: was begun with another {option}, or without; leave it out, or begin another run with --out")
     # A file in the run folder does not say which code is run: the person does.
-    for name, code in (("model", run.model.startswith("python:")), ("strategy", run.settings.strategy not in STRATEGIES)):
-        if code and name not in given:
-            own = run.model if name == "model" else run.settings.strategy
-            raise UserError(f"{folder}: runs code of your own; say so again with --{name} {own}")
+    own = {
+        "model": run.model if run.model.startswith("python:") else None,
+        "strategy": run.settings.strategy if run.settings.strategy not in STRATEGIES else None,
+        "features": run.options.features if run.options.features != "inception" else None,
+    }
+    for name, code in own.items():
+        if code is not None and name not in given:
+            raise UserError(f"{folder}: runs code of your own; say so again with --{name} {code}")
     batch_size = given.get("batch_size", run.settings.batch_size)
     return run.model_copy(update={"settings": run.settings.model_copy(update={"batch_size": batch_size})})
 

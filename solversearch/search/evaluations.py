@@ -7,14 +7,13 @@ line is damaged, and that is dropped.
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from solversearch.errors import UserError
 from solversearch.models.base import Clock
-from solversearch.plan import Count, first_error
+from solversearch.plan import Count, Many, parse_json
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.search.evaluator import Evaluator, Failure, Result
 from solversearch.spaces import Candidate
@@ -30,11 +29,16 @@ class _Frozen(BaseModel):
 class _Kept(_Frozen):
     """A `Result` in plain numbers."""
 
-    nodes: tuple[Node, ...]
-    rows: tuple[Row, ...]
-    error: tuple[Number, ...]
-    values: tuple[Number, ...]
+    nodes: Many[Node]
+    rows: Many[Row]
+    error: Many[Number]
+    values: Many[Number]
     origin: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        Tableau(self.nodes, self.rows)
+        return self
 
 
 class Entry(_Frozen):
@@ -45,7 +49,7 @@ class Entry(_Frozen):
     seconds: float = Field(0.0, ge=0)
     result: _Kept | None = None
     failure: str | None = None
-    numbers: tuple[float, ...] = ()
+    numbers: Many[float] = ()
 
     @classmethod
     def of(cls, key: str, outcome: Result | Failure, evaluations: int = 0, seconds: float = 0.0) -> "Entry":
@@ -74,10 +78,7 @@ class Log:
         if path is not None and path.exists():
             drop_torn_line(path)
             for number, line in enumerate(path.read_bytes().splitlines(), 1):
-                try:
-                    entry = Entry.model_validate_json(line)
-                except ValidationError as error:
-                    raise UserError(f"{path}:{number}: {first_error(error)}; the run cannot be resumed from it") from None
+                entry = parse_json(Entry, line, f"{path}:{number}")
                 self.entries[entry.key] = entry
 
     def add(self, entries: Sequence[Entry]) -> None:

@@ -12,14 +12,14 @@ import filelock
 import numpy
 import optuna
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
+from pydantic import BaseModel, ConfigDict, field_serializer
 
 import solversearch
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.models.options import Options
 from solversearch.places import LOCK
-from solversearch.plan import first_error, write_text
+from solversearch.plan import read_json, write_text
 from solversearch.search.settings import Settings
 
 NAME = "run.json"
@@ -65,14 +65,7 @@ class Run(BaseModel):
     @classmethod
     def read(cls, folder: Path) -> "Run":
         """Raises `UserError` where the folder has none, or one of another version."""
-        path = folder / NAME
-        try:
-            return cls.model_validate_json(path.read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{path}: cannot read what the run was asked: {reason}; --resume needs a folder of 'optimize'") from None
-        except ValidationError as error:
-            raise UserError(f"{path}: {first_error(error)}; begin another run") from None
+        return read_json(cls, folder / NAME, "record of what the run was asked")
 
     @classmethod
     def unfinished(cls, folder: Path) -> "Run":

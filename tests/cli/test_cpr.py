@@ -79,7 +79,7 @@ def test_what_cannot_be_regressed_is_one_line(runs: list[Path]) -> None:
     assert "at least 2 configurations" in bad("cpr", "fit", runs[0], *MODEL)
     assert "two plans are for NFE 3 and guidance 1" in bad("cpr", "fit", runs[0], runs[0] / "plan.json", *MODEL)
     assert "other weights" in bad("cpr", "fit", *runs, "--model", f"{COINS}:other_weights")
-    assert "unknown model 'coins'" in bad("cpr", "fit", *runs)  # a name alone does not say where the person's factory is
+    assert "the file is of model 'coins', which is none of the package's" in bad("cpr", "fit", *runs)
     assert "nowhere: cannot read the plan" in bad("cpr", "fit", "nowhere", runs[0], *MODEL)
     assert "it is a folder" in bad("cpr", "fit", *runs, *MODEL, "--out", ".")
     assert not Path("cpr.json").exists()

@@ -66,7 +66,7 @@ def test_what_may_be_said_beside_resume(monkeypatch: pytest.MonkeyPatch) -> None
     }.items():
         assert message in bad("optimize", "--resume", "my run", *arguments)
     assert "--model and --nfe are missing" in bad("optimize", "--nfe", 3)
-    assert "cannot read what the run was asked" in bad("optimize", "--resume", "nowhere")
+    assert "cannot read the record of what the run was asked" in bad("optimize", "--resume", "nowhere")
     same = ("--model", MODEL, "--nfe", 2, "--no-polish", "--space", "default", "--batch-size", 100)
     printed = good("optimize", "--resume", "my run", *same)
     assert "Wrote my run: plan.json" in printed

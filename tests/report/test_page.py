@@ -15,12 +15,14 @@ from PIL import Image
 from solversearch.errors import UserError
 from solversearch.plan import Interval, Plan, write_text
 from solversearch.report.page import write_page
-from solversearch.report.page.blocks import Matrix
+from solversearch.report.page.blocks import Matrix, Page
 from solversearch.report.page.build import render, strength
 from solversearch.report.page.files import importances
-from solversearch.report.page.sweep import Cell, front, sweep_page
-from solversearch.study import BASELINE, Asked, Row, Study
-from tests.report.conftest import EVIL, whole, write_journal
+from solversearch.study import BASELINE, Asked, Study
+from solversearch.study import Row as StudyRow
+from solversearch.sweep import Asked as SweepAsked
+from solversearch.sweep import Row, Sweep
+from tests.report.conftest import EVIL, write_journal
 from tests.test_report import PLANS
 
 MOST = 8 * 10**6
@@ -250,7 +252,7 @@ def study() -> Study:
         model="digits", model_digest="d", methods=("s3", EVIL), nfe=(4, 6), guidance=(1.0, 4.0), evaluations=1000, samples=128, seed=0
     )
     rows = [
-        Row(method=name, nfe=nfe, guidance=guidance, endpoint_mse=Interval(mean=ratio / nfe, low=0, high=1), frechet_teacher=None,
+        StudyRow(method=name, nfe=nfe, guidance=guidance, endpoint_mse=Interval(mean=ratio / nfe, low=0, high=1), frechet_teacher=None,
             ratio=ratio, ratio_median=ratio, network_calls=nfe, evaluations=10, seconds=2.0 * ratio)
         for nfe in asked.nfe for guidance in asked.guidance for name, ratio in ((BASELINE, 1.0), ("s3", 0.5), (EVIL, 0.25 * guidance))
     ]  # fmt: skip
@@ -266,24 +268,36 @@ def test_a_study_has_a_page(tmp_path: Path) -> None:
     assert lines["s3"] == [0.5, 0.5] and "<" not in "".join(lines)
 
 
-def cell(calls: int, error: float, model: str = "digits", guidance: float = 1.0) -> Cell:
-    return Cell(model, "s3", calls, guidance, 0, calls, error, error / 2, f"cell-{calls}")
+def sweep(**changes: Any) -> Sweep:
+    """Cells of two guidance scales and two spaces, one of them failed."""
+
+    def row(calls: int, error: float, pareto: bool, guidance: float = 1.0, space: str = "s3") -> Row:
+        return Row(path=f"cell-{calls}-{guidance:g}", model=EVIL, space=space, nfe=calls, guidance=guidance, seed=0, plan="p",
+                   endpoint_mse=error, endpoint_median=error, ratio=error / 2, network_calls=calls, seconds=2.5, pareto=pareto)  # fmt: skip
+
+    rows = [row(4, 0.4, True), row(8, 0.2, False, space=EVIL), row(6, 0.1, True), row(8, 0.9, True, 4.0),
+            Row(path="cell-failed", model=EVIL, space="s3", nfe=9, guidance=4.0, seed=0, failure=f"interrupted {EVIL}")]  # fmt: skip
+    asked = SweepAsked(models=(EVIL,), nfe=(4, 6, 8, 9), guidance=(1.0, 4.0), settings={"trials": 3})
+    return Sweep(asked=asked, rows=tuple(rows), notes=("no regression",)).model_copy(update=changes)
 
 
-def test_the_front_of_a_sweep_has_what_no_other_beats() -> None:
-    a, b, worse, equal, other = cell(4, 0.4), cell(6, 0.1), cell(8, 0.2), cell(8, 0.1), cell(8, 0.9, guidance=2.0)
-    assert front([equal, other, worse, b, a]) == [a, b, other]
+def test_a_sweep_has_a_page(tmp_path: Path) -> None:
+    write_text(tmp_path / "run" / "sweep.json", sweep().model_dump_json())
+    page = page_of(tmp_path / "run")
+    for wanted in ("1 of 5 cells have no plan. 3 plans are beaten by no other", f"The largest gain: {EVIL}, NFE 6", "no regression",
+                   f"interrupted {EVIL}", '{"trials": 3}', "cell-failed"):  # fmt: skip
+        assert wanted in page.text, wanted
+    assert len(page.figures) == 2
+    line, *groups = page.figures[0]["data"]
+    assert (line["x"], line["y"]) == ([4, 6], [0.4, 0.1]) and [len(group["x"]) for group in groups] == [2, 1]
+    assert "<" not in "".join(group["name"] for group in groups)
 
 
-def test_a_sweep_has_a_page() -> None:
-    cells = [cell(4, 0.4), cell(6, 0.1), cell(8, 0.2), cell(8, 0.9, EVIL)]
-    page = Reader(render(sweep_page("a sweep", cells, "one is missing")))
-    assert "4 searches; 3 plans are beaten by no other" in page.text and "The largest gain: digits, NFE 6" in page.text
-    assert page.text.count("cell-") == 4 and len(page.figures) == 2
-    assert page.figures[0]["data"][0]["x"] == [4, 6], "the line of the front"
+def test_a_sweep_without_a_plan_has_no_page(tmp_path: Path) -> None:
+    write_text(tmp_path / "run" / "sweep.json", sweep(rows=()).model_dump_json())
+    with pytest.raises(UserError, match="no cell of the sweep has a plan yet"):
+        page_of(tmp_path / "run")
 
 
-def test_a_page_without_charts_needs_no_library(fresh: Callable[..., Path]) -> None:
-    assert whole(PLANS["unipc"]).won
-    page = render(sweep_page("a sweep", [cell(4, 0.4)]).__class__("empty", "", "nothing"))
-    assert len(page) < 20_000
+def test_a_page_without_charts_needs_no_library() -> None:
+    assert len(render(Page("empty", "", "nothing"))) < 20_000

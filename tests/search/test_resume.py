@@ -206,7 +206,7 @@ def test_a_damaged_log_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "evaluations.log").write_text("".join([lines[0], '{"key": 7}\n', *lines[1:]]))
     with pytest.raises(UserError, match=r"evaluations\.log:2: key: Input should be a valid string"):
         run(tmp_path, resume=True)
-    with pytest.raises(UserError, match=r"run\.json: cannot read what the run was asked: No such file"):
+    with pytest.raises(UserError, match=r"run\.json: cannot read the record of what the run was asked: No such file"):
         run(tmp_path / "nothing", resume=True)
 
 

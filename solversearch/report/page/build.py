@@ -19,6 +19,7 @@ from solversearch.report.page.blocks import Chart, Matrix, Page
 from solversearch.report.page.charts import DARK
 from solversearch.report.page.run import run_page
 from solversearch.report.page.study import study_page
+from solversearch.report.page.sweep import sweep_page
 
 NAME = "report.html"
 LINEAR = 0.1
@@ -26,7 +27,7 @@ LINEAR = 0.1
 
 
 def write_page(folder: Path, out: Path | None = None) -> Path:
-    """Writes the page of a run or a study; `folder`/report.html where no place is named. Raises `UserError` with one line."""
+    """Writes the page of a run, a study or a sweep; `folder`/report.html where no place is named. Raises `UserError` with one line."""
     out = out or folder / NAME
     write_text(out, render(_page(folder)))
     return out
@@ -35,7 +36,8 @@ def write_page(folder: Path, out: Path | None = None) -> Path:
 def _page(folder: Path) -> Page:
     if not folder.is_dir():
         raise UserError(f"{one_line(str(folder))}: no such folder; name the folder of a run")
-    return study_page(folder) if (folder / "study.json").exists() else run_page(folder)
+    kinds = {"sweep.json": sweep_page, "study.json": study_page}
+    return next((page(folder) for name, page in kinds.items() if (folder / name).exists()), None) or run_page(folder)
 
 
 def render(page: Page) -> str:

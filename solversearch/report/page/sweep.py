@@ -1,68 +1,75 @@
-"""The page of a sweep: every cell in a table, and which of them no other beats."""
+"""The page of a sweep: quality against network calls, and every cell in a table."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
+from solversearch.errors import UserError
+from solversearch.plan import read_json
 from solversearch.report.page import charts
-from solversearch.report.page.blocks import Cell as Text
-from solversearch.report.page.blocks import Chart, Page, Section, Table, count, figure
+from solversearch.report.page.blocks import Block, Cell, Chart, Facts, Note, Page, Section, Table, count, figure
 from solversearch.report.tables import number
+from solversearch.sweep import NAME, Row, Sweep
+
+COLUMNS = (
+    "model", "space", "NFE", "guidance", "seed", "network calls", "endpoint MSE", "median", "of the best baseline's", "Fréchet, teacher",
+    "seconds", "Pareto", "folder",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A finished search of a sweep, in the folder path; endpoint_mse is on held-out noise, ratio over the best baseline's."""
-
-    model: str
-    space: str
-    nfe: int
-    guidance: float
-    seed: int
-    network_calls: int
-    endpoint_mse: float
-    ratio: float
-    path: str
-
-    @property
-    def group(self) -> tuple[str, float]:
-        """Errors are comparable within a model and guidance scale: the teacher is another one otherwise."""
-        return self.model, self.guidance
-
-
-def front(cells: Sequence[Cell]) -> list[Cell]:
-    """Those that no other of their group equals in network calls with less error, or in error with fewer calls; by calls."""
-    kept: list[Cell] = []
-    for cell in sorted(cells, key=lambda each: (each.network_calls, each.endpoint_mse)):
-        if all(cell.endpoint_mse < other.endpoint_mse for other in kept if other.group == cell.group):
-            kept.append(cell)
-    return kept
-
-
-def sweep_page(title: str, cells: Sequence[Cell], note: str = "") -> Page:
-    """note says what is still missing, where something is."""
-    best = front(cells)
-    least = min(cells, key=lambda cell: cell.ratio)
-    verdict = (
-        f"{len(cells)} searches; {len(best)} plans are beaten by no other in error and network calls. The largest gain: {least.model}, "
-        f"NFE {least.nfe}, guidance {least.guidance:g}, space {least.space}, with {number(least.ratio)} of the best baseline's error."
-    )
-    groups = list(dict.fromkeys(cell.group for cell in cells))
-    columns = ["model", "space", "NFE", "guidance", "seed", "network calls", "endpoint MSE", "of the best baseline's", "Pareto", "folder"]
-    rows = [
-        [Text(cell.model), Text(cell.space), count(cell.nfe), figure(cell.guidance), count(cell.seed), count(cell.network_calls),
-         figure(cell.endpoint_mse), figure(cell.ratio), Text("yes" if cell in best else ""), Text(cell.path)]
-        for cell in cells
-    ]  # fmt: skip
+def sweep_page(folder: Path) -> Page:
+    found = read_json(Sweep, folder / NAME, "sweep")
+    done = [row for row in found.rows if row.endpoint_mse is not None]
+    if not done:
+        raise UserError(f"{folder / NAME}: no cell of the sweep has a plan yet; run it on")
+    groups = dict.fromkeys((row.model, row.guidance) for row in done)
     fronts = [
-        Chart(f"{model}, guidance {guidance:g}: error by network calls", _front([c for c in cells if c.group == (model, guidance)]))
+        Chart(f"{model}, guidance {guidance:g}", _front([row for row in done if (row.model, row.guidance) == (model, guidance)]))
         for model, guidance in groups
     ]
-    return Page(title, note, verdict, sections=[Section("Quality against cost", fronts), Section("All cells", [Table(columns, rows)])])
+    table = Table(COLUMNS, [_cells(row) for row in found.rows], "Pareto: no other plan has both a smaller error and fewer network calls.")
+    notes: list[Block] = [Note(note) for note in found.notes]
+    failures = {row.path: row.failure for row in found.rows if row.failure}
+    asked = found.asked.model_dump(mode="json")
+    told = {name: json.dumps(value) if isinstance(value, dict) else ", ".join(map(str, value)) for name, value in asked.items() if value}
+    return Page(
+        title=f"A sweep of {len(found.rows)} searches",
+        subtitle=", ".join(found.asked.models),
+        verdict=_verdict(done, len(found.rows)),
+        sections=[
+            Section("Quality against cost", fronts),
+            Section("All cells", [table, *([Facts(failures)] if failures else []), *notes]),
+            Section("Where it comes from", [Facts(told)]),
+        ],
+    )
 
 
-def _front(cells: Sequence[Cell]) -> charts.Figure:
+def _verdict(done: Sequence[Row], count: int) -> str:
+    best = min(done, key=lambda row: row.ratio or 1.0)
+    left = f"{count - len(done)} of {count} cells have no plan. " if len(done) < count else ""
+    return (
+        f"{left}{sum(row.pareto for row in done)} plans are beaten by no other in error and network calls. The largest gain: {best.model}, "
+        f"NFE {best.nfe}, guidance {best.guidance:g}, space {best.space}, with {number(best.ratio or 1.0)} of the best baseline's error."
+    )
+
+
+def _cells(row: Row) -> list[Cell]:
+    calls = Cell("–") if row.network_calls is None else count(row.network_calls)
+    return [
+        Cell(row.model), Cell(row.space), count(row.nfe), figure(row.guidance), count(row.seed), calls, figure(row.endpoint_mse),
+        figure(row.endpoint_median), figure(row.ratio), figure(row.frechet_teacher), figure(row.seconds), Cell("yes" if row.pareto else ""),
+        Cell(row.path),
+    ]  # fmt: skip
+
+
+def _front(rows: Sequence[Row]) -> charts.Figure:
+    """Points by space, and the line through those that no other beats."""
+
+    def point(row: Row) -> tuple[int, float]:
+        return row.network_calls or 0, row.endpoint_mse or 0.0
+
     groups = {
-        space: [(cell.network_calls, cell.endpoint_mse, f"NFE {cell.nfe}, seed {cell.seed}") for cell in cells if cell.space == space]
-        for space in dict.fromkeys(cell.space for cell in cells)
+        space: [(*point(row), f"NFE {row.nfe}, seed {row.seed}") for row in rows if row.space == space]
+        for space in dict.fromkeys(row.space for row in rows)
     }
-    return charts.front([(cell.network_calls, cell.endpoint_mse) for cell in front(cells)], groups)
+    return charts.front(sorted(point(row) for row in rows if row.pareto), groups)
