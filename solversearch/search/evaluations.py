@@ -142,7 +142,7 @@ class Source(Protocol):
 
 
 class InProcess:
-    """Evaluates here, all together."""
+    """Evaluates here, a network batch of candidates after the other."""
 
     befell = ""
 
@@ -150,19 +150,20 @@ class InProcess:
         self.evaluator = evaluator
 
     def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterable[Sequence[Arrival]]:
-        clock = self.evaluator.clock
-        evaluations, seconds = clock.evaluations, clock.seconds
-        outcomes = self.evaluator.candidates(candidates, n)
-        yield arrivals(outcomes, clock.evaluations - evaluations, clock.seconds - seconds)
+        clock, size = self.evaluator.clock, self.evaluator.together(n)
+        for first in range(0, len(candidates), size):
+            evaluations, seconds = clock.evaluations, clock.seconds
+            outcomes = self.evaluator.candidates(candidates[first : first + size], n)
+            yield arrivals(outcomes, clock.evaluations - evaluations, clock.seconds - seconds, first)
 
 
-def arrivals(outcomes: Sequence[Result | Failure], evaluations: int, seconds: float) -> list[Arrival]:
-    """Shares out what candidates that were evaluated together took of the network, by their calls."""
+def arrivals(outcomes: Sequence[Result | Failure], evaluations: int, seconds: float, first: int = 0) -> list[Arrival]:
+    """Shares out what candidates that were evaluated together, from the place first on, took of the network, by their calls."""
     calls = [outcome.table.network_calls if isinstance(outcome, Result) else 0 for outcome in outcomes]
     calls = [each or max(calls) or 1 for each in calls]
     before = [evaluations * sum(calls[:k]) // sum(calls) for k in range(len(calls) + 1)]
     return [
-        Arrival(k, outcome, before[k + 1] - before[k], seconds * calls[k] / sum(calls)) for k, outcome in enumerate(outcomes)
+        Arrival(first + k, outcome, before[k + 1] - before[k], seconds * calls[k] / sum(calls)) for k, outcome in enumerate(outcomes)
     ]  # fmt: skip
 
 

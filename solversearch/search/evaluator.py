@@ -101,6 +101,10 @@ class Evaluator:
         ordered = [found[k] for k in range(len(candidates))]
         return [Failure(str(each)) if isinstance(each, Exception) else each for each in ordered]
 
+    def together(self, n: int | None) -> int:
+        """How many candidates share a network batch, where they are fitted."""
+        return max(1, self.batch_size // sum(map(len, self.teachers(n))))
+
     def _run(self, candidate: Candidate, n: int | None) -> tuple[bool, bool, Sampler[Result]]:
         """Whether the candidate is fitted, whether its denoiser is split, and the loop that ends with its result."""
         table = candidate.tableau(self.model.schedule)

@@ -115,25 +115,28 @@ class Workers:
         return ", ".join(f"{what} {count} time{'s' * (count > 1)}" for what, count in self.incidents.items())
 
     def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterator[list[Arrival]]:
-        """Each worker gets the same share at first."""
+        """A task fills a network batch; whoever has finished one is given the next before its results are handed on."""
         import ray
 
-        share = -(-len(candidates) // len(self.actors))
-        tasks = deque(_Task(list(range(first, min(first + share, len(candidates))))) for first in range(0, len(candidates), share))
+        count = len(candidates)
+        size = min(self.evaluator.together(n), -(-count // len(self.actors)))
+        tasks = deque(_Task(list(range(first, min(first + size, count)))) for first in range(0, count, size))
         since = time.monotonic()
         while tasks or any(actor.task for actor in self.actors):
-            for actor in self.actors:
-                if tasks and actor.ready and actor.task is None:
-                    self._give(actor, tasks.popleft(), candidates, n)
+            self._give(tasks, candidates, n)
             at_work = [actor for actor in self.actors if actor.ref is not None]
             now = time.monotonic()
             wait = min([1.0, *(max(actor.deadline - now, 0) for actor in at_work)])
             done, _ = ray.wait([actor.ref for actor in at_work], timeout=wait)
+            arrived: list[Arrival] = []
             for actor in at_work:
                 if actor.ref in done:
-                    yield from self._collected(actor, tasks)
+                    arrived += self._collected(actor, tasks)
                 elif time.monotonic() >= actor.deadline:
-                    yield from self._lost(actor, tasks, "took too long")
+                    arrived += self._lost(actor, tasks, "took too long")
+            self._give(tasks, candidates, n)
+            if arrived:
+                yield arrived
             if any(actor.ready for actor in self.actors):
                 since = time.monotonic()
             elif time.monotonic() - since > STARTS:
@@ -146,31 +149,35 @@ class Workers:
         handle = ray.remote(num_cpus=1, num_gpus=self.fleet.gpus, runtime_env=environment)(Worker).remote()
         return _Actor(handle, handle.load.remote(self.job, *self.teachers))
 
-    def _give(self, actor: _Actor, task: _Task, candidates: Sequence[Candidate], n: int | None) -> None:
-        text = CANDIDATES.dump_json([candidates[place] for place in task.places]).decode()
-        actor.task, actor.ref = task, actor.handle.evaluate.remote(text, n)
-        actor.deadline = time.monotonic() + self.fleet.limit * len(task.places)
+    def _give(self, tasks: deque[_Task], candidates: Sequence[Candidate], n: int | None) -> None:
+        """A task to everyone who has none."""
+        for actor in self.actors:
+            if tasks and actor.ready and actor.task is None:
+                task = tasks.popleft()
+                text = CANDIDATES.dump_json([candidates[place] for place in task.places]).decode()
+                actor.task, actor.ref = task, actor.handle.evaluate.remote(text, n)
+                actor.deadline = time.monotonic() + self.fleet.limit * len(task.places)
 
-    def _collected(self, actor: _Actor, tasks: deque[_Task]) -> Iterator[list[Arrival]]:
+    def _collected(self, actor: _Actor, tasks: deque[_Task]) -> list[Arrival]:
         import ray
 
         try:
             answer = ray.get(actor.ref)
         except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.ObjectLostError,
                 ray.exceptions.OutOfMemoryError):  # fmt: skip
-            yield from self._lost(actor, tasks, "died")
-            return
+            return self._lost(actor, tasks, "died")
         except ray.exceptions.RayTaskError as error:
             raise UserError(f"a worker: {error.cause}") if isinstance(error.cause, UserError) else error from None
         task, actor.task, actor.ref, actor.ready, actor.deadline = actor.task, None, None, True, inf
-        if task is not None:
-            lines, halved = answer
-            if halved:
-                self.incidents["ran out of memory"] += halved
-            entries = [Entry.model_validate_json(line) for line in lines]
-            yield [Arrival(task.places[int(each.key)], each.outcome, each.evaluations, each.seconds) for each in entries]
+        if task is None:
+            return []
+        lines, halved = answer
+        if halved:
+            self.incidents["ran out of memory"] += halved
+        entries = [Entry.model_validate_json(line) for line in lines]
+        return [Arrival(task.places[int(each.key)], each.outcome, each.evaluations, each.seconds) for each in entries]
 
-    def _lost(self, actor: _Actor, tasks: deque[_Task], how: str) -> Iterator[list[Arrival]]:
+    def _lost(self, actor: _Actor, tasks: deque[_Task], how: str) -> list[Arrival]:
         """Replaces a worker; its candidates are asked for again one by one, or have failed."""
         import ray
 
@@ -178,13 +185,13 @@ class Workers:
         ray.kill(actor.handle)
         self.actors[self.actors.index(actor)] = self._started()
         if actor.task is None:
-            return
+            return []
         deaths, hangs = actor.task.deaths + (how == "died"), actor.task.hangs + (how != "died")
-        for place in reversed(actor.task.places):
-            if deaths < DEATHS and hangs < HANGS:
-                tasks.appendleft(_Task([place], deaths, hangs))
-            else:
-                yield [Arrival(place, Failure(f"its worker {how}, {deaths + hangs} times"), 0, 0.0)]
+        if deaths >= DEATHS or hangs >= HANGS:
+            failure = Failure(f"its worker {how}, {deaths + hangs} times")
+            return [Arrival(place, failure, 0, 0.0) for place in actor.task.places]
+        tasks.extendleft(_Task([place], deaths, hangs) for place in reversed(actor.task.places))
+        return []
 
     def _dismiss(self) -> None:
         import ray

@@ -1,9 +1,9 @@
 """How much faster a search on digits is with several workers, each on one thread, than in the driver's own process on one thread.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.workers [--trials 300] [--workers 2] [--strategy random]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.workers [--trials 300] [--workers 2] [--strategy random] [--repeats 5]
 
-What is timed is the search itself, from the first proposal to the last result, after the workers have loaded the model. Run by hand, on an
-idle machine.
+What is timed is the search itself, from the first proposal to the last result, after the workers have loaded the model; both are timed in
+turn, and the medians compared. Run by hand, on an idle machine.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from statistics import median
 
 import numpy as np
 import torch
@@ -35,13 +36,14 @@ def timed(fleet: Fleet, seconds: list[float], evaluator: Evaluator) -> Iterator[
         list(InProcess(evaluator).stream(some, 64))
         start = time.perf_counter()
         yield InProcess(evaluator)
+        seconds.append(time.perf_counter() - start)
     else:
         with Workers(fleet, "digits", models.DEFAULT, "endpoint", evaluator) as workers:
             while not all(actor.ready for actor in workers.actors):
                 list(workers.stream(some, 64))
             start = time.perf_counter()
             yield workers
-    seconds.append(time.perf_counter() - start)
+            seconds.append(time.perf_counter() - start)
 
 
 def searched(fleet: Fleet, trials: int, strategy: str) -> tuple[float, list[float]]:
@@ -59,11 +61,18 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--strategy", default="random")
+    parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    alone, course = searched(Fleet(), given.trials, given.strategy)
-    together, same = searched(Fleet(given.workers), given.trials, given.strategy)
-    assert course == same
+    seconds: dict[Fleet, list[float]] = {Fleet(): [], Fleet(given.workers): []}
+    courses = []
+    for _ in range(given.repeats):
+        for fleet, spent in seconds.items():
+            took, course = searched(fleet, given.trials, given.strategy)
+            spent.append(took)
+            courses.append(course)
+    assert all(course == courses[0] for course in courses)
+    alone, together = map(median, seconds.values())
     print(f"{given.strategy}, {given.trials}: {alone:.2f} s alone, {together:.2f} s together: {alone / together:.2f} times as fast")
     if alone / together < TARGET:
         raise SystemExit(f"less than {TARGET}")

@@ -42,7 +42,7 @@ def _page(folder: Path) -> Page:
 
 def render(page: Page) -> str:
     charts = [block for section in page.sections for block in section.blocks if isinstance(block, Chart)]
-    scripts = [_resource(name) for name in (*(["plotly-basic.min.js"] if charts else []), "page.js")]
+    scripts = [*([_plotly()] if charts else []), _resource("page.js")]
     environment = Environment(loader=PackageLoader("solversearch.report.page", "assets"), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     return environment.get_template("page.html.j2").render(
@@ -69,6 +69,13 @@ def coefficient(value: float) -> str:
 
 def _resource(name: str) -> str:
     return (files("solversearch.report.page") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    """The library that draws the charts, as its Python package carries it."""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
 
 
 def _digest(script: str) -> str:

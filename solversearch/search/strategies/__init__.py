@@ -31,7 +31,7 @@ from solversearch.spaces import Domain
 
 __all__ = ["STRATEGIES", "Context", "Strategy", "ask", "check_proposal", "enqueue_starts", "group_of", "known", "predicts", "strategy"]
 
-GROUP, RANDOM = 8, 32
+GROUP, RANDOM = 8, 100
 """Trials that are asked for together, of most strategies, and of the one that learns nothing."""
 STARTUP = 8
 """Trials before Optuna's models of the loss begin, where there are fewer starts."""
