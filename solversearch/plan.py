@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -261,25 +262,31 @@ def read_json(kind: type[M], path: str | Path, what: str) -> M:
     return parse_json(kind, read_file(path, what), one_line(str(path)))
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a file under a temporary name beside its place, then renames it. Raises `UserError` where that fails.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside a file's place, to be written; it is renamed at the end. Raises OSError.
 
     A failed write leaves what was there before, and nothing else.
     """
-    path = Path(path)
     temporary = path.parent / f".solversearch-{secrets.token_hex(8)}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a file under a temporary name beside its place, then renames it. Raises `UserError` where that fails."""
+    path = Path(path)
     try:
         if path.exists() and not path.is_file():
             raise OSError(0, "it exists and is not a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary, open(temporary, "x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{one_line(str(path))}: cannot write: {reason}; choose another place with --out") from None

@@ -6,8 +6,6 @@ slopes at the nodes give the state at any time by cubic Hermite interpolation.
 """
 
 import hashlib
-import os
-import warnings
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from solversearch.cache import cache_folder, keep
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.noise import Draw, draw
 from solversearch.runtime import Node
@@ -90,17 +89,11 @@ def teach(
     if stored is None:
         denoise, path = Denoiser(model, drawn.conditions, batch_size, clock=clock), whole if trajectory else ends
         stored = _solve(model, drawn, guidance, steps, trajectory, denoise, progress)
-        _write(path, stored)
+        keep(path, stored, "the teacher")
         stored = _read(path, drawn.noise, steps if trajectory else 0) or stored  # which does not stay in memory
     endpoint, error = stored["endpoint"].to(model.device, copy=True), float(stored["error"])
     angles, states, slopes = (stored[name] if trajectory else torch.empty_like(stored[name][:0]) for name in ("angles", "states", "slopes"))
     return Teacher(split, seed, drawn.noise, drawn.conditions, endpoint, angles.clone(), states, slopes, error)
-
-
-def cache_folder() -> Path:
-    """Where teachers are kept: $SOLVERSEARCH_CACHE, else solversearch in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("SOLVERSEARCH_CACHE") or Path(base) / "solversearch").expanduser()
 
 
 def _read(path: Path, noise: Tensor, kept: int) -> dict[str, Tensor] | None:
@@ -113,17 +106,6 @@ def _read(path: Path, noise: Tensor, kept: int) -> dict[str, Tensor] | None:
         return None
     floats = all(tensor.is_floating_point() for tensor in stored.values())
     return stored if floats and {name: tuple(tensor.shape) for name, tensor in stored.items()} == shapes else None
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Keeps the result for the next time; a cache that cannot be written costs time, not the run."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        warnings.warn(f"the teacher could not be cached in {path.parent}: {error}", stacklevel=3)
 
 
 @torch.no_grad()

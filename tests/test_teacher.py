@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from solversearch import models
+from solversearch.cache import cache_folder
 from solversearch.models.base import Model
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Node
 from solversearch.schedules import VE, CosineVP, DiscreteVP, Flow, NoiseSchedule
-from solversearch.teacher import cache_folder, teach
+from solversearch.teacher import teach
 
 COINS = f"python:{Path(__file__).parent / 'assets' / 'coins.py'}"
 MEAN, STD = 0.3, 0.7

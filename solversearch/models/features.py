@@ -24,11 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from solversearch.cache import cache_folder
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.models.options import Options
 from solversearch.models.reference import Picture, reference_at
-from solversearch.teacher import cache_folder
 
 INCEPTION = "inception-2015-12-05.pt"
 CLEANFID = Path("/tmp")

@@ -6,7 +6,6 @@ network and resizing made them: statistics of other features are refused.
 """
 
 import hashlib
-import os
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from solversearch.cache import cache_folder
 from solversearch.distances import Gaussian, Reference
 from solversearch.errors import UserError
-from solversearch.teacher import cache_folder
+from solversearch.plan import replacing
 
 if TYPE_CHECKING:
     from solversearch.models.features import Extractor
@@ -80,12 +80,9 @@ def write(path: Path, features: Tensor, extractor: "Extractor") -> None:
     """Statistics of features (n, F). Raises OSError."""
     made = of_features(features)
     assert made.features is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, mu=made.gaussian.mean.numpy(), sigma=made.gaussian.covariance.numpy(), feats=made.features.numpy(),
                  count=len(features), extractor=extractor.key)  # fmt: skip
-    os.replace(temporary, path)
 
 
 def read(path: Path, extractor: "Extractor") -> Reference:

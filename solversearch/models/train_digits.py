@@ -6,7 +6,6 @@ to the rounding of another machine.
 """
 
 import argparse
-import os
 import time
 from collections.abc import Iterable
 from copy import deepcopy
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from solversearch.models.base import Network
 from solversearch.models.digits import NULL, SHAPE, WEIGHTS, DigitsClassifier, DigitsNetwork, noise_schedule, real_digits
 from solversearch.models.mixture import MixtureDenoiser, fit_mixture
+from solversearch.plan import replacing
 from solversearch.schedules import data_prediction
 
 SCHEDULE = noise_schedule()
@@ -175,12 +175,10 @@ def report(console: Console, network: DigitsNetwork, classifier: DigitsClassifie
 
 def write(path: Path, modules: dict[str, nn.Module]) -> None:
     """Stores the modules' weights under their names; readers see the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     stored = {prefix + name: tensor.contiguous() for prefix, module in modules.items() for name, tensor in module.state_dict().items()}
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(stored, temporary)
-    temporary.chmod(0o644)  # safetensors leaves files that only their owner may read
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(stored, temporary)
+        temporary.chmod(0o644)  # safetensors leaves files that only their owner may read
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from solversearch.compare import Comparison
 from solversearch.errors import UserError
-from solversearch.plan import Plan
+from solversearch.plan import Plan, replacing
 from solversearch.report.tables import coefficients, column_names, number
 from solversearch.schedules import NoiseSchedule
 
@@ -35,8 +35,8 @@ def save(figure: Figure, path: Path) -> None:
     """Writes the picture as PNG. Raises `UserError` where the place cannot be written."""
     FigureCanvasAgg(figure)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120, format="png", metadata={"Software": None})
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
     except OSError as error:
         raise UserError(f"{path}: cannot write: {error.strerror or error}; choose another place with --out") from None
 

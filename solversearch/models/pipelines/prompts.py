@@ -3,8 +3,6 @@
 import hashlib
 import inspect
 import json
-import os
-import warnings
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,15 +10,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from solversearch.cache import cache_folder, keep
 from solversearch.errors import UserError
 from solversearch.models.pipelines import weights
 from solversearch.models.pipelines.adapter import Adapter
 from solversearch.models.pipelines.library import library, quiet
 from solversearch.models.pipelines.source import Folder, read_json
-from solversearch.teacher import cache_folder
 
 VERSION = 1
 SHIPPED = Path(__file__).parent / "captions.txt"
@@ -67,7 +65,7 @@ def embeddings(
         found = load_file(path)
     except (OSError, SafetensorError):  # absent, or damaged: they are made again
         found = _encode(folder, family, parts, prompts, negative, dtype, device, length)
-        _keep(path, found)
+        keep(path, found, "the embeddings")
     return {name: tensor.to(device) for name, tensor in found.items()}
 
 
@@ -111,14 +109,3 @@ def _pipeline(folder: Folder, family: type[Adapter], loaded: dict[str, Any]) -> 
     pipe = kind(**arguments)
     setattr(pipe, family.PART, SimpleNamespace(config=SimpleNamespace(**folder.config(family.PART))))  # SD3 looks there without its T5
     return pipe
-
-
-def _keep(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A cache that cannot be written costs time, not the run."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        warnings.warn(f"the embeddings could not be kept in {path.parent}: {error}", stacklevel=3)

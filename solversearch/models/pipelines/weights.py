@@ -1,7 +1,6 @@
 """Which files hold the weights of a part, and a digest of them."""
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -10,8 +9,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from solversearch.cache import cache_folder
 from solversearch.errors import UserError
-from solversearch.teacher import cache_folder
+from solversearch.plan import replacing
 
 _NAME = re.compile(r"(?:diffusion_pytorch_)?model(\.fp16)?(?:-\d+-of-(\d+))?(\.fp16)?\.safetensors(?:\.index(\.fp16)?\.json)?")
 _DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
@@ -62,10 +62,8 @@ def digest(files: Sequence[Path]) -> str:
         return memo.read_text().strip()
     result = _digest(files)
     try:
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        temporary = memo.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(result)
-        os.replace(temporary, memo)
+        with replacing(memo) as temporary:
+            temporary.write_text(result)
     except OSError:
         pass  # it is read again the next time
     return result
