@@ -15,7 +15,6 @@ import numpy as np
 
 from solversearch.errors import UserError
 from solversearch.importing import from_diffusers, scheduler_by_name
-from solversearch.models.pipelines.library import quiet
 from solversearch.plan import Plan, write_text
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import DiscreteVP, Floats
@@ -46,6 +45,8 @@ def as_stock(plan: Plan, *arguments: Argument) -> Stock:
 
     Raises `UserError` with the nearest scheduler and how far its table is, where none does.
     """
+    from solversearch.models.pipelines.library import quiet
+
     _check_plain(plan)
     candidates = _flow(plan) if plan.prediction_type == "flow" else _variance_preserving(plan)
     tried: list[tuple[float, Stock]] = []
