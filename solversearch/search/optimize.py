@@ -172,6 +172,7 @@ def _compared(search: Search, plan: Plan) -> Comparison:
 def _kept(search: Search, folder: Path, run: Run) -> str:
     own = [f" --model {run.model}"] * run.model.startswith("python:")
     own += [f" --strategy {run.settings.strategy}"] * (run.settings.strategy not in STRATEGIES)
+    own += [f" --features {run.options.features}"] * (run.options.features not in (None, "inception"))
     go_on = f"go on with 'solversearch optimize --resume {shlex.quote(str(folder))}{''.join(own)}'"
     if search.best is None:
         return f"interrupted before any candidate was evaluated; {go_on}"
