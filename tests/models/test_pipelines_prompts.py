@@ -120,7 +120,7 @@ def test_damaged_and_unwritable_caches_cost_time_only(
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("SOLVERSEARCH_CACHE", str(blocked / "below"))
-    with pytest.warns(UserWarning, match="could not be kept"):
+    with pytest.warns(UserWarning, match="could not be cached"):
         third = pipelines.load(str(pipeline("sd")), tiny.options("sd", prompts=prompts))
     assert torch.equal(first.network.prompt, third.network.prompt)  # type: ignore[attr-defined]
 
