@@ -48,6 +48,7 @@ def test_a_file_is_every_combination(tmp_path: Path) -> None:
     ("nfe: &a [4]\nseeds: *a", r"sweep\.yaml:2: aliases"),
     (FILE.replace("trials", "trails"), "settings: trails: unknown key"),
     (FILE + "spaces: s4", "unknown search space 's4'"),
+    (FILE + f"spaces: {'k' * 5000}", "unknown search space 'kkk"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as caught:

@@ -48,6 +48,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         except BrokenPipeError:  # the reader of a pipe has gone
             sys.stdout = None
             code = 1
+        except OSError as error:  # a name that is too long, a full disk
+            tell(f"{str(error.filename or 'a file')[:200]}: {error.strerror or error}")
+            code = 2
         except usage_error as error:
             if message := error.format_message():  # a group of commands without one has shown its help, and has nothing to add
                 tell(message)

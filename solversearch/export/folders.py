@@ -30,12 +30,14 @@ def write_comfyui(plan: Plan, out: Path) -> list[Path]:
 
 def write_k_diffusion(plan: Plan, out: Path) -> list[Path]:
     """A package with `sample_plan` and `get_sigmas`."""
+    _check_importable(out)
     return _write_package(out, "k_diffusion", ("levels", "loop", "reader"), "plan.json", plan)
 
 
 def write_numpy(plan: Plan, out: Path) -> list[Path]:
     """One Python file with the runtime, the plan and `sample`."""
     check_place(out)
+    _check_importable(out)
     main = _source("numpy_plan")
     for placeholder, value in (('PLAN_TEXT = ""', _embedded(plan)), ("EXPECTED: list[float] = []", f"EXPECTED = {_expected(plan)}")):
         main = main.replace(placeholder, value, 1)
@@ -47,6 +49,11 @@ def write_numpy(plan: Plan, out: Path) -> list[Path]:
     ]
     write_text(out, "".join(line for part in parts for line in part.splitlines(True) if not line.startswith("from .")))
     return [out]
+
+
+def _check_importable(out: Path) -> None:
+    if not out.stem.isidentifier():
+        raise UserError(f"{out}: Python imports no module named {out.stem!r}; choose a name such as plan_sampler with --out")
 
 
 def _write_package(out: Path, main: str, others: Iterable[str], place: str, plan: Plan) -> list[Path]:

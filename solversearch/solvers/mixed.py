@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from numbers import Integral
 from typing import Literal, get_args
 
 from solversearch.errors import UserError, nearest
@@ -74,7 +75,7 @@ class Decision:
     def __post_init__(self) -> None:
         if self.solver not in FAMILIES:
             raise UserError(nearest(self.solver, list(FAMILIES), "step solver"))
-        if not 1 <= self.order <= FAMILIES[self.solver][0]:
+        if not (isinstance(self.order, Integral) and 1 <= self.order <= FAMILIES[self.solver][0]):
             raise UserError(f"{self.solver} has orders 1 to {FAMILIES[self.solver][0]}, got {self.order}")
         if isinstance(self.prediction, str):
             _known("prediction", self.prediction, _PREDICTIONS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -134,7 +135,7 @@ class SearchSpace(Section):
     @classmethod
     def named(cls, name_or_path: str | Path) -> "SearchSpace":
         """A preset by name, or a file by path."""
-        if Path(name_or_path).suffix in (".yaml", ".yml") or Path(name_or_path).is_file():
+        if Path(name_or_path).suffix in (".yaml", ".yml") or isfile(name_or_path):  # which bears any name
             return cls.read(Path(name_or_path))
         known = presets()
         if str(name_or_path) not in known:

@@ -57,6 +57,7 @@ def test_bad_exports_are_one_line(plan: Path) -> None:
     assert "the digest does not match" in bad("export", ASSETS / "attacks" / "digest_mismatch.json", "--to", "numpy")
     plan_of(table_of("heun", "flow"), "flow").write("heun.json")
     assert "noise levels do not fall" in bad("export", "heun.json", "--to", "sigmas")
+    assert "no module named 'k-diffusion'" in bad("export", plan, "--to", "k-diffusion", "--out", "k-diffusion")
     taken = file_in_the_way()
     for to in ("comfyui", "k-diffusion", "numpy", "sigmas"):
         assert "cannot write there" in bad("export", plan, "--to", to, "--out", taken / "x.py")

@@ -232,6 +232,7 @@ def test_no_analytic_first_step_without_signal() -> None:
         {"solver": "unipp"},
         {"order": 0},
         {"order": 5},
+        {"order": 2.0},
         {"solver": "dpmpp", "order": 4},
         {"prediction": "noize"},
         {"epsilon_scale": 0.0},
