@@ -88,7 +88,7 @@ def place(error: ValidationError, nodes: yaml.Node) -> str:
             key, nodes = found
             line = _line(key)
             keys.append(f"[{part + 1}]" if key is nodes else f".{part}")
-    message = f"{where[-1]} is missing" if finding["type"] == "missing" else " ".join(finding["msg"].split())
+    message = f"{where[-1]} is missing" if finding["type"] == "missing" else " ".join(finding["msg"].removeprefix("Value error, ").split())
     count = len(error.errors()) - 1
     more = f" (and {count} more)" if count else ""
     name = "".join(keys).removeprefix(".")

@@ -75,7 +75,7 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str]]:
         (f"{number(comparison.ratio_endpoint_median)} ×", "median error, of the best baseline's"),
     ]
     if comparison.ratio_frechet_teacher is not None:
-        tiles.append((f"{number(comparison.ratio_frechet_teacher)} ×", "Fréchet distance to the teacher, of the best baseline's"))
+        tiles.append((f"{number(comparison.ratio_frechet_teacher)} ×", "Frechet distance to the teacher, of the best baseline's"))
     return [*tiles, (f"{comparison.nfe} → {needed or f'> {last}'}", "evaluations a baseline needs for the same error")]
 
 
@@ -87,7 +87,7 @@ def _samples(folder: Path) -> list[Section]:
 def _compared(comparison: Comparison) -> list[Block]:
     rows = comparison.rows
     optional = [name for name in ("frechet_teacher", "frechet_data") if any(getattr(row, name) for row in rows)]
-    titles = {"frechet_teacher": "Fréchet, teacher", "frechet_data": "Fréchet, data"}
+    titles = {"frechet_teacher": "Frechet, teacher", "frechet_data": "Frechet, data"}
     columns = ["sampler", "endpoint MSE", "median", *(titles[name] for name in optional), "NFE", "network calls"]
 
     def cells(row: Score) -> list[Cell]:
@@ -97,7 +97,7 @@ def _compared(comparison: Comparison) -> list[Block]:
 
     caption = "Errors are to the teacher; brackets are 95 % bootstrap intervals"
     if comparison.features:
-        caption += f"; Fréchet distances are of {comparison.features} features"
+        caption += f"; Frechet distances are of {comparison.features} features"
     return [
         Chart("Error by evaluations", charts.error_by_nfe(comparison), wide=True),
         Table(columns, [cells(row) for row in rows], caption + ".", first=1),

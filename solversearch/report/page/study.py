@@ -14,7 +14,7 @@ from solversearch.study import BASELINE, Row, Study
 MEASURES: dict[str, Callable[[Row], float | None]] = {
     "Mean error, of the best baseline's": lambda row: row.ratio,
     "Median error, of the best baseline's": lambda row: row.ratio_median,
-    "Fréchet distance to the teacher": lambda row: row.frechet_teacher.mean if row.frechet_teacher else None,
+    "Frechet distance to the teacher": lambda row: row.frechet_teacher.mean if row.frechet_teacher else None,
     "Seconds of the search": lambda row: row.seconds or None,
 }
 
@@ -30,7 +30,7 @@ def study_page(folder: Path) -> Page:
         "held-out samples": f"{asked.samples:,}", "seed": str(asked.seed),
     }  # fmt: skip
     if asked.features:
-        facts["Fréchet distances"] = f"of {asked.features} features"
+        facts["Frechet distances"] = f"of {asked.features} features"
     return Page(
         title=f"{asked.model}: {len(asked.methods)} methods compared",
         subtitle=f"{asked.evaluations:,} network evaluations each, {asked.samples:,} held-out samples",
@@ -67,7 +67,7 @@ def _scale(study: Study, guidance: float) -> list[Block]:
         "of the best baseline's",
         "median",
         "endpoint MSE",
-        "Fréchet, teacher",
+        "Frechet, teacher",
         "network calls",
         "evaluations",
         "seconds",

@@ -12,7 +12,7 @@ from solversearch.report.tables import number
 from solversearch.sweep import NAME, Row, Sweep
 
 COLUMNS = (
-    "model", "space", "NFE", "guidance", "seed", "network calls", "endpoint MSE", "median", "of the best baseline's", "Fréchet, teacher",
+    "model", "space", "NFE", "guidance", "seed", "network calls", "endpoint MSE", "median", "of the best baseline's", "Frechet, teacher",
     "seconds", "Pareto", "folder",
 )  # fmt: skip
 
