@@ -10,6 +10,8 @@ OWN_FILES = (
     "samples.png", "comparison.png", "plan.png", "search.png", "report.html",
 )  # fmt: skip
 """What a run writes, and so what --overwrite replaces."""
+KEPT = "kept"
+"""The folder of what a run keeps until it is finished, and what another process needs to go on with it."""
 LOCK = ".lock"
 """Held by the driver that works in a run folder; it means nothing where none does."""
 
@@ -39,8 +41,18 @@ def claim(folder: Path) -> None:
         probe.unlink()
         for own in (*(folder / name for name in OWN_FILES), *folder.glob("pareto/plan-*.json")):
             own.unlink(missing_ok=True)
+        clear_kept(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot write there: {error.strerror}; choose another folder with --out") from None
+
+
+def clear_kept(folder: Path) -> None:
+    """Removes what a run has kept in its folder, and nothing of the person's. Raises OSError."""
+    kept = folder / KEPT
+    for own in (*kept.glob(f"{'?' * 32}.safetensors"), *kept.glob(".solversearch-*")):
+        own.unlink(missing_ok=True)
+    if kept.is_dir() and not any(kept.iterdir()):
+        kept.rmdir()
 
 
 def check_place(file: Path) -> None:

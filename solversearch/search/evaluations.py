@@ -1,19 +1,23 @@
 """What candidates are worth, asked once: every finished evaluation is written down, and a search that is resumed finds it there.
 
 A log has one line of JSON an evaluation, appended and synced before the search goes on. Whatever ends the driver, no more than the last
-line is damaged, and that is dropped.
+line is damaged, and that is dropped. Tensors lie beside it, in a folder that goes when the run is finished.
 """
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, NamedTuple, Protocol, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from safetensors.torch import load, save
+from torch import Tensor
 
 from solversearch.models.base import Clock
-from solversearch.plan import Count, Many, parse_json
+from solversearch.places import KEPT, clear_kept
+from solversearch.plan import Count, Many, parse_json, replacing
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.search.evaluator import Evaluator, Failure, Result
 from solversearch.spaces import Candidate
@@ -42,7 +46,10 @@ class _Kept(_Frozen):
 
 
 class Entry(_Frozen):
-    """One evaluation: what came out, and what it took of the network. failure is a reason; numbers are those of another stage."""
+    """One evaluation: what came out, and what it took of the network.
+
+    failure is a reason; numbers are those of another stage; tensors is the SHA-256 of the file that has them.
+    """
 
     key: str
     evaluations: Count = 0
@@ -50,6 +57,7 @@ class Entry(_Frozen):
     result: _Kept | None = None
     failure: str | None = None
     numbers: Many[float] = ()
+    tensors: str | None = None
 
     @classmethod
     def of(cls, key: str, outcome: Result | Failure, evaluations: int = 0, seconds: float = 0.0) -> "Entry":
@@ -99,10 +107,54 @@ class Log:
         """Like `once`, of plain numbers."""
         return self._entry(key, clock, lambda: Entry(key=key, numbers=tuple(compute()))).numbers
 
+    def tensors(self, key: str, clock: Clock, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Like `once`, of tensors, which come back in host memory. Where their file is missing or damaged they are computed again."""
+        if key in self.entries and (content := self._read(key)) is not None:
+            charge(clock, [self.entries[key]])
+            return load(content)
+        made: dict[str, Tensor] = {}
+
+        def computed() -> Entry:
+            made.update({name: tensor.detach().cpu() for name, tensor in compute().items()})
+            return Entry(key=key, tensors=self._write(key, made))
+
+        self._made(clock, computed)
+        return made
+
+    def forget(self) -> None:
+        """Removes the tensors: the run is finished."""
+        if self.path is not None:
+            clear_kept(self.path.parent)
+
+    def _file(self, key: str) -> Path | None:
+        """Where the tensors of a key are kept."""
+        return self.path and self.path.parent / KEPT / f"{sha256(key.encode()).hexdigest()[:32]}.safetensors"
+
+    def _read(self, key: str) -> bytes | None:
+        """The file of a key, where it is the one that was written."""
+        file = self._file(key)
+        if file is None or not file.is_file():
+            return None
+        content = file.read_bytes()
+        return content if sha256(content).hexdigest() == self.entries[key].tensors else None
+
+    def _write(self, key: str, tensors: dict[str, Tensor]) -> str | None:
+        """The SHA-256 of the file; None in memory."""
+        file = self._file(key)
+        if file is None:
+            return None
+        content = save({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()})
+        with replacing(file) as temporary:
+            temporary.write_bytes(content)
+        return sha256(content).hexdigest()
+
     def _entry(self, key: str, clock: Clock, compute: Callable[[], Entry]) -> Entry:
         if key in self.entries:
             charge(clock, [self.entries[key]])
             return self.entries[key]
+        return self._made(clock, compute)
+
+    def _made(self, clock: Clock, compute: Callable[[], Entry]) -> Entry:
         evaluations, seconds = clock.evaluations, clock.seconds
         entry = compute().model_copy(update={"evaluations": clock.evaluations - evaluations, "seconds": clock.seconds - seconds})
         self.add([entry])

@@ -115,6 +115,7 @@ def _completed(search: Search, folder: Path, run: Run) -> tuple[Plan, Comparison
         plan = plan.with_scores(tuple(row for row in comparison.rows if row.kind == "plan" or row.name == comparison.best_baseline))
         plan.write(folder / "plan.json")
         write_text(folder / "comparison.json", comparison.model_dump_json(indent=1) + "\n")
+        search.log.forget()
     except KeyboardInterrupt:
         raise Interrupted(_kept(search, folder, run)) from None
     return plan, comparison
