@@ -1,24 +1,26 @@
 """The comparison: a plan against every published solver on every grid at the same cost, on held-out noise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict
 
-from solversearch.baselines import LIMIT, SMALL, Baseline, baselines, best_of_each_solver, screen, screening
-from solversearch.meter import Meter
-from solversearch.models.base import Clock, Model
-from solversearch.objectives.endpoint import endpoint_mse
-from solversearch.plan import Count, Many, Plan, Score
-from solversearch.runtime import Node, Tableau
-from solversearch.sampling import sample
+from solversearch import intervals
+from solversearch.baselines import LIMIT, SMALL
+from solversearch.measures import Measured, Rivals, Row, measured, rivals
+from solversearch.models.base import Clock, Model, NotFinite
+from solversearch.objectives import parse_many
+from solversearch.plan import Count, Interval, Many, Plan
+from solversearch.race import GEOMETRIC, MEAN, Kept, compute
+from solversearch.runtime import Node
 from solversearch.schedules import GRIDS
 from solversearch.teacher import Teacher
+from solversearch.verdict import LEAST, Ratio, Verdict, decide, needed, objective_ratio, ratios
 
-LADDER_WIDTH = 80
-"""Baselines that are carried to the next NFE when the plan's error is looked for."""
-UNDECIDED = 3.0
-"""Ratio of two means from which on outliers are no excuse."""
+ENDPOINT = "endpoint"
+"""The objective whose verdict the geometric mean of the error ratio gives."""
 POINTS = 65
 """Of the noise schedule, in the file of a comparison."""
 
@@ -68,7 +70,7 @@ class ParetoPoint(BaseModel):
 
 
 class Rung(BaseModel):
-    """The best baseline at one NFE, measured in full."""
+    """The baseline of the least mean error at one NFE, measured in full."""
 
     model_config = _STRICT
     nfe: Count
@@ -77,26 +79,36 @@ class Rung(BaseModel):
 
 
 class Comparison(BaseModel):
-    """A plan beside its peers. ratio_* is the plan's value over the best baseline's in that value.
+    """A plan beside its peers, on the same held-out noise.
 
-    baseline_nfe_for_plan_error is the least NFE at which some baseline's mean error is the plan's or less; None where none
-    was found up to ladder's last NFE.
+    share is that of the samples on which the plan's error is less than that of best_baseline, the baseline of the least geometric mean.
+    ratios has the plan's value over the least one of all baselines, by measure; the objective's own, where that is another one, comes last.
+    left_out counts samples on which the teacher or the plan was not finite. pairs is how many solver and grid pairs were raced, evaluations
+    what the comparison took of the network. exported is what plan.json holds. baseline_nfe_for_plan_error is the least NFE at which some
+    baseline's mean error is the plan's or less; None where none was found up to ladder's last NFE.
     """
 
     model_config = _STRICT
+    version: Literal[2] = 2
     model: str
     nfe: Count
     guidance: float
     samples: Count
+    left_out: Count = 0
     seed: Count
-    ratio_endpoint_mse: float
-    ratio_endpoint_median: float
-    ratio_frechet_teacher: float | None
+    objective: str = "endpoint"
+    verdict: Verdict
+    samples_to_decide: Count | None = None
+    exported: Literal["plan", "baseline"] = "plan"
+    share: Interval
+    ratios: Many[Ratio]
     features: str = ""
     """What Frechet distances look at, where that is not the model's own features."""
     best_baseline: str
     baseline_nfe_for_plan_error: Count | None
     teacher_error: float
+    pairs: Count
+    evaluations: Count
     timing: Timing
     stages: Many[Stage] = ()
     ladder: Many[Rung] = ()
@@ -106,51 +118,50 @@ class Comparison(BaseModel):
     pareto: Many[ParetoPoint] = ()
     note: str = ""
     """What the person should know of the search."""
-    rows: Many[Score]
+    rows: Many[Row]
+    """The plan, then every baseline that was measured in full, least mean error first."""
     nodes: Many[Node] = ()
     """Where the best baseline evaluates the network."""
     schedule: Many[Node] = ()
     """Points of the model's noise schedule, from noise to data, to draw the nodes on."""
 
-    @property
-    def won(self) -> bool:
-        """Whether the plan is the better one: by its mean error, or by its median where outliers leave the means undecided.
+    def ratio(self, measure: str) -> Ratio | None:
+        return next((each for each in self.ratios if each.measure == measure), None)
 
-        Undecided: the bootstrap intervals of the two means overlap, and neither mean is more than `UNDECIDED` times the other.
-        """
-        own, best = self.rows[0].endpoint_mse, self.rows[1].endpoint_mse
-        undecided = own.low <= best.high and self.ratio_endpoint_mse < UNDECIDED
-        return self.ratio_endpoint_mse < 1 or (self.ratio_endpoint_median < 1 and undecided)
+    @property
+    def deciding(self) -> Ratio:
+        """What the verdict rests on: the geometric mean of the error ratio, or the objective's own value."""
+        return self.ratios[0] if self.objective == ENDPOINT else self.ratios[-1]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the plan samples exactly as the best baseline does."""
+        return self.ratios[0].low == self.ratios[0].high == 1
+
+    @property
+    def exported_row(self) -> Row:
+        """The row of what plan.json holds."""
+        return self.rows[0] if self.exported == "plan" else next(row for row in self.rows if row.name == self.deciding.baseline)
 
 
 def climb(
-    model: Model, meter: Meter, screened: Sequence[tuple[float, Baseline]], target: float, guidance: float, integer: bool,
+    model: Model, base: Rivals, nfe: int, target: float, guidance: float, integer: bool, batch_size: int, clock: Clock, kept: Kept,
     progress: Callable[[str], None], limit: int | None = None,
 ) -> list[Rung]:  # fmt: skip
-    """The best baseline at each higher NFE until one reaches the target error, or up to `LIMIT`.
+    """The baseline of the least mean error at each higher NFE until one reaches the target, or up to `LIMIT`.
 
-    The best combinations of one NFE are screened at the next; the three best there are measured in full.
+    Those that the first round of the race has not dropped at one NFE race at the next, on the same hard samples.
     """
     rungs: list[Rung] = []
-    nfe = screened[0][1].table.nfe
     limit = limit or (LIMIT if model.numbers <= SMALL else min(2 * nfe, LIMIT))
-    few = meter.teacher.first(screening(len(meter.teacher)))
+    found = base
     while (not rungs or rungs[-1].endpoint_mse > target) and nfe < limit:
         nfe += 1
-        progress(f"best baseline at NFE {nfe}")
-        good = {(c.solver, c.grid) for _, c in screened[:LADDER_WIDTH]}
-        good |= {(solver, name) for solver in ("heun", "plms", "pndm") for name in GRIDS}  # these skip some counts
-        found = baselines(model, nfe, guidance, integer, good)
-        screened = screen(model, found, few, meter.batch_size, meter.clock, of_each=0)
-        measured = [(_error(model, meter, c.table), c) for _, c in screened[:3]]
-        error, best = min(measured, key=lambda pair: pair[0])
-        rungs.append(Rung(nfe=nfe, name=best.name, endpoint_mse=error))
+        among = found.race.carried() | {(solver, name) for solver in ("heun", "plms", "pndm") for name in GRIDS}  # these skip some counts
+        found = rivals(model, nfe, guidance, base.teacher, integer, batch_size, clock, kept, (MEAN,), among, base.race.hard, progress)
+        best = found.best(MEAN)
+        rungs.append(Rung(nfe=nfe, name=best.name, endpoint_mse=best.value(MEAN, None)))
     return rungs
-
-
-def _error(model: Model, meter: Meter, table: Tableau) -> float:
-    samples = sample(model, table, meter.teacher, meter.batch_size, meter.clock)
-    return float(endpoint_mse(samples, meter.teacher.endpoint).mean())
 
 
 def compare(
@@ -163,47 +174,69 @@ def compare(
     timing: Callable[[], Timing] = lambda: Timing(wall_s=0.0, network_s=0.0),
     stages: tuple[Stage, ...] = (),
     progress: Callable[[str], None] = lambda what: None,
+    objective: str = ENDPOINT,
+    kept: Kept = compute,
 ) -> Comparison:
-    """Measures a plan and every baseline at its NFE and guidance on the teacher's (held-out) noise."""
-    few = teacher.first(screening(len(teacher)))
-    meter = Meter(model, teacher, teacher.seed, batch_size, clock)
-    progress("screening baselines")
-    screened = screen(model, baselines(model, plan.nfe, plan.guidance, integer), few, batch_size, clock)
-    progress("measuring each solver's best")
-    rows = [meter.baseline(candidate) for candidate in best_of_each_solver(screened)]
-    rows.sort(key=lambda row: row.endpoint_mse.mean)
-    own = meter.measure("plan", "plan", str(plan.decisions.get("solver", "table")), str(plan.decisions.get("grid", "searched")),
-                        plan.tableau, plan.threshold)  # fmt: skip
-    best = rows[0]
-    target = own.endpoint_mse.mean
-    if best.endpoint_mse.mean <= target:
-        needed, ladder = plan.nfe, []
-    else:
-        ladder = climb(model, meter, screened, target, plan.guidance, integer, progress)
-        needed = ladder[-1].nfe if ladder and ladder[-1].endpoint_mse <= target else 0
-    frechets = [row.frechet_teacher.mean for row in rows if row.frechet_teacher]
+    """Measures a plan and races every baseline at its NFE and guidance on the teacher's (held-out) noise.
+
+    Of several objectives the first decides. kept keeps what has been run for when the comparison is interrupted. Raises `NotFinite`
+    where fewer than `LEAST` samples are finite.
+    """
+    before, count = clock.evaluations, len(teacher)
+    progress("the plan")
+    own, teacher = _finite(measured(model, plan.tableau, teacher, batch_size, clock, plan.threshold, kept), teacher, model)
+    found = rivals(model, plan.nfe, plan.guidance, teacher, integer, batch_size, clock, kept, progress=progress)
+    compared, decider = ratios(own, found, teacher.seed), parse_many(objective)[0]
+    geometric, mean = compared[0], next(each for each in compared if each.measure == MEAN)
+    verdict, more = decide(geometric, mean), None
+    if decider.name != ENDPOINT:
+        progress(f"objective {decider.name}")
+        compared = (*compared, objective_ratio(decider, plan.tableau, plan.threshold, found, batch_size, clock))
+        verdict = ("better", "undecided", "worse")[compared[-1].sign + 1]
+    elif verdict == "undecided":
+        more = needed(geometric, mean, len(teacher))
+    ladder = [Rung(nfe=plan.nfe, name=mean.baseline, endpoint_mse=mean.baseline_value)]
+    if mean.baseline_value > mean.plan_value:
+        ladder += climb(model, found, plan.nfe, mean.plan_value, plan.guidance, integer, batch_size, clock, kept, progress)
+    best = found.best(GEOMETRIC)
+    real = model.real.gaussian if model.real is not None else None
     return Comparison(
         model=model.name,
         nfe=plan.nfe,
         guidance=plan.guidance,
         samples=len(teacher),
+        left_out=count - len(teacher),
         seed=teacher.seed,
-        ratio_endpoint_mse=target / best.endpoint_mse.mean,
-        ratio_endpoint_median=_median(own) / min(map(_median, rows)),
-        ratio_frechet_teacher=own.frechet_teacher.mean / min(frechets) if own.frechet_teacher else None,
+        objective=decider.name,
+        verdict=verdict,
+        samples_to_decide=more,
+        share=intervals.share(own.errors, best.errors),
+        ratios=compared,
         features=model.looks,
         best_baseline=best.name,
-        baseline_nfe_for_plan_error=needed or None,
+        baseline_nfe_for_plan_error=ladder[-1].nfe if ladder[-1].endpoint_mse <= mean.plan_value else None,
         teacher_error=teacher.error,
+        pairs=len(found.race.candidates),
+        evaluations=clock.evaluations - before,
         timing=timing(),
         stages=stages,
-        ladder=(Rung(nfe=plan.nfe, name=best.name, endpoint_mse=best.endpoint_mse.mean), *ladder),
-        rows=(own, *rows),
-        nodes=next(candidate.table.nodes for _, candidate in screened if candidate.name == best.name),
+        ladder=tuple(ladder),
+        rows=tuple(each.row(found.target, real, teacher.seed) for each in (own, *found.measured)),
+        nodes=best.table.nodes,
         schedule=tuple(map(model.schedule.node, np.linspace(model.schedule.t_start, model.schedule.t_end, POINTS).tolist())),
     )
 
 
-def _median(row: Score) -> float:
-    assert row.endpoint_mse.median is not None
-    return row.endpoint_mse.median
+def _finite(own: Measured, teacher: Teacher, model: Model) -> tuple[Measured, Teacher]:
+    """The samples on which teacher and plan are finite."""
+    fine = np.isfinite(own.errors) & teacher.endpoint.flatten(1).isfinite().all(1).cpu().numpy()
+    if fine.all():
+        return own, teacher
+    if fine.sum() < LEAST:
+        raise NotFinite(
+            f"{fine.sum()} of {len(fine)} held-out samples are finite, too few for any verdict: the network of {model.name!r} returns NaN "
+            "or inf; check its weights and dtype"
+        )
+    places = np.flatnonzero(fine)
+    features = None if own.features is None else own.features[torch.from_numpy(places)]
+    return Measured(own.name, own.kind, own.solver, own.grid, own.table, own.errors[places], features), teacher.at(places.tolist())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Moments of features: mean (..., F) and covariance (..., F, F), float64, with any batch shape in front."""
+    """Moments of features: mean (F,) and covariance (F, F), float64."""
 
     mean: Tensor
     covariance: Tensor
@@ -27,17 +27,6 @@ class Gaussian:
         """Of features (n, F)."""
         features = features.double()
         return cls(features.mean(0), torch.cov(features.T).view(features.shape[1], -1))
-
-    @classmethod
-    def resampled(cls, features: Tensor, weights: Tensor) -> "Gaussian":
-        """Of R bootstrap samples of features (n, F), given by their counts, weights (R, n). Needs memory for n F^2 numbers."""
-        features, weights = features.double(), weights.double()
-        total = weights.sum(1)[:, None]
-        mean = weights @ features / total
-        products = (features[:, :, None] * features[:, None, :]).flatten(1)
-        moments = (weights @ products).view(len(weights), features.shape[1], -1)
-        outer = mean[:, :, None] * mean[:, None, :]
-        return cls(mean, (moments - total[:, :, None] * outer) / (total[:, :, None] - 1))
 
     @cached_property
     def root(self) -> Tensor:
@@ -72,6 +61,32 @@ def frechet_distance(a: Tensor, b: Tensor | Gaussian) -> Tensor:
         mean, trace = b.mean(0), others.square().sum()
         mixed = torch.linalg.svdvals(rows @ others.T).sum()
     return (a.mean(0) - mean).square().sum() + rows.square().sum() + trace - 2 * mixed
+
+
+class FrechetToTwins:
+    """The distance to features b (n, F) of twins, from the same noise, where sample i of both stands for weights[w, i] samples.
+
+    Called with features a (n, F), float64, it gives the distance for each row of weights (W, n), as (W,). What b needs is computed once.
+    """
+
+    def __init__(self, b: Tensor, weights: Tensor) -> None:
+        self.share, self.scale = weights / weights.sum(1, keepdim=True), (weights / (weights.sum(1, keepdim=True) - 1)).sqrt()[:, :, None]
+        self.mean, self.rows = self._moments(b)
+        self.trace = self.rows.square().sum((1, 2))
+        self.root = Gaussian(self.mean, self.rows.mT @ self.rows).root if b.shape[0] > b.shape[1] else None
+
+    def __call__(self, a: Tensor) -> Tensor:
+        mean, rows = self._moments(a)
+        if self.root is None:
+            mixed = torch.linalg.svdvals(rows @ self.rows.mT).sum(1)
+        else:
+            mixed = torch.linalg.eigvalsh(self.root @ (rows.mT @ rows) @ self.root).clamp(min=0).sqrt().sum(1)
+        return (mean - self.mean).square().sum(1) + rows.square().sum((1, 2)) + self.trace - 2 * mixed
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The means (W, F), and centred rows A (W, n, F) with covariances A^T A."""
+        mean = self.share @ x
+        return mean, (x - mean[:, None, :]) * self.scale
 
 
 def frechet_influence(a: Tensor, b: Tensor | Gaussian) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Random draws, one seed a sample: sample i of a split is the same whatever the batch size, the order or the number of workers."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ def draw(model: Model, split: str, count: int, seed: int = 0) -> Draw:
     return Draw(noise, None if model.conditions is None else model.conditions[torch.tensor(chosen, device=model.device)])
 
 
-def fresh_noise(model: Model, split: str, count: int, k: int, seed: int = 0) -> Tensor:
-    """The k-th fresh noise of a stochastic plan, (count, *shape)."""
-    noises = [np.random.default_rng([seed, SPLITS.index(split), i, k + 1]).standard_normal(model.shape) for i in range(count)]
+def fresh_noise(model: Model, split: str, numbers: Iterable[int], k: int, seed: int = 0) -> Tensor:
+    """The k-th fresh noise of a stochastic plan, for samples by their numbers in the split: (n, *shape)."""
+    noises = [np.random.default_rng([seed, SPLITS.index(split), i, k + 1]).standard_normal(model.shape) for i in numbers]
     return torch.stack([torch.from_numpy(noise).float() for noise in noises]).to(model.device)

@@ -30,9 +30,10 @@ def sample(
     clock: Clock | None = None,
     threshold: Threshold | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
+    lenient: bool = False,
 ) -> Tensor:
-    """Runs a table from the teacher's noise under its conditions; (n, *shape). callback is `run`'s."""
-    denoise = Denoiser(model, teacher.conditions, batch_size, table.split, clock)
+    """Runs a table from the teacher's noise under its conditions; (n, *shape). callback is `run`'s, lenient `Denoiser`'s."""
+    denoise = Denoiser(model, teacher.conditions, batch_size, table.split, clock, lenient)
     samples: Tensor = run(
         table.nodes,
         table.rows,
@@ -46,17 +47,17 @@ def sample(
 
 
 def sample_together(
-    model: Model, tables: Sequence[Tableau], teacher: Teacher, batch_size: int = 512, clock: Clock | None = None
+    model: Model, tables: Sequence[Tableau], teacher: Teacher, batch_size: int = 512, clock: Clock | None = None, lenient: bool = False
 ) -> list[Tensor | Exception]:
     """Like `sample` for several tables, in `lockstep`."""
-    denoise = Denoiser(model, teacher.conditions, batch_size, any(table.split for table in tables), clock)
+    denoise = Denoiser(model, teacher.conditions, batch_size, any(table.split for table in tables), clock, lenient)
     draw = cache(drawing(model, teacher))
     return lockstep(denoise, [steps(table.nodes, table.rows, teacher.noise, draw) for table in tables], len(teacher))
 
 
 def drawing(model: Model, teacher: Teacher) -> Callable[[int], Tensor]:
     """The fresh noises of stochastic tables, for the teacher's samples."""
-    return lambda k: fresh_noise(model, teacher.split, len(teacher), k, teacher.seed)
+    return lambda k: fresh_noise(model, teacher.split, teacher.numbers, k, teacher.seed)
 
 
 @torch.no_grad()

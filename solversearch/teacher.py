@@ -7,7 +7,7 @@ slopes at the nodes give the state at any time by cubic Hermite interpolation.
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import atan2, cos, hypot, sin
 from pathlib import Path
@@ -37,7 +37,7 @@ class Teacher:
     noise (n, *shape); conditions (n, ...) or None; endpoint (n, *shape), the clean result; angles (M,), from noise to data; states and
     slopes (M, n, *shape), u and du/dphi, empty (M = 0) where only the endpoint is kept. The last three are in host memory, in fact in the
     cached file: of a large model they would fill the device.
-    error is the mean squared error of the endpoint by step doubling.
+    error is the mean squared error of the endpoint by step doubling. numbers (n,) are those of the samples in their split.
     """
 
     split: str
@@ -49,6 +49,7 @@ class Teacher:
     states: Tensor
     slopes: Tensor
     error: float
+    numbers: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.noise)
@@ -57,7 +58,20 @@ class Teacher:
         """The same for the first n samples only."""
         conditions = None if self.conditions is None else self.conditions[:n]
         states, slopes = self.states[:, :n], self.slopes[:, :n]
-        return replace(self, noise=self.noise[:n], conditions=conditions, endpoint=self.endpoint[:n], states=states, slopes=slopes)
+        return replace(
+            self, noise=self.noise[:n], conditions=conditions, endpoint=self.endpoint[:n], states=states, slopes=slopes,
+            numbers=self.numbers[:n],
+        )  # fmt: skip
+
+    def at(self, places: Sequence[int]) -> "Teacher":
+        """The same for some of the samples, by their places in this teacher."""
+        index = torch.as_tensor(places, dtype=torch.long)
+        here = index.to(self.noise.device)
+        conditions = None if self.conditions is None else self.conditions[here]
+        return replace(
+            self, noise=self.noise[here], conditions=conditions, endpoint=self.endpoint[here], states=self.states[:, index],
+            slopes=self.slopes[:, index], numbers=[self.numbers[place] for place in places],
+        )  # fmt: skip
 
     def state(self, node: Node) -> Tensor:
         """The teacher's x at a node, (n, *shape), by cubic Hermite interpolation; on the device of the noise."""
@@ -93,7 +107,7 @@ def teach(
         stored = _read(path, drawn.noise, steps if trajectory else 0) or stored  # which does not stay in memory
     endpoint, error = stored["endpoint"].to(model.device, copy=True), float(stored["error"])
     angles, states, slopes = (stored[name] if trajectory else torch.empty_like(stored[name][:0]) for name in ("angles", "states", "slopes"))
-    return Teacher(split, seed, drawn.noise, drawn.conditions, endpoint, angles.clone(), states, slopes, error)
+    return Teacher(split, seed, drawn.noise, drawn.conditions, endpoint, angles.clone(), states, slopes, error, range(count))
 
 
 def _read(path: Path, noise: Tensor, kept: int) -> dict[str, Tensor] | None:
