@@ -96,10 +96,8 @@ def teach(
     known = numbers(probe)
     stored = _read(whole, drawn.noise, steps, known) or (None if trajectory else _read(ends, drawn.noise, 0, known))
     if stored is None:
-        path, denoiser = (
-            whole if trajectory else ends,
-            partial(Denoiser, model, batch_size=batch_size, clock=clock, lenient=split == "held_out"),
-        )
+        path = whole if trajectory else ends
+        denoiser = partial(Denoiser, model, batch_size=batch_size, clock=clock, lenient=split == "held_out")
         stored = _solve(model, drawn, guidance, steps, trajectory, denoiser, progress)
         keep(path, {**stored, "probe": torch.tensor(known)}, "the teacher")
         stored = _read(path, drawn.noise, steps if trajectory else 0, known) or stored  # which does not stay in memory

@@ -69,8 +69,9 @@ def _exact(model: "Model") -> str:
     ends = float(schedule.t_end), float(schedule.t_start)
     sha = hashlib.sha256(repr((model.prediction_type, model.shape, model.clip, schedule.discrete, *ends)).encode())
     times = np.linspace(*ends, LEVELS)
-    for level in (schedule.alpha(times), schedule.sigma(times)):
-        sha.update((np.round(level, 9) + 0.0).tobytes())  # the last digits differ between processors, and -0 is 0
+    fractions, start = schedule.at_fraction(np.linspace(0, 1, LEVELS)), np.array([schedule.initial_scale(ends[1])])
+    for values in (schedule.alpha(times), schedule.sigma(times), fractions, start):
+        sha.update((np.round(values, 9) + 0.0).tobytes())  # the last digits differ between processors, and -0 is 0
     if model.weights or not isinstance(network, nn.Module):
         sha.update((model.weights or model.name).encode())
     else:
