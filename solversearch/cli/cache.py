@@ -22,7 +22,6 @@ def cache(
         raise UserError("--limit and --clear: choose one of them")
 
     from rich.table import Table
-    from rich.text import Text
 
     from solversearch.cache import GIB, KINDS, cache_folder, evict, kept, remove
 
@@ -37,9 +36,10 @@ def cache(
     if as_json:
         print(json.dumps({"folder": str(cache_folder()), "kept": rows, "removed": removed}))
         return
-    table = Table("kind", "files", "MiB", "oldest use", title=Text(str(cache_folder())))
+    table = Table("kind", "files", "MiB", "oldest use")
     for row in rows:
         table.add_row(row["kind"], f"{row['files']:,}", f"{row['bytes'] / 2**20:,.1f}", row["oldest"] or "-")
     stdout().print(table)
-    if clear or limit is not None:
-        print(f"removed {removed['files']} files, {removed['bytes'] / 2**20:,.1f} MiB")
+    print(
+        f"in {cache_folder()}" + (f"; removed {len(gone)} files, {removed['bytes'] / 2**20:,.1f} MiB" if clear or limit is not None else "")
+    )

@@ -116,7 +116,7 @@ def test_no_edit_takes_what_belongs_to_the_model_before(edit: str, tmp_path: Pat
     after = loaded(tmp_path, SOURCE.replace(old, new))
     fresh = teach(after, "fit", 8, steps=8, progress=told.append)
     assert told and torch.equal(fresh.endpoint, teach(after, "fit", 8, steps=8).endpoint)
-    with pytest.raises(UserError, match="the plan (was made for model 'mine'|is for a network that predicts 'sample')"):
+    with pytest.raises(UserError, match=r"the plan (was made for model 'mine'|is for a network that predicts 'sample')"):
         check_model(plan_of(before), after)
     with pytest.raises(UserError, match="was begun with another model;"):
         run.check(after, settings, tmp_path)
@@ -198,7 +198,7 @@ def test_rounding_errors_are_no_change(dtype: torch.dtype, unseen: float, seen: 
 
 
 def test_a_probe_is_the_logarithm_of_the_size_and_projections() -> None:
-    """Of an output that is a constant c: ln |c| in steps of 0.005, the same projections at all times, and those of the other sign for -c."""
+    """Of a constant output c: ln |c| in steps of 0.005, the same projections at all times, and those of the other sign for -c."""
     found, negated = (torch.tensor(probe(model_of(lambda x, t, c=c: torch.full_like(x, c)))).view(4, 9) for c in (3.0, -3.0))
     assert found[:, 0].tolist() == [220] * 4  # ln 3 / 0.005 = 219.7
     assert (found == found[0]).all() and found[:, 1:].abs().sum() > 0
@@ -254,7 +254,7 @@ def test_plans_without_a_probe_are_still_read(name: str) -> None:
     model = models.load(name)
     assert old_digest(model) == OLD[name] and is_of(OLD[name], model)
     check_model(plan_of(model, OLD[name]), model)
-    with pytest.raises(UserError, match="made for model .* with weights 000000000000, not for"):
+    with pytest.raises(UserError, match=r"made for model .* with weights 000000000000, not for"):
         check_model(plan_of(model, "0" * 64), model)
 
 
