@@ -115,14 +115,16 @@ def cost(count: int) -> int:
 def _read(path: Path, noise: Tensor, kept: int, probe: Sequence[int]) -> dict[str, Tensor] | None:
     """The tensors of a file, where they are those of the noise with as many states kept, and of the model that has this probe."""
     along = (kept, *noise.shape)
-    shapes = {"angles": (kept,), "states": along, "slopes": along, "endpoint": tuple(noise.shape), "error": ()}
+    shapes = {
+        "angles": (kept,), "states": along, "slopes": along, "endpoint": tuple(noise.shape), "error": (), "probe": (len(probe),)
+    }  # fmt: skip
     try:
         stored = load_file(path)
-        other = stored.pop("probe")
-    except (OSError, SafetensorError, KeyError):  # absent, or damaged: it is made again
+    except (OSError, SafetensorError):  # absent, or damaged: it is made again
         return None
-    floats = all(tensor.is_floating_point() for tensor in stored.values())
-    if not floats or {name: tuple(tensor.shape) for name, tensor in stored.items()} != shapes or not close(other.tolist(), probe):
+    if {name: tuple(tensor.shape) for name, tensor in stored.items()} != shapes or not close(stored.pop("probe").tolist(), probe):
+        return None
+    if not all(tensor.is_floating_point() for tensor in stored.values()):
         return None
     used(path)
     return stored

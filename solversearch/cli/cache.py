@@ -40,6 +40,5 @@ def cache(
     for row in rows:
         table.add_row(row["kind"], f"{row['files']:,}", f"{row['bytes'] / 2**20:,.1f}", row["oldest"] or "-")
     stdout().print(table)
-    print(
-        f"in {cache_folder()}" + (f"; removed {len(gone)} files, {removed['bytes'] / 2**20:,.1f} MiB" if clear or limit is not None else "")
-    )
+    what = f"; removed {removed['files']} files, {removed['bytes'] / 2**20:,.1f} MiB" if clear or limit is not None else ""
+    print(f"in {cache_folder()}{what}")

@@ -227,8 +227,8 @@ def _try(model: Model, where: str, file: str) -> None:
             arguments = (noise, times, *(() if conditions is None else (conditions,)))
             with _blaming(f"{where}: the network, tried at t = {t:g},", file):
                 output, again = (model.network(*arguments) for _ in range(2))
-            for each in (output, again):
-                _check_output(each, model, f"{where}: the network, tried at t = {t:g},")
+            for returned in (output, again):
+                _check_output(returned, model, f"{where}: the network, tried at t = {t:g},")
             if not nearly(output, again):
                 raise UserError(
                     f"{where}: the network, tried twice at t = {t:g}, returned two different outputs for the same input; switch off what "

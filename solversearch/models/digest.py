@@ -66,11 +66,10 @@ def fingerprint_of(model: "Model") -> str:
 
 def _exact(model: "Model") -> str:
     schedule, network = model.schedule, model.network
-    ends = float(schedule.t_end), float(schedule.t_start)
-    sha = hashlib.sha256(repr((model.prediction_type, model.shape, model.clip, schedule.discrete, *ends)).encode())
-    times = np.linspace(*ends, LEVELS)
-    fractions, start = schedule.at_fraction(np.linspace(0, 1, LEVELS)), np.array([schedule.initial_scale(ends[1])])
-    for values in (schedule.alpha(times), schedule.sigma(times), fractions, start):
+    end, start = float(schedule.t_end), float(schedule.t_start)
+    sha = hashlib.sha256(repr((model.prediction_type, model.shape, model.clip, schedule.discrete, end, start)).encode())
+    times, scale = np.linspace(end, start, LEVELS), np.array([schedule.initial_scale(start)])
+    for values in (schedule.alpha(times), schedule.sigma(times), schedule.at_fraction(np.linspace(0, 1, LEVELS)), scale):
         sha.update((np.round(values, 9) + 0.0).tobytes())  # the last digits differ between processors, and -0 is 0
     if model.weights or not isinstance(network, nn.Module):
         sha.update((model.weights or model.name).encode())
@@ -118,8 +117,8 @@ def probe(model: "Model") -> list[int]:
 def _times(model: "Model") -> list[float]:
     """Evenly in the angle; whole ones where the network knows no others."""
     schedule = model.schedule
-    ends = [float(schedule.angle(t)) for t in (schedule.t_start, schedule.t_end)]
-    times = schedule.time_of_angle(np.linspace(*ends, TIMES))
+    start, end = float(schedule.angle(schedule.t_start)), float(schedule.angle(schedule.t_end))
+    times = schedule.time_of_angle(np.linspace(start, end, TIMES))
     times[[0, -1]] = schedule.t_start, schedule.t_end
     return [float(t) for t in (times.round() if schedule.discrete else times)]
 
