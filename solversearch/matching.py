@@ -5,6 +5,7 @@ from math import atan2
 from solversearch.baselines import Baseline, baselines, screen, screening
 from solversearch.errors import UserError
 from solversearch.models.base import Model
+from solversearch.models.digest import is_of
 from solversearch.plan import Plan
 from solversearch.teacher import Teacher
 
@@ -12,7 +13,7 @@ from solversearch.teacher import Teacher
 def check_model(plan: Plan, model: Model) -> None:
     """Raises `UserError` where the plan is another model's.
 
-    A plan belongs to the weights whose digest it carries. One without, an imported scheduler, serves every model of its prediction
+    A plan belongs to the model whose digest it carries. One without, an imported scheduler, serves every model of its prediction
     type with its noise levels.
     """
     if plan.prediction_type != model.prediction_type:
@@ -20,10 +21,12 @@ def check_model(plan: Plan, model: Model) -> None:
             f"the plan is for a network that predicts {plan.prediction_type!r}, but model {model.name!r} predicts {model.prediction_type!r}"
         )
     own = plan.provenance
-    if own.model_digest and own.model_digest != model.digest:
+    if own.model_digest and not is_of(own.model_digest, model):
+        weights, others = own.model_digest[:12], model.digest[:12]
+        what = "before its code or a setting of it was changed" if weights == others else f"with weights {weights}"
         raise UserError(
-            f"the plan was made for model {own.model!r} with weights {own.model_digest[:12]}, not for {model.name!r} with weights "
-            f"{model.digest[:12]}; make one for these with 'solversearch optimize --model {model.name} --nfe {plan.nfe}'"
+            f"the plan was made for model {own.model!r} {what}, not for {model.name!r} with weights {others}; "
+            f"make one for these with 'solversearch optimize --model {model.name} --nfe {plan.nfe}'"
         )
     for i, node in enumerate(plan.nodes):
         angle, expected = atan2(node.sigma, node.alpha), float(model.schedule.angle(node.t))

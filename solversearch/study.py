@@ -1,14 +1,16 @@
 """A comparison of methods: every search space on the same model with the same budget of network evaluations, on the same held-out noise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from solversearch.baselines import baselines, best_of_each_solver, screen, screening
 from solversearch.errors import UserError
 from solversearch.meter import Meter
 from solversearch.models.base import Model
+from solversearch.models.digest import same
 from solversearch.places import check_place, slug
 from solversearch.plan import Count, Interval, Many, read_json, write_text
 from solversearch.search.optimize import plan_of
@@ -18,6 +20,10 @@ from solversearch.spaces import SearchSpace
 from solversearch.teacher import teach
 
 BASELINE = "best baseline"
+ELSEWHERE: dict[str, Any] = {
+    **dict.fromkeys(("nfe", "guidance", "seed", "samples", "evaluations", "trials", "batch_size"), True), "space": {"description"},
+}  # fmt: skip
+"""Settings that a study holds for all methods, or that change nothing."""
 RIVALS = 12
 """Solvers, each on its best grid, of which the best is the best baseline."""
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -50,6 +56,8 @@ class Asked(BaseModel):
     features: str = ""
     """What Frechet distances look at, where that is not the model's own features."""
     methods: Many[str]
+    settings: dict[str, dict[str, JsonValue]] = {}
+    """Of each method, with its space: by content, so that an edited file is another study. `study` fills them in."""
     nfe: Many[Count]
     guidance: Many[float]
     evaluations: Count
@@ -87,8 +95,6 @@ def study(
 
     Raises `UserError` where the folder holds another study, or a method cannot run on the model.
     """
-    file = folder / "study.json"
-    done = _read(file, asked)
     wanted = {
         (name, nfe, guidance): settings.model_copy(
             update={"nfe": nfe, "guidance": guidance, "seed": asked.seed, "samples": asked.samples, "batch_size": batch_size,
@@ -98,6 +104,9 @@ def study(
     }  # fmt: skip
     for settings in wanted.values():
         check(model, settings)
+    file = folder / "study.json"
+    shared = {name: settings.model_dump(mode="json", exclude=ELSEWHERE) for (name, *_), settings in wanted.items()}
+    done = _read(file, asked.model_copy(update={"settings": shared}))
     check_place(file)
     for (name, nfe, guidance), settings in wanted.items():
         if done.row(name, nfe, guidance):
@@ -117,10 +126,29 @@ def _read(file: Path, asked: Asked) -> Study:
     except UserError as error:
         reason = str(error).removeprefix(f"{file}: ")
         raise UserError(f"{file}: cannot continue this study: {reason}; choose another folder with --out") from None
-    if found.asked != asked:
-        different = [name for name in Asked.model_fields if getattr(found.asked, name) != getattr(asked, name)]
+    if different := _different(found.asked, asked):
         raise UserError(f"{file}: holds another study, with other {', '.join(different)}; choose another folder with --out")
     return found
+
+
+def _different(one: Asked, other: Asked) -> list[str]:
+    """In what the questions of two studies differ, in words for the person."""
+    names = [name for name in Asked.model_fields if name != "settings" and getattr(one, name) != getattr(other, name)]
+    if same(one.model_digest, other.model_digest):
+        names = [name for name in names if name != "model_digest"]
+    for method, settings in other.settings.items() if one.methods == other.methods else ():
+        before, now = _flat(one.settings.get(method, {})), _flat(settings)
+        changed = [name for name in now if before.get(name) != now[name]]
+        if before != now:
+            names.append(f"settings of {method}" + (f" ({', '.join(changed)})" if before and changed else ""))
+    return names
+
+
+def _flat(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """With the decisions of the space beside the settings."""
+    space = settings.get("space")
+    inner = {f"space.{name}": value for name, value in space.items()} if isinstance(space, dict) else {}
+    return {**{name: value for name, value in settings.items() if name != "space"}, **inner}
 
 
 def _measured(model: Model, name: str, settings: Settings, done: Study, folder: Path, command: str, progress: Progress) -> Sequence[Row]:

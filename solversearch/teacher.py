@@ -9,6 +9,7 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import atan2, cos, hypot, sin
 from pathlib import Path
 
@@ -18,16 +19,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from solversearch.cache import cache_folder, keep
+from solversearch.cache import cache_folder, evict, keep, limit, used
 from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.models.digest import close, numbers
 from solversearch.noise import Draw, draw
 from solversearch.runtime import Node
 from solversearch.schedules import logsnr, quadratic
 from solversearch.solvers import get
 from solversearch.tableau import Problem
 
-VERSION = 2
+VERSION = 3
 STEPS = 64
+DOUBLED = 128
+"""Samples that the error is estimated on."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,9 @@ class Teacher:
     noise (n, *shape); conditions (n, ...) or None; endpoint (n, *shape), the clean result; angles (M,), from noise to data; states and
     slopes (M, n, *shape), u and du/dphi, empty (M = 0) where only the endpoint is kept. The last three are in host memory, in fact in the
     cached file: of a large model they would fill the device.
-    error is the mean squared error of the endpoint by step doubling. numbers (n,) are those of the samples in their split.
+    error is the mean squared error of the endpoint by step doubling, on the first `DOUBLED` samples.
+    The endpoint of a held-out sample is NaN where the network returned NaN or inf on its way.
+    numbers (n,) are those of the samples in their split.
     """
 
     split: str
@@ -92,47 +98,68 @@ def teach(
 ) -> Teacher:  # fmt: skip
     """The teacher's solve of a split, from the cache where it has been made before.
 
-    The cache is keyed by everything the result depends on: weights, guidance, seed, samples, steps. trajectory keeps the states, which
-    the fit needs. progress is told the evaluations done so far, of 1.5 * steps.
+    The cache is keyed by everything the result depends on: the model's fingerprint, guidance, seed, samples, steps; files used least lately
+    go where it grows beyond its limit. trajectory keeps the states, which the fit needs. progress is told the evaluations of a sample done
+    so far, of 1.5 * steps; the last third is of `DOUBLED` samples at most. Raises `NotFinite` where the network returns NaN or inf; of the
+    held-out split only where it does so for every sample.
     """
-    drawn = draw(model, split, count, seed)
-    key = f"{VERSION} {model.digest} {split} {count} {guidance!r} {seed} {{}} {steps} {model.dtype} {model.clip} {model.conditioning}"
+    most, drawn = limit(), draw(model, split, count, seed)
+    exact, _, probe = model.fingerprint.partition(":")
+    key = f"{VERSION} {exact} {split} {count} {guidance!r} {seed} {{}} {steps}"
     names = (hashlib.sha256(key.format(kept).encode()).hexdigest()[:32] for kept in (True, False))
     whole, ends = (cache_folder() / f"teacher-{name}.safetensors" for name in names)
-    stored = _read(whole, drawn.noise, steps) or (None if trajectory else _read(ends, drawn.noise, 0))
+    known = numbers(probe)
+    stored = _read(whole, drawn.noise, steps, known) or (None if trajectory else _read(ends, drawn.noise, 0, known))
     if stored is None:
-        denoise, path = Denoiser(model, drawn.conditions, batch_size, clock=clock), whole if trajectory else ends
-        stored = _solve(model, drawn, guidance, steps, trajectory, denoise, progress)
-        keep(path, stored, "the teacher")
-        stored = _read(path, drawn.noise, steps if trajectory else 0) or stored  # which does not stay in memory
+        path = whole if trajectory else ends
+        denoiser = partial(Denoiser, model, batch_size=batch_size, clock=clock, lenient=split == "held_out")
+        stored = _solve(model, drawn, guidance, steps, trajectory, denoiser, progress)
+        keep(path, {**stored, "probe": torch.tensor(known)}, "the teacher")
+        stored = _read(path, drawn.noise, steps if trajectory else 0, known) or stored  # which does not stay in memory
+        evict(most)
     endpoint, error = stored["endpoint"].to(model.device, copy=True), float(stored["error"])
     angles, states, slopes = (stored[name] if trajectory else torch.empty_like(stored[name][:0]) for name in ("angles", "states", "slopes"))
     return Teacher(split, seed, drawn.noise, drawn.conditions, endpoint, angles.clone(), states, slopes, error, range(count))
 
 
-def _read(path: Path, noise: Tensor, kept: int) -> dict[str, Tensor] | None:
-    """The tensors of a file, where they are those of the noise with as many states kept."""
+def cost(count: int) -> int:
+    """Evaluations that the teacher of so many samples takes; guidance doubles them."""
+    return STEPS * count + STEPS // 2 * min(count, DOUBLED)
+
+
+def _read(path: Path, noise: Tensor, kept: int, probe: Sequence[int]) -> dict[str, Tensor] | None:
+    """The tensors of a file, where they are those of the noise with as many states kept, and of the model that has this probe."""
     along = (kept, *noise.shape)
-    shapes = {"angles": (kept,), "states": along, "slopes": along, "endpoint": tuple(noise.shape), "error": ()}
+    shapes = {
+        "angles": (kept,), "states": along, "slopes": along, "endpoint": tuple(noise.shape), "error": (), "probe": (len(probe),)
+    }  # fmt: skip
     try:
         stored = load_file(path)
     except (OSError, SafetensorError):  # absent, or damaged: it is made again
         return None
-    floats = all(tensor.is_floating_point() for tensor in stored.values())
-    return stored if floats and {name: tuple(tensor.shape) for name, tensor in stored.items()} == shapes else None
+    if {name: tuple(tensor.shape) for name, tensor in stored.items()} != shapes or not close(stored.pop("probe").tolist(), probe):
+        return None
+    if not all(tensor.is_floating_point() for tensor in stored.values()):
+        return None
+    used(path)
+    return stored
 
 
 @torch.no_grad()
 def _solve(
-    model: Model, drawn: Draw, guidance: float, steps: int, trajectory: bool, denoise: Denoiser, progress: Callable[[int], None]
-) -> dict[str, Tensor]:
+    model: Model, drawn: Draw, guidance: float, steps: int, trajectory: bool, denoiser: Callable[[Tensor | None], Denoiser],
+    progress: Callable[[int], None],
+) -> dict[str, Tensor]:  # fmt: skip
     """Integrates the probability-flow ODE from t_start to t_end in `steps` evaluations, then takes D there.
 
-    The same solve with half the steps gives the error estimate.
+    The same solve with half the steps gives the error estimate, of the first samples that came to an end.
     """
-    half = _integrate(model, denoise, drawn.noise, guidance, steps // 2, False, progress)["endpoint"]
-    full = _integrate(model, denoise, drawn.noise, guidance, steps, trajectory, lambda done: progress(steps // 2 + done))
-    return {**full, "error": (full["endpoint"] - half).double().square().mean()}
+    full = _integrate(model, denoiser(drawn.conditions), drawn.noise, guidance, steps, trajectory, progress)
+    end = full["endpoint"]
+    few = end.flatten(1).isfinite().all(1).nonzero()[:DOUBLED, 0]
+    denoise = denoiser(None if drawn.conditions is None else drawn.conditions[few])
+    half = _integrate(model, denoise, drawn.noise[few], guidance, steps // 2, False, lambda done: progress(steps + done))["endpoint"]
+    return {**full, "error": (end[few] - half).double().square().nanmean()}
 
 
 def _integrate(

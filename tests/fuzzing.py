@@ -46,7 +46,7 @@ from tests.report.test_page import study, sweep
 from tests.test_report import PLANS
 
 VP = DiscreteVP.named()
-NOISE = torch.zeros(4, 1, 2)
+NOISE, PROBE = torch.zeros(4, 1, 2), [3, -700]
 
 RAW = (
     "NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e-999", "-0", "1E308", "5e-324", "9007199254740993", "9" * 400, "9" * 5000,
@@ -289,7 +289,7 @@ def read_sweep_file(path: Path) -> None:
 
 
 def read_teacher(path: Path) -> None:
-    stored = _read(path, NOISE, 3)
+    stored = _read(path, NOISE, 3, PROBE)
     assert stored is None or stored["endpoint"].shape == NOISE.shape
 
 
@@ -365,7 +365,7 @@ def targets(folder: Path) -> dict[str, Target]:
     plan = PLANS["split"]
     rows = tuple(Record(nfe=4, guidance=1.0, features=(0.5,) * WIDTH, loss=-1.0) for _ in range(2))
     tensors = {"angles": torch.ones(3).double(), "states": torch.ones(3, 4, 1, 2), "slopes": torch.ones(3, 4, 1, 2),
-               "endpoint": torch.ones(4, 1, 2), "error": torch.tensor(0.1)}  # fmt: skip
+               "endpoint": torch.ones(4, 1, 2), "error": torch.tensor(0.1), "probe": torch.tensor(PROBE)}  # fmt: skip
     return {
         "plan": Target(
             "plan.json", (*plans, (Path(__file__).parent / "assets" / "plan_v1.json").read_bytes()), read_plan, json_changed, sign_plan

@@ -22,9 +22,10 @@ from solversearch.study import BASELINE, Asked, Study, ablations, study
 from tests.assets import coins
 
 MODEL = coins.factory()
+OTHER = coins.other_weights()
 METHODS = {name: Settings.of(SearchSpace.named(name), nfe=1) for name in ("autodiffusion", "nonstationary")}
 ASKED = Asked(
-    model="coins", model_digest=MODEL.digest, methods=tuple(METHODS), nfe=(3, 4), guidance=(1.0, 2.0), evaluations=6000, samples=128,
+    model="coins", model_digest=MODEL.fingerprint, methods=tuple(METHODS), nfe=(3, 4), guidance=(1.0, 2.0), evaluations=6000, samples=128,
     seed=3,
 )  # fmt: skip
 
@@ -109,12 +110,34 @@ def test_a_study_goes_on_where_it_was_interrupted(done: tuple[Path, Study], tmp_
     assert without_seconds(run(tmp_path)) == without_seconds(done[1])
 
 
+def test_a_study_knows_settings_by_content(done: tuple[Path, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the same name may say something else today, and so may a default."""
+    text = presets()["nonstationary"].read_text()
+    (tmp_path / "nonstationary.yaml").write_text(text.replace("high: 1.0e-2", "high: 1.0e-1").replace("  - ays_sd15\n", ""))
+    edited = Settings.of(SearchSpace.named(str(tmp_path / "nonstationary.yaml")), nfe=1)
+    with pytest.raises(UserError, match=r"with other settings of nonstationary \(space\.timesteps, space\.ridge\); choose another folder"):
+        run(done[0], wanted={**METHODS, "nonstationary": edited})
+    fitted = METHODS["autodiffusion"].model_copy(update={"fit": True})
+    with pytest.raises(UserError, match=r"with other settings of autodiffusion \(fit\); choose"):
+        run(done[0], wanted={**METHODS, "autodiffusion": fitted})
+    with monkeypatch.context() as patch:
+        patch.setattr("solversearch.search.settings.SAMPLES", {1e9: (128, 256, 128)})
+        with pytest.raises(UserError, match=r"autodiffusion \(validation_samples\), settings of nonstationary \(validation_samples\);"):
+            run(done[0])
+    before = json.loads((done[0] / "study.json").read_text())
+    del before["asked"]["settings"]  # as written before they were in it
+    (tmp_path / "study.json").write_text(json.dumps(before))
+    with pytest.raises(UserError, match="with other settings of autodiffusion, settings of nonstationary; choose"):
+        run(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"nfe": (3, 5)}, "holds another study, with other nfe; choose another folder with --out"),
         ({"seed": 4, "samples": 256}, "with other samples, seed"),
-        ({"model_digest": "0"}, "with other model_digest"),
+        ({"model_digest": "0"}, "with other model_digest; choose"),
+        ({"model_digest": OTHER.fingerprint}, "with other model_digest; choose"),
         ({"methods": ("nonstationary", "autodiffusion")}, "with other methods"),
     ],
 )

@@ -11,6 +11,7 @@ from solversearch.errors import UserError
 from solversearch.models import DEFAULT
 from solversearch.plan import Plan
 from solversearch.search.optimize import optimize
+from solversearch.search.run_folder import Run
 from solversearch.search.workers import Fleet
 from solversearch.sweep import Asked, Row, Sweep, _front, sweep
 from tests.assets import coins
@@ -99,3 +100,22 @@ def test_cells_are_searched_and_begun_ones_go_on(tmp_path: Path, monkeypatch: py
     assert sweep(wanted, folder, "", Fleet(), lambda *_: None) == found
     with pytest.raises(UserError, match="was begun with another trials"):
         sweep(asked(tmp_path, FILE.replace("12", "13"), (MODEL,)), folder, "", Fleet(), lambda *_: None)
+
+
+def test_a_cell_of_another_space_or_model_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a file of the same name says is what counts."""
+    monkeypatch.setattr(trials, "search_cells", None)
+    space = tmp_path / "mine.yaml"
+    space.write_text("name: mine\nsolver: [dpmpp, unip]\n")
+    wanted = asked(tmp_path, FILE + f"spaces: {space}", (MODEL,))
+    (name, cell), *_ = wanted.cells().items()
+    settings, folder = cell.settings.sized(coins.factory()), tmp_path / "sweep"
+    for model, text, message in (
+        (coins.factory(), "name: mine\nsolver: dpmpp\n", "was begun with another space;"),
+        (coins.other_weights(), space.read_text(), "was begun with another model;"),
+    ):
+        digest = model.fingerprint
+        Run(model=MODEL, options=DEFAULT, model_digest=digest, settings=settings, command="", versions={}).write(folder / name)
+        space.write_text(text)
+        with pytest.raises(UserError, match=message):
+            sweep(wanted, folder, "", Fleet(), lambda *_: None)

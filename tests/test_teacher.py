@@ -1,8 +1,12 @@
 """The teacher: exact where the solution is known, honest about its own error, and cached under what it depends on."""
 
+import os
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from math import atan2, hypot
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +14,12 @@ from torch import Tensor
 
 from solversearch import models
 from solversearch.cache import cache_folder
-from solversearch.models.base import Model
+from solversearch.errors import UserError
+from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Node
 from solversearch.schedules import VE, CosineVP, DiscreteVP, Flow, NoiseSchedule
-from solversearch.teacher import teach
+from solversearch.teacher import cost, teach
 
 COINS = f"python:{Path(__file__).parent / 'assets' / 'coins.py'}"
 MEAN, STD = 0.3, 0.7
@@ -166,3 +171,84 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert cache_folder() == tmp_path / "solversearch"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "solversearch"
+
+
+def test_what_was_used_least_lately_makes_room(coins: Model, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teach(coins, "fit", 10)
+    (first,) = cache.iterdir()
+    size = first.stat().st_size
+    monkeypatch.setenv("SOLVERSEARCH_CACHE_LIMIT", str(2.5 * size / 2**30))
+    teach(coins, "fit", 10, seed=1)
+    (second,) = set(cache.iterdir()) - {first}
+    for age, file in ((200, first), (100, second)):
+        os.utime(file, (time.time() - age,) * 2)
+    (cache / "mine.safetensors").write_bytes(b"0" * 3 * size)
+    teach(coins, "fit", 10)  # the first has been used again
+    teach(coins, "fit", 10, seed=2)
+    assert first.exists() and not second.exists() and len(list(cache.iterdir())) == 3
+    monkeypatch.setenv("SOLVERSEARCH_CACHE_LIMIT", "0")
+    last = teach(coins, "fit", 10, seed=3)
+    assert [file.name for file in cache.iterdir()] == ["mine.safetensors"]
+    assert torch.isfinite(last.states).all() and last.states.shape == (64, 10, 1, 2, 2)  # what is in use stays
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "nan"])
+def test_a_limit_that_is_none_is_told_before_the_solve(coins: Model, cache: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("SOLVERSEARCH_CACHE_LIMIT", text)
+    counter = Counter()
+    with pytest.raises(UserError, match=f"SOLVERSEARCH_CACHE_LIMIT '{text}' is no number of GiB, such as 20"):
+        teach(coins, "fit", 10, progress=counter)
+    assert counter.told == []
+
+
+# What goes wrong -------------------------------------------------------------------------------------------------------
+
+
+def failing(coins: Model, value: float, rows: Callable[[Tensor], Tensor], **changes: Any) -> Model:
+    """The network returns the value at the noisiest time for the samples that rows picks from their noise."""
+    clean = coins.network
+
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        bad = rows(x) & (t == coins.schedule.t_start)
+        return clean(x, t, condition).nan_to_num().where(~bad.view(-1, 1, 1, 1), value)
+
+    return replace(coins, network=network, name="failing", **changes)
+
+
+def first_pixel(x: Tensor) -> Tensor:
+    return x[:, 0, 0, 0] > 1.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_held_out_samples_fail_alone(coins: Model, cache: Path, value: float, clip: float | None) -> None:
+    """A network that makes numbers of NaN again does not hide it."""
+    plain = replace(coins, clip=clip)
+    whole = teach(plain, "held_out", 200)
+    with_bad = teach(failing(plain, value, first_pixel), "held_out", 200)
+    bad = first_pixel(whole.noise)
+    assert 0 < bad.sum() < 100
+    assert torch.isnan(with_bad.endpoint[bad]).all() and torch.equal(with_bad.endpoint[~bad], whole.endpoint[~bad])
+    coarse = teach(plain, "held_out", 200, steps=32)
+    expected = (whole.endpoint - coarse.endpoint)[~bad][:128].double().square().mean()
+    assert with_bad.error == pytest.approx(float(expected), rel=1e-5)
+    again = teach(failing(plain, value, first_pixel), "held_out", 200)
+    torch.testing.assert_close(again.endpoint, with_bad.endpoint, atol=0, rtol=0, equal_nan=True)
+
+
+def test_what_fits_or_validates_must_be_finite_and_some_held_out_sample(coins: Model, cache: Path) -> None:
+    for split in ("fit", "validate"):
+        with pytest.raises(NotFinite, match="returned NaN or inf at t = 1;"):
+            teach(failing(coins, float("nan"), first_pixel), split, 50)
+    with pytest.raises(NotFinite, match="returned NaN or inf at t = 1;"):
+        teach(failing(coins, float("nan"), lambda x: x[:, 0, 0, 0] == x[:, 0, 0, 0]), "held_out", 50)
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_the_error_is_estimated_on_the_first_samples(coins: Model, cache: Path) -> None:
+    clock = Clock()
+    teacher = teach(coins, "fit", 200, clock=clock)
+    assert clock.evaluations == cost(200) == 64 * 200 + 32 * 128 and cost(100) == 96 * 100
+    half = teach(coins, "fit", 200, steps=32)
+    expected = (teacher.endpoint - half.endpoint)[:128].double().square().mean()
+    assert teacher.error == pytest.approx(float(expected), rel=1e-5)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from solversearch.cli import cpr, dashboard, export, importing, listing, optimize, plans, report, space, statistics, study, sweep
+from solversearch.cli import cache, cpr, dashboard, export, importing, listing, optimize, plans, report, space, statistics, study, sweep
 from solversearch.cli.shared import show_warning, tell
 from solversearch.errors import UserError
 
@@ -17,7 +17,7 @@ app = typer.Typer(
 )  # fmt: skip
 for command in (
     optimize.optimize, plans.compare, plans.sample, export.export, study.study, sweep.sweep, report.report, dashboard.dashboard,
-    statistics.statistics,
+    statistics.statistics, cache.cache,
 ):  # fmt: skip
     app.command()(command)
 app.command("import")(importing.import_)

@@ -60,7 +60,7 @@ def study(
     loaded = load(model)
     sized = Settings.of(SearchSpace(), nfe=1, samples=samples, batch_size=batch_size).sized(loaded)
     asked = Asked(
-        model=loaded.name, model_digest=loaded.digest, features=loaded.looks, methods=tuple(chosen), nfe=counts,
+        model=loaded.name, model_digest=loaded.fingerprint, features=loaded.looks, methods=tuple(chosen), nfe=counts,
         guidance=scales or (loaded.guidance,), evaluations=evaluations, samples=sized.samples, seed=seed,
     )  # fmt: skip
     folder = out or Path("runs") / f"study-{slug(model)}{'-' + slug(ablate) if ablate else ''}"

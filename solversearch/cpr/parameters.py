@@ -26,6 +26,7 @@ from torch import Tensor
 
 from solversearch.errors import UserError
 from solversearch.models.base import Model
+from solversearch.models.digest import is_of
 from solversearch.plan import Plan
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import CLEAN, NoiseSchedule
@@ -225,7 +226,7 @@ def coefficient_table(curves: Curves, schedule: NoiseSchedule, nodes: Sequence[N
 def check_plan(plan: Plan, model: Model) -> None:
     """Raises `UserError` for a plan that has no place in a regression of this model's plans."""
     name = f"the plan for NFE {plan.nfe} and guidance {plan.guidance:g}"
-    if (plan.prediction_type, plan.provenance.model_digest) != (model.prediction_type, model.digest):
+    if plan.prediction_type != model.prediction_type or not is_of(plan.provenance.model_digest, model):
         raise UserError(
             f"{name} was made for model {plan.provenance.model!r} with other weights than {model.name!r}; give plans of one model"
         )

@@ -20,6 +20,7 @@ from solversearch.cpr.parameters import SMOOTH, Curves
 from solversearch.cpr.polynomial import DEGREES, Cascade, fit_cascade
 from solversearch.errors import UserError
 from solversearch.models.base import Model
+from solversearch.models.digest import is_of
 from solversearch.plan import MAX_NFE, Many, Plan, Provenance, Threshold, one_line, read_json, write_text
 from solversearch.solvers.mixed import Decision, mixed
 from solversearch.tableau import trace
@@ -121,7 +122,7 @@ class Cpr(BaseModel):
 
     def predict(self, nfe: float, guidance: float, model: Model, command: str = "") -> Plan:
         """The plan for a configuration within the fitted ranges. Raises `UserError` outside them, or for another model."""
-        if model.digest != self.model_digest:
+        if not is_of(self.model_digest, model):
             raise UserError(f"the regression is of plans for model {self.model!r} with other weights than model {model.name!r}")
         if not float(nfe).is_integer():
             raise UserError(f"--nfe must be a whole number, got {nfe}")

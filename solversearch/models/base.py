@@ -1,18 +1,17 @@
 """What every model adapter supplies, and the denoiser that runs it: batches, guidance, data prediction, time spent."""
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from solversearch.distances import Gaussian, Reference
 from solversearch.errors import UserError
+from solversearch.models.digest import digest_of, fingerprint_of
 from solversearch.runtime import Node
 from solversearch.schedules import NoiseSchedule, data_prediction
 
@@ -32,6 +31,8 @@ class Model:
     guidance is the scale that the model is usually sampled at. clip bounds data predictions to [-clip, clip], for pixel models that are
     sampled so. conditioning is a digest of what the conditions stand for, where they are numbers of prompts and not the prompts themselves:
     another one needs another teacher, but not another plan.
+    weights is a digest of the network's weights where it is known from their files, in whatever precision they were loaded, or of the
+    source of a plain function.
     pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
     64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
     """
@@ -54,11 +55,17 @@ class Model:
     clip: float | None = None
     conditioning: str = ""
     pad: int = 1
-    digest: str = field(default="")
+    weights: str = ""
 
-    def __post_init__(self) -> None:
-        if not self.digest:
-            object.__setattr__(self, "digest", digest_of(self))
+    @cached_property
+    def digest(self) -> str:
+        """What plans belong to, see `models.digest`."""
+        return digest_of(self)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What teachers and runs belong to: the same with everything that outputs depend on. Calls the network a few times."""
+        return fingerprint_of(self)
 
     @property
     def numbers(self) -> int:
@@ -83,20 +90,6 @@ class Model:
         return -(-size // self.pad) * self.pad
 
 
-def digest_of(model: Model) -> str:
-    """SHA-256 of the weights (or of the name, for a network that is a plain function), prediction type, shape and schedule."""
-    schedule = model.schedule
-    angles = [f"{angle:.12g}" for angle in schedule.angle(np.linspace(schedule.t_end, schedule.t_start, 9))]
-    sha = hashlib.sha256(f"{model.prediction_type} {model.shape} {schedule.t_end:g} {schedule.t_start:g} {angles}".encode())
-    if isinstance(model.network, nn.Module):
-        for name, tensor in sorted(model.network.state_dict().items()):
-            sha.update(name.encode())
-            sha.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
-    else:
-        sha.update(model.name.encode())
-    return sha.hexdigest()
-
-
 @dataclass
 class Clock:
     """Seconds spent inside the network, and samples it evaluated (guidance counts twice)."""
@@ -113,8 +106,8 @@ Output = Tensor | tuple[Tensor, Tensor]
 Request = tuple[Tensor, Node]
 """Samples (B, *shape) that want to be evaluated at a node."""
 
-_FITTED: dict[str, int] = {}
-"""By the digest of a model, the batch that its network has room for, where a larger one ran out of memory."""
+_FITTED: dict[tuple[str, tuple[int, ...]], int] = {}
+"""By the name and shape of a model, the batch that its network has room for, where a larger one ran out of memory."""
 
 
 class Denoiser:
@@ -122,18 +115,21 @@ class Denoiser:
 
     conditions has one row a sample, shape (B, ...), or is None for unconditional models. With ``split`` the conditional minus the
     unconditional data prediction is returned as well; `Model.clip` bounds the prediction alone. No network call has more than
-    batch_size samples (filled up to `Model.pad`); where memory runs out the batch is halved, for all that follows. Raises `UserError`
-    where the network fails or returns NaN.
+    batch_size samples (filled up to `Model.pad`); where memory runs out the batch is halved, for all that follows. Raises `NotFinite`
+    where the network returns NaN or inf for a sample; a lenient one returns NaN for that sample from then on, unless none is left.
     """
 
-    def __init__(self, model: Model, conditions: Tensor | None, batch_size: int = 512, split: bool = False, clock: Clock | None = None):
-        self.model, self.conditions, self.split = model, conditions, split
+    def __init__(
+        self, model: Model, conditions: Tensor | None, batch_size: int = 512, split: bool = False, clock: Clock | None = None,
+        lenient: bool = False,
+    ):  # fmt: skip
+        self.model, self.conditions, self.split, self.lenient = model, conditions, split, lenient
         self.asked = model.filled(batch_size)
         self.clock = clock or Clock()
 
     @property
     def batch_size(self) -> int:
-        return min(self.asked, _FITTED.get(self.model.digest, self.asked))
+        return min(self.asked, _FITTED.get((self.model.name, self.model.shape), self.asked))
 
     def __call__(self, x: Tensor, node: Node) -> Output:
         (output,) = self.together([(x, node)])
@@ -153,16 +149,20 @@ class Denoiser:
             assert self.conditions is not None and null is not None
             unconditional = self._predict([requests[k] for k in guided], null.expand_as(self.conditions))
             free = dict(zip(guided, unconditional, strict=True))
-        outputs = [self._output(node, conditional[k], free.get(k)) for k, (_, node) in enumerate(requests)]
+        outputs = [self._output(x, node, conditional[k], free.get(k)) for k, (x, node) in enumerate(requests)]
         self.clock.seconds += time.perf_counter() - start
         return outputs
 
-    def _output(self, node: Node, prediction: Tensor, unconditional: Tensor | None) -> Output | NotFinite:
+    def _output(self, x: Tensor, node: Node, prediction: Tensor, unconditional: Tensor | None) -> Output | NotFinite:
         difference = None
         if unconditional is not None:
             difference = prediction - unconditional
             prediction = unconditional + node.guidance * difference
-        if not torch.isfinite(prediction).all():
+        fine = torch.isfinite(prediction)
+        if self.lenient:
+            fine = (fine & torch.isfinite(x)).flatten(1).all(1)
+            prediction = prediction.where(fine.view(-1, *[1] * (x.ndim - 1)), torch.nan)
+        if not (fine.any() if self.lenient else fine.all()):
             at = float(torch.as_tensor(node.t).detach().flatten()[0])  # times may be given one a sample
             return NotFinite(f"the network of {self.model.name!r} returned NaN or inf at t = {at:g}; check its weights and dtype")
         if self.model.clip is not None:
@@ -214,7 +214,7 @@ class Denoiser:
                 f"model {self.model.name!r} runs out of memory on {self.model.device} with a network batch of {size}; "
                 "use a device with more memory, --dtype bfloat16, --offload or a smaller --resolution"
             )
-        _FITTED[self.model.digest] = half
+        _FITTED[self.model.name, self.model.shape] = half
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -22,8 +22,8 @@ guidance; `features`, `data`, `images`, `dtype`, `device`, `pad` and `name` may.
                 "shape": (1, 8, 8), "conditions": torch.arange(10), "null_condition": torch.tensor(10)}
 
 A module is put in evaluation mode and frozen; its dtype and device are those of its parameters unless the factory says
-otherwise. t is in single precision even where that dtype is half. What the factory returns is tried once, two samples at both
-ends of the schedule, so that a mistake is found here and not in the middle of a search. The code runs because the person named
+otherwise. t is in single precision even where that dtype is half. What the factory returns is tried, two samples at both
+ends of the schedule, twice, so that a mistake is found here and not in the middle of a search. The code runs because the person named
 it; nothing else ever imports it.
 '''
 
@@ -44,7 +44,8 @@ import torch
 from torch import Tensor, nn
 
 from solversearch.errors import UserError, nearest
-from solversearch.models.base import Model, digest_of
+from solversearch.models.base import Model
+from solversearch.models.digest import nearly, old_digest
 from solversearch.schedules import PREDICTION_TYPES, NoiseSchedule, data_prediction
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Model))
@@ -68,9 +69,9 @@ def load_custom(spec: str) -> Model:
     with _blaming(where, file):
         made = factory()
     model = Model(**_checked(_fields_of(made, where), where, f"{Path(target).stem}.{name}"))
-    if not isinstance(model.network, nn.Module) and model.digest == digest_of(model):  # which knows a function by its name only
+    if not isinstance(model.network, nn.Module) and not model.weights:
         content = Path(file).read_bytes() if os.path.isfile(file) else b""
-        model = dataclasses.replace(model, digest=hashlib.sha256(model.digest.encode() + content).hexdigest())
+        model = dataclasses.replace(model, weights=hashlib.sha256(old_digest(model).encode() + content).hexdigest())
     _try(model, where, file)
     return model
 
@@ -185,7 +186,7 @@ def _check_types(fields: Mapping[str, Any], where: str) -> None:
         "device": (lambda value: isinstance(value, str), "a text such as 'cuda'"),
         "name": (lambda value: isinstance(value, str), "a text"),
         "looks": (lambda value: isinstance(value, str), "a text"),
-        "digest": (lambda value: isinstance(value, str), "a text"),
+        "weights": (lambda value: isinstance(value, str), "a text"),
     }
     for each, (right, what) in rules.items():
         if each in fields and not right(fields[each]):
@@ -225,8 +226,14 @@ def _try(model: Model, where: str, file: str) -> None:
             times = torch.full((2,), t, device=model.device, dtype=model.time_dtype)
             arguments = (noise, times, *(() if conditions is None else (conditions,)))
             with _blaming(f"{where}: the network, tried at t = {t:g},", file):
-                output = model.network(*arguments)
-            _check_output(output, model, f"{where}: the network, tried at t = {t:g},")
+                output, again = (model.network(*arguments) for _ in range(2))
+            for returned in (output, again):
+                _check_output(returned, model, f"{where}: the network, tried at t = {t:g},")
+            if not nearly(output, again):
+                raise UserError(
+                    f"{where}: the network, tried twice at t = {t:g}, returned two different outputs for the same input; switch off what "
+                    "is random in it, such as dropout or fresh noise"
+                )
     for each in ("features", "images"):
         function: Callable[[Tensor], Tensor] | None = getattr(model, each)
         if function is not None:

@@ -14,7 +14,7 @@ from solversearch.search.columns import CHUNK
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import LONG, POLISHED, SHORT, STARTS
 from solversearch.solvers import SOLVERS
-from solversearch.teacher import STEPS
+from solversearch.teacher import STEPS, cost
 
 RUNGS = 3
 """Of the comparison's ladder, usually."""
@@ -53,9 +53,9 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     learning, goes_on = settings.fit_samples * settings.fit + settings.validation_samples, not settings.only_instant
     backward = memory.backward(model, nfe * guided, settings.fit_samples, settings.batch_size) if settings.polish else None
     passes = 4 if backward and backward.checkpointing else 3
-    unguided = (settings.fit_samples + settings.validation_samples) * (settings.guidance != 1) * STEPS * 3 // 2
+    taught = cost(settings.fit_samples) + cost(settings.validation_samples)
     stages = {
-        "teacher": (settings.fit_samples + settings.validation_samples + settings.samples) * STEPS * 3 // 2,
+        "teacher": taught + cost(settings.samples),
         "baselines": nfe * (_screening(model, count, settings.validation_samples) + 2 * settings.validation_samples),
         "fit": (STARTS + settings.instant) * nfe * learning * settings.fit * goes_on,
         "search": settings.trials * nfe * learning * settings.search * goes_on,
@@ -65,7 +65,7 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
         + RUNGS * (nfe + 2) * (_screening(model, LADDER_WIDTH, settings.samples, 0) + 3 * settings.samples),
     }  # fmt: skip
     evaluations = {name: value * guided for name, value in stages.items()}
-    evaluations["teacher"] += unguided
+    evaluations["teacher"] += taught * (settings.guidance != 1)
     if settings.evaluations is not None:
         for name in ("fit", "search", "polish"):
             evaluations[name] = min(evaluations[name], settings.evaluations)

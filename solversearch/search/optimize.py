@@ -90,7 +90,7 @@ def _begun(model: Model, settings: Settings, folder: Path, command: str, name: s
     """A database holds the studies of many runs, so theirs have names of their own."""
     study = "search" if storage is None else f"{folder.name}-{secrets.token_hex(4)}"
     return Run(
-        model=name or model.name, options=options, model_digest=model.digest, settings=settings, command=command, versions=versions(),
+        model=name or model.name, options=options, model_digest=model.fingerprint, settings=settings, command=command, versions=versions(),
         storage=storage and without_password(storage), study=study,
     )  # fmt: skip
 

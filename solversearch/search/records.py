@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from solversearch.errors import UserError
+from solversearch.models.digest import same
 from solversearch.plan import Many, read_json, write_text
 from solversearch.search.predictor import Record
 
@@ -31,6 +32,6 @@ def read_records(folder: Path, model_digest: str, name: str = NAME) -> tuple[Rec
     """Of a run folder; raises `UserError` where there are none, or where they are of another model."""
     path = folder / name
     found = read_json(_File, path, "evaluations of an earlier run")
-    if found.model_digest != model_digest:
+    if not same(found.model_digest, model_digest):
         raise UserError(f"{path}: of a model with other weights; --warm-start takes runs of the same model")
     return found.records

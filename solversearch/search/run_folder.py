@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, field_serializer
 import solversearch
 from solversearch.errors import UserError
 from solversearch.models.base import Model
+from solversearch.models.digest import same
 from solversearch.models.options import Options
 from solversearch.places import LOCK
 from solversearch.plan import read_json, write_text
@@ -80,7 +81,7 @@ class Run(BaseModel):
 
     def check(self, model: Model, settings: Settings, folder: Path) -> None:
         """Raises `UserError` naming all in which a search differs from the one that was begun here; batch_size changes nothing."""
-        different = ["model"] * (model.digest != self.model_digest)
+        different = ["model"] * (not same(self.model_digest, model.fingerprint))
         different += [name for name in Settings.model_fields if getattr(settings, name) != getattr(self.settings, name)]
         different = [name.replace("_", "-") for name in different if name != "batch_size"]
         if different:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from solversearch import models
 from solversearch.errors import UserError
 from solversearch.models.base import Clock, Denoiser
+from solversearch.models.digest import same
 from solversearch.objectives import parse_many
 from solversearch.search.evaluations import Entry, arrivals
 from solversearch.search.evaluator import Evaluator, Failure
@@ -32,7 +33,7 @@ class Job:
 
     model: str
     options: models.Options
-    digest: str
+    fingerprint: str
     folder: Path
     objective: str
     scale: float
@@ -61,8 +62,11 @@ class Worker:
         if job.folder.is_dir():  # names of files are relative to where the driver is
             os.chdir(job.folder)
         model = models.load(job.model, job.options)
-        if model.digest != job.digest:
-            raise UserError(f"model {job.model!r} has other weights on a worker than on the driver; use the same files on all machines")
+        if not same(model.fingerprint, job.fingerprint):
+            raise UserError(
+                f"model {job.model!r} has other weights on a worker than on the driver, or another precision; "
+                "use the same files on all machines"
+            )
         teachers = _teacher(fitting, model.device), _teacher(validation, model.device)
         self.evaluator = Evaluator(model, *teachers, parse_many(job.objective), job.scale, job.split, job.batch_size, Clock())
 

@@ -91,7 +91,7 @@ class Workers:
     def __init__(self, fleet: Fleet, model: str, options: Options, objective: str, evaluator: Evaluator) -> None:
         self.fleet, self.evaluator = fleet, evaluator
         self.job = Job(
-            model, options, evaluator.model.digest, Path.cwd(), objective, evaluator.scale, evaluator.split, evaluator.batch_size
+            model, options, evaluator.model.fingerprint, Path.cwd(), objective, evaluator.scale, evaluator.split, evaluator.batch_size
         )  # fmt: skip
         self.actors: list[_Actor] = []
         self.incidents: Counter[str] = Counter()

@@ -46,7 +46,7 @@ def sd21(side: int) -> Model:
     conditions, null = torch.arange(PROMPTS, device=device), torch.tensor(PROMPTS, device=device)
     shape, schedule = (4, side, side), DiscreteVP.named()
     return Model(
-        "sd21", network, schedule, "v_prediction", shape, conditions, null, dtype=dtype, device=device, digest=digest
+        "sd21", network, schedule, "v_prediction", shape, conditions, null, dtype=dtype, device=device, weights=digest
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from solversearch.plan import Plan
 from solversearch.search.stages import Search
+from tests.assets import coins
 from tests.cli.calling import COINS, bad, call, good
 
 MODEL = f"{COINS}:factory"
@@ -70,3 +71,27 @@ def test_what_may_be_said_beside_resume(monkeypatch: pytest.MonkeyPatch) -> None
     same = ("--model", MODEL, "--nfe", 2, "--no-polish", "--space", "default", "--batch-size", 100)
     printed = good("optimize", "--resume", "my run", *same)
     assert "Wrote my run: plan.json" in printed
+
+
+@pytest.mark.usefixtures("few_baselines")
+def test_an_edited_model_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a run nor a study; the weights are the same."""
+    mine, source = Path("mine.py"), Path(coins.__file__).read_text()
+    mine.write_text(source)
+    optimize = ("optimize", "--model", "python:mine.py:factory", "--nfe", 2, "--samples", 128, "--trials", 4, "--no-polish", "--no-instant")
+    study = ("study", "--model", "python:mine.py:factory", "--methods", "autodiffusion", "--nfe", 2, "--guidance", 1, "--samples", 128,
+             "--evaluations", 2000, "--out", "study")  # fmt: skip
+
+    def interrupt(self: Search, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Search, "_searched", interrupt)
+        assert call(*optimize, "--out", "run").code == 130
+    good(*study)
+    mine.write_text(source.replace("return (alpha * self.spread**2 * x", "return 2 * (alpha * self.spread**2 * x"))
+    assert "run: was begun with another model" in bad("optimize", "--resume", "run", "--model", "python:mine.py:factory")
+    assert "holds another study, with other model_digest" in bad(*study)
+    mine.write_text(source)
+    good(*study)
+    good("optimize", "--resume", "run", "--model", "python:mine.py:factory")

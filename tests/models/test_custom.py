@@ -87,6 +87,7 @@ def test_a_tiny_network_end_to_end(folder: Path) -> None:
         "def factory(): return good(features=lambda x: x, images=lambda x: x[:, None].clip(0, 1), data=lambda: torch.zeros(9, 4))",
         "def factory(): return good(network=Network().double())",
         "def factory(): return plain(lambda x, t: -x)",
+        "def factory(): return plain(lambda x, t: -x + 1e-5 * torch.randn_like(x))",
         "def factory(): return plain(lambda x, t: -x, schedule=Flow(), prediction_type='flow')",
         """
         @dataclass
@@ -102,7 +103,7 @@ def test_a_tiny_network_end_to_end(folder: Path) -> None:
 )
 def test_ways_to_return_a_model(folder: Path, body: str) -> None:
     model = loaded(folder, body)
-    assert model.shape == (4,) and len(model.digest) == 64
+    assert model.shape == (4,) and len(model.digest.partition(":")[0]) == 64
     assert model.dtype == (torch.float64 if "double" in body else torch.float32)
 
 
@@ -131,7 +132,8 @@ def test_digest_is_of_the_weights_or_of_the_source(folder: Path) -> None:
     assert digest(nudged) != digest("def factory(): return good()")
     same = "def factory(): return plain(lambda x, t: {} * x, name='same')"
     assert digest(same.format(1)) == digest(same.format(1)) != digest(same.format(2))
-    assert digest("def factory(): return plain(lambda x, t: x, digest='mine')") == "mine"
+    named = "def factory(): return plain(lambda x, t: {} * x, weights='mine')"  # whoever names them says that they are the same
+    assert digest(named.format(1)) == digest(named.format("1.0")) != digest(named.format(2))
 
 
 # What is wrong -------------------------------------------------------------------------------------------------
@@ -225,6 +227,10 @@ def test_exceptions_are_told_with_their_place(folder: Path, body: str, line: int
         ("plain(lambda x, t: type('Output', (), {'sample': x})())", "not a tensor; take its .sample"),
         ("plain(lambda x, t: x / 0)", "tried at t = 999, returned NaN or inf"),
         ("plain(lambda x, t: x / t[:, None])", "tried at t = 0, returned NaN or inf"),
+        ("plain(lambda x, t: torch.dropout(x, 0.1, True))", "tried twice at t = 999, returned two different outputs for the same input"),
+        ("plain(lambda x, t: x + 0.1 * torch.randn_like(x))", "switch off what is random in it, such as dropout or fresh noise"),
+        ("plain(lambda x, t: x + torch.where(t < 5, 1.0, 0.0)[:, None] * torch.rand(1))", "tried twice at t = 0, returned two different"),
+        ("good(network=lambda x, t, c: x + torch.where(c == 2, 1.0, 0.0)[:, None] * torch.rand(1))", "tried twice at t = 999"),
         ("good(schedule=DiscreteVP.named(zero_terminal_snr=True))", "at t = 999: an epsilon-predicting network has no data prediction"),
     ],
 )  # fmt: skip

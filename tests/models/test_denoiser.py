@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from solversearch.errors import UserError
 from solversearch.models import base
-from solversearch.models.base import Clock, Denoiser, Model, NotFinite, digest_of
+from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.runtime import Node
 from solversearch.schedules import DiscreteVP
 
@@ -272,13 +272,3 @@ def test_guidance_needs_a_null_condition(x: Tensor, split: bool, guidance: float
     with pytest.raises(UserError, match=r"model 'tiny' has no null condition, so guidance is not possible; use guidance 1"):
         denoise(x, replace(NODE, guidance=guidance))
     assert denoise.clock.evaluations == 0
-
-
-def test_digest_is_of_the_weights() -> None:
-    model = model_of()
-    assert model.digest == digest_of(model) == model_of(name="other").digest
-    assert model.digest != model_of(prediction_type="flow").digest
-    changed = Network()
-    changed.second.bias.data[0] += 1
-    assert model.digest != model_of(changed).digest
-    assert model_of(lambda x, t: x).digest != model_of(lambda x, t: x, name="other").digest

@@ -139,7 +139,7 @@ def test_memory_that_runs_out_halves_the_batch(workers: Workers, evaluator: Eval
 
 
 def test_other_weights_on_a_worker_are_told(cluster: Any, evaluator: Evaluator, candidates: list[Candidate], workers: Workers) -> None:
-    other = replace(evaluator, model=replace(evaluator.model, digest="another"))
+    other = replace(evaluator, model=replace(evaluator.model, weights="another"))
     workers._dismiss()  # the cluster has room for two
     with (
         Workers(Fleet(1, address=cluster.address), NAME, DEFAULT, "endpoint", other) as strangers,

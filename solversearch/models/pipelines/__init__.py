@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +32,6 @@ from solversearch.models.pipelines.sdxl import StableDiffusionXL
 from solversearch.models.pipelines.source import Folder, from_hub, local
 from solversearch.models.pipelines.stable_diffusion import StableDiffusion
 from solversearch.models.pipelines.unconditional import Unconditional
-from solversearch.schedules import NoiseSchedule
 
 __all__ = ["ALIASES", "FAMILIES", "describe", "load", "load_alias", "schedule_of"]
 
@@ -84,7 +82,7 @@ def load(where: str, options: Options, name: str | None = None, alias: Alias | N
         null_condition=torch.tensor(count, device=device) if count else None,
         images=Decoder(folder, dtype, device, options.offload) if family.LATENT else from_pixels,
         dtype=dtype, device=device, guidance=alias.guidance if alias else family.GUIDANCE, clip=clip, conditioning=conditioning,
-        digest=_digest(weights.digest(files), kind, shape, schedule),
+        weights=weights.digest(files),
     )  # fmt: skip
 
 
@@ -163,9 +161,3 @@ def _placed(core: Any, device: str, options: Options) -> Any:
     if options.compiled:
         core.compile()
     return core
-
-
-def _digest(tensors: str, kind: str, shape: tuple[int, ...], schedule: NoiseSchedule) -> str:
-    """As `base.digest_of`, over the stored weights and not those in memory, whose precision may differ."""
-    angles = [f"{angle:.12g}" for angle in schedule.angle(np.linspace(schedule.t_end, schedule.t_start, 9))]
-    return hashlib.sha256(f"{tensors} {kind} {shape} {schedule.t_end:g} {schedule.t_start:g} {angles}".encode()).hexdigest()

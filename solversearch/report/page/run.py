@@ -206,7 +206,7 @@ def _provenance(plan: Plan, comparison: Comparison) -> dict[str, str]:
     return {
         "command": origin.command or "unknown",
         "model": origin.model or "any",
-        "weights": origin.model_digest or "any",
+        "weights": origin.model_digest[:64] or "any",
         "plan": plan.digest,
         "seed": "none" if origin.seed is None else str(origin.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()) or "unknown",

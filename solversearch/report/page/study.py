@@ -26,7 +26,7 @@ def study_page(folder: Path) -> Page:
     asked = found.asked
     sections = [Section(f"Guidance {guidance:g}", _scale(found, guidance)) for guidance in asked.guidance]
     facts = {
-        "model": asked.model, "weights": asked.model_digest, "network evaluations of each search": f"{asked.evaluations:,}",
+        "model": asked.model, "weights": asked.model_digest[:64], "network evaluations of each search": f"{asked.evaluations:,}",
         "held-out samples": f"{asked.samples:,}", "seed": str(asked.seed),
     }  # fmt: skip
     if asked.features:
