@@ -51,7 +51,11 @@ def keeping(denoise: Denoiser, keeper: Keeper) -> Callable[[Tensor, Node], Outpu
         failures: list[NotFinite] = []
         found = {name: tensor.to(x.device) for name, tensor in keeper.tensors(compute).items()}
         if not found:
-            raise failures[0] if failures else NotFinite(f"the network of {denoise.model.name!r} returned NaN or inf before, at t = {node.t:g}")
+            raise (
+                failures[0]
+                if failures
+                else NotFinite(f"the network of {denoise.model.name!r} returned NaN or inf before, at t = {node.t:g}")
+            )
         return (found["prediction"], found["difference"]) if "difference" in found else found["prediction"]
 
     return kept

@@ -1,7 +1,8 @@
 """What candidates are worth, asked once: every finished evaluation is written down, and a search that is resumed finds it there.
 
 A log has one line of JSON an evaluation, appended before the search goes on. Whatever ends the driver, no more than the last
-line is damaged, and that is dropped; if the machine ends with it, the lines of the last second may be lost. Tensors lie beside it, in a folder that goes when the run is finished.
+line is damaged, and that is dropped; where the machine ends, too, the lines of its last second may be lost. Tensors lie beside the log,
+in a folder that goes when the run is finished.
 """
 
 import os

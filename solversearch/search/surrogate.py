@@ -54,9 +54,7 @@ class Surrogates:
         """What they say of tables, ln of the best guess of the loss first; fitted first, where a ridge is given. (C, F)"""
         return np.concatenate([self.paired.features(tables, ridge, split), self.gaussian.features(tables)], axis=1)
 
-    def observe(
-        self, tables: Sequence[Tableau], batch_size: int = 512, clock: Clock | None = None, keeper: Keeper = COMPUTED
-    ) -> None:
+    def observe(self, tables: Sequence[Tableau], batch_size: int = 512, clock: Clock | None = None, keeper: Keeper = COMPUTED) -> None:
         """Learns how the network behaves off the trajectories, from good tables: `NFE * NOISES` evaluations each."""
         for split in (False, True):
             some = [table for table in tables if table.split == split]
