@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf, isfinite
 
 from solversearch.errors import UserError
+from solversearch.keeping import COMPUTED, Keeper
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Tableau
@@ -73,6 +75,7 @@ def screen(
     clock: Clock | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     of_each: int = OF_EACH,
+    keeper: Keeper = COMPUTED,
 ) -> list[tuple[float, Baseline]]:
     """Mean endpoint error of every candidate on the teacher's noise, best first. Equal tables are run once.
 
@@ -82,7 +85,7 @@ def screen(
     ranked: list[tuple[float, Baseline]] = []
     for size in rounds(model, len(teacher)):
         going_on = _promoted(ranked, of_each) or dict.fromkeys(candidates)
-        errors = _errors(model, [candidate.table for candidate in going_on], teacher.first(size), batch_size, clock, progress)
+        errors = _errors(model, [candidate.table for candidate in going_on], teacher.first(size), batch_size, clock, progress, keeper)
         now = sorted(((errors[candidate.table], candidate) for candidate in candidates if candidate in going_on), key=lambda pair: pair[0])
         ranked = now + [pair for pair in ranked if pair[1] not in going_on]
     if not any(isfinite(error) for error, _ in ranked):
@@ -101,15 +104,20 @@ def _promoted(ranked: Sequence[tuple[float, Baseline]], of_each: int) -> dict[Ba
 
 
 def _errors(
-    model: Model, tables: Iterable[Tableau], teacher: Teacher, batch_size: int, clock: Clock | None, progress: Callable[[int, int], None]
-) -> dict[Tableau, float]:
+    model: Model, tables: Iterable[Tableau], teacher: Teacher, batch_size: int, clock: Clock | None, progress: Callable[[int, int], None],
+    keeper: Keeper,
+) -> dict[Tableau, float]:  # fmt: skip
     """Mean error of each table; infinite where it runs away."""
-    different, known = list(dict.fromkeys(tables)), {}
+    different, known = list(dict.fromkeys(tables)), dict[Tableau, float]()
     together = max(1, batch_size // len(teacher))
+
+    def errors(group: Sequence[Tableau]) -> list[float]:
+        samples = sample_together(model, group, teacher, batch_size, clock)
+        return [inf if isinstance(x, Exception) else float(endpoint_mse(x, teacher.endpoint).mean()) for x in samples]
+
     for first in range(0, len(different), together):
         group = different[first : first + together]
-        for table, x in zip(group, sample_together(model, group, teacher, batch_size, clock), strict=True):
-            known[table] = inf if isinstance(x, Exception) else float(endpoint_mse(x, teacher.endpoint).mean())
+        known |= zip(group, keeper.numbers(partial(errors, group)), strict=True)
         progress(first + len(group), len(different))
     return known
 

@@ -29,7 +29,10 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Stage(BaseModel):
-    """What one stage of a search reached on validation noise; evaluations are the network's, a sample each."""
+    """What one stage of a search reached on validation noise; evaluations are the network's, a sample each.
+
+    value is what the best was chosen by, and unit what that is called; files of earlier versions have the mean alone.
+    """
 
     model_config = _STRICT
     name: str
@@ -37,6 +40,12 @@ class Stage(BaseModel):
     median: float
     seconds: float
     evaluations: Count
+    value: float | None = None
+    unit: str = "endpoint MSE, validation noise"
+
+    @property
+    def reached(self) -> float:
+        return self.endpoint_mse if self.value is None else self.value
 
 
 class Timing(BaseModel):
@@ -113,7 +122,7 @@ class Comparison(BaseModel):
     stages: Many[Stage] = ()
     ladder: Many[Rung] = ()
     progress: Many[float | None] = ()
-    """Of a search: the best value so far after each trial; None before the first that did not fail."""
+    """Of a search: the best value so far after each trial, in `unit`; None before the first that did not fail."""
     predictor: Many[Tau] = ()
     pareto: Many[ParetoPoint] = ()
     note: str = ""
@@ -124,6 +133,11 @@ class Comparison(BaseModel):
     """Where the best baseline evaluates the network."""
     schedule: Many[Node] = ()
     """Points of the model's noise schedule, from noise to data, to draw the nodes on."""
+
+    @property
+    def unit(self) -> str:
+        """What `progress` has. Files of earlier versions do not say it."""
+        return self.stages[0].unit if self.stages and self.stages[0].value is not None else "value, validation noise"
 
     def ratio(self, measure: str) -> Ratio | None:
         return next((each for each in self.ratios if each.measure == measure), None)

@@ -11,7 +11,7 @@ from solversearch.errors import UserError
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite, Output, Request
 from solversearch.noise import fresh_noise
 from solversearch.plan import Threshold
-from solversearch.runtime import Tableau, run, steps
+from solversearch.runtime import Node, Tableau, run, steps
 from solversearch.teacher import Teacher
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def drawing(model: Model, teacher: Teacher) -> Callable[[int], Tensor]:
 
 
 @torch.no_grad()
-def alone(denoise: Denoiser, sampler: Sampler[T]) -> T:
+def alone(denoise: Callable[[Tensor, Node], Output], sampler: Sampler[T]) -> T:
     """The result of one sampling loop. Raises its failure."""
     try:
         x, node = next(sampler)

@@ -19,6 +19,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 
 from solversearch.errors import UserError
+from solversearch.keeping import COMPUTED, Keeper, keeping
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.noise import SPLITS
 from solversearch.objectives.klub import STREAM, Floats, psi, spread
@@ -34,13 +35,14 @@ MEMORY = 2**25
 
 
 def ays_times(
-    model: Model, teacher: Teacher, nfe: int, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None, levels: int = LEVELS
-) -> list[float]:
+    model: Model, teacher: Teacher, nfe: int, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None,
+    levels: int = LEVELS, keeper: Keeper = COMPUTED,
+) -> list[float]:  # fmt: skip
     """The nfe times of least KLUB, falling from t_start; the last step ends at t_end, as in the paper both ends are fixed.
 
     Costs `levels` network evaluations a sample of the teacher. For several nfe, `step_costs` once and `StepCosts.times` for each.
     """
-    return step_costs(model, teacher, guidance, batch_size, clock, levels).times(nfe)
+    return step_costs(model, teacher, guidance, batch_size, clock, levels, keeper).times(nfe)
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,9 @@ def _gaussian(s_a: Floats, s_b: Floats) -> Floats:
 
 @torch.no_grad()
 def step_costs(
-    model: Model, teacher: Teacher, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None, levels: int = LEVELS
-) -> StepCosts:
+    model: Model, teacher: Teacher, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None, levels: int = LEVELS,
+    keeper: Keeper = COMPUTED,
+) -> StepCosts:  # fmt: skip
     """Runs the network at every level along Brownian paths from the teacher's endpoints."""
     schedule, c = model.schedule, spread(teacher.endpoint)
     batch_size = model.filled(min(batch_size, max(1, MEMORY // (levels * teacher.endpoint[0].numel()))))
@@ -115,18 +118,18 @@ def step_costs(
     nodes = [replace(schedule.node(t), guidance=guidance) for t in schedule.time_of_angle(np.arctan2(c, np.sinh(s)))]
     grams = []
     for first in range(0, len(teacher), batch_size):
-        residuals = _residuals(model, teacher, nodes, slice(first, first + batch_size), clock)
+        residuals = _residuals(model, teacher, nodes, slice(first, first + batch_size), clock, keeper)
         grams.append(residuals @ residuals.mT)  # one matrix a sample, so that batches change no digit of their mean
     gram = torch.cat(grams).mean(0).cpu().numpy()
     norms = np.diagonal(gram)
     return StepCosts(schedule, c, s, _fitted(s, c, norms[:, None] + norms[None, :] - 2 * gram))
 
 
-def _residuals(model: Model, teacher: Teacher, nodes: list[Node], batch: slice, clock: Clock | None) -> torch.Tensor:
+def _residuals(model: Model, teacher: Teacher, nodes: list[Node], batch: slice, clock: Clock | None, keeper: Keeper) -> torch.Tensor:
     """D - x_0 at each of M nodes along a batch's paths, (B, M, elements), float64."""
     conditions = None if teacher.conditions is None else teacher.conditions[batch]
     x0 = teacher.endpoint[batch]
-    denoise = Denoiser(model, conditions, len(x0), clock=clock)
+    denoise = keeping(Denoiser(model, conditions, len(x0), clock=clock), keeper)
     increments = torch.stack([_increments(teacher, i, len(nodes)) for i in range(len(teacher))[batch]]).to(x0)
     x, alpha, sigma = x0, 1.0, 0.0
     kept = []

@@ -14,6 +14,8 @@ from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.runtime import Tableau
 from solversearch.teacher import Teacher
 
+TEMPERED = "tempered validation error"
+"""What the mean of `endpoint.tempered` on validation noise is called; the plain mean is the validation error."""
 Need = Literal["features", "states", "trajectory"]
 """A model's feature network; the inputs of every evaluation in `Outcome.states`; a teacher that kept its trajectory."""
 
@@ -54,6 +56,11 @@ class Objective:
                 f"objective {self.name!r} needs a feature network; model {model.name!r} has none: add `features` to its factory, "
                 "or choose another objective"
             )
+
+    @property
+    def unit(self) -> str:
+        """What its value in a search is called."""
+        return TEMPERED if self.name == "endpoint" else f"{self.name.replace('endpoint', 'tempered endpoint error')}, validation noise"
 
     @torch.no_grad()
     def value(self, outcome: Outcome) -> float:

@@ -74,8 +74,11 @@ def note(folder: Path) -> str:
     if not (folder / "comparison.json").exists():
         return "The search has not been compared with the baselines yet."
     found = read_json(Comparison, folder / "comparison.json", "comparison")
-    stages = [f"| {_plain(each.name)} | {each.endpoint_mse:.3g} | {each.median:.3g} | {each.seconds:.0f} |" for each in found.stages]
-    head = ["| stage | endpoint MSE | median | seconds |", "|---|---|---|---|"] if stages else []
+    head = [f"| stage | {_plain(found.stages[0].unit)} | mean error | median | seconds |", "|---|---|---|---|---|"] if found.stages else []
+    stages = [
+        f"| {_plain(each.name)} | {each.reached:.3g} | {each.endpoint_mse:.3g} | {each.median:.3g} | {each.seconds:.0f} |"
+        for each in found.stages
+    ]
     title = f"# {_plain(found.model)}: NFE {found.nfe}, guidance {found.guidance:g}"
     use = "Artifacts: the plan, its comparison, the pictures. Use it: `solversearch sample --plan plan.json --model MODEL`."
     return "\n\n".join([title, _plain(tables.verdict(found)), "\n".join([*head, *stages]), _plain(found.note), use])

@@ -146,16 +146,12 @@ def _plain_log_ticks(ax: Axes) -> None:
 def _stage_bars(ax: Axes, comparison: Comparison) -> None:
     stages = comparison.stages
     positions = np.arange(len(stages))
-    bars = ax.barh(positions - 0.19, [stage.endpoint_mse for stage in stages], 0.36, color=BLUE, label="mean over samples")
-    medians = ax.barh(positions + 0.19, [stage.median for stage in stages], 0.36, color=GREEN, label="median")
-    for drawn in (bars, medians):
-        ax.bar_label(drawn, fmt=number, padding=3, fontsize=9)
+    ax.bar_label(ax.barh(positions, [stage.reached for stage in stages], 0.6, color=BLUE), fmt=number, padding=3, fontsize=9)
     ax.set_yticks(positions, [f"{stage.name}\n{stage.seconds:.0f} s" for stage in stages])
     ax.invert_yaxis()
-    ax.set_xlim(0, 1.22 * max(max(stage.endpoint_mse, stage.median) for stage in stages))
+    ax.set_xlim(0, 1.22 * max(stage.reached for stage in stages))
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.set(xlabel="endpoint MSE, validation noise", title="What each stage brought")
-    ax.legend(fontsize=9, loc="lower right")
+    ax.set(xlabel=stages[0].unit, title="What each stage brought")
     ax.spines[["top", "right"]].set_visible(False)
 
 

@@ -25,7 +25,7 @@ def search_picture(comparison: Comparison) -> Figure:
 def _progress(ax: Axes, comparison: Comparison) -> None:
     best = [nan if value is None else value for value in comparison.progress]
     ax.step(range(1, len(best) + 1), best, where="post", color=BLUE)
-    ax.set(xlabel="candidates tried", ylabel="best value, validation noise", yscale="log", title="The search")
+    ax.set(xlabel="candidates tried", ylabel=f"best {comparison.unit}", yscale="log", title="The search")
     ax.grid(alpha=0.25, which="both")
 
 

@@ -87,14 +87,14 @@ def _interval(value: Interval | None) -> str:
 def stage_table(stages: Sequence[Stage]) -> Table:
     """What each stage of a search brought, on validation noise."""
     table = Table(title="What each stage brought, on validation noise")
-    for name in ("stage", "endpoint MSE", "of the stage before", "of the first", "median", "network evaluations", "seconds"):
+    for name in ("stage", stages[0].unit, "of the stage before", "of the first", "mean error", "median", "network evaluations", "seconds"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for i, stage in enumerate(stages):
-        before = number(stage.endpoint_mse / stages[i - 1].endpoint_mse) if i else ""
-        first = number(stage.endpoint_mse / stages[0].endpoint_mse) if i else ""
+        before, first = (number(stage.reached / each.reached) if i and each.reached else "" for each in (stages[i - 1], stages[0]))
         table.add_row(
-            stage.name, number(stage.endpoint_mse), before, first, number(stage.median), f"{stage.evaluations:,}", f"{stage.seconds:.1f}"
-        )
+            stage.name, number(stage.reached), before, first, number(stage.endpoint_mse), number(stage.median), f"{stage.evaluations:,}",
+            f"{stage.seconds:.1f}",
+        )  # fmt: skip
     return table
 
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solversearch.errors import UserError
-from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.keeping import COMPUTED, Keeper, keeping
+from solversearch.models.base import Clock, Denoiser, Model, Output
 from solversearch.objectives.endpoint import endpoint_mse
-from solversearch.runtime import Node, Tableau, run
+from solversearch.runtime import Node, Tableau, run, steps
 from solversearch.sampling import sample
 from solversearch.schedules import NoiseSchedule
 from solversearch.search.descent import descend
@@ -58,48 +59,60 @@ def corrected_table(schedule: NoiseSchedule, nodes: Sequence[Node], ratios: Sequ
 
 def greedy_ratios(
     model: Model, nodes: Sequence[Node], teacher: Teacher, order: int = 3, iterations: int = ITERATIONS, batch_size: int = 512,
-    clock: Clock | None = None,
+    clock: Clock | None = None, keeper: Keeper = COMPUTED,
 ) -> tuple[float, ...]:  # fmt: skip
     """The published fit on a grid (its last node `CLEAN`, the others at the guidance of the teacher) with all of the teacher's samples.
 
     Of each step's iterates the best is kept, so that no step is left worse than at ratio 1.
     """
-    denoise = _Known(Denoiser(model, teacher.conditions, batch_size, clock=clock))
+    known = _Known(Denoiser(model, teacher.conditions, batch_size, clock=clock), teacher.noise, keeper)
     ratios = [1.0] * min(FREE_FROM, len(nodes) - 1)
     while len(ratios) < len(nodes) - 1:
         target = teacher.endpoint if len(ratios) == len(nodes) - 2 else teacher.state(nodes[len(ratios) + 1])
 
         def loss(ratio: float, target: Tensor = target) -> float:
-            return denoise.error(corrected_table(model.schedule, nodes, [*ratios, ratio], order), teacher.noise, target)
+            return known.error(corrected_table(model.schedule, nodes, [*ratios, ratio], order), target)
 
-        denoise.known = len(ratios) + 1
+        known.evaluate(corrected_table(model.schedule, nodes, [*ratios, 1.0], order), len(ratios) + 1)
         ratios.append(_adamw(loss, iterations))
     return tuple(ratios)
 
 
 class _Known:
-    """A denoiser that evaluates the first `known` nodes once: what comes before a ratio does not depend on it."""
+    """A denoiser that evaluates the first nodes of a table once: what comes before a ratio does not depend on it."""
 
-    def __init__(self, denoise: Denoiser) -> None:
-        self.denoise, self.known = denoise, 0
+    def __init__(self, denoise: Denoiser, noise: Tensor, keeper: Keeper) -> None:
+        self.denoise, self.noise, self.keeper = denoise, noise, keeper
         self.outputs: list[Tensor] = []
 
     @torch.no_grad()
-    def error(self, table: Tableau, noise: Tensor, target: Tensor) -> float:
-        calls = 0
-
-        def output(x: Tensor, node: Node) -> Tensor:
-            nonlocal calls
-            calls += 1
-            if calls <= len(self.outputs):
-                return self.outputs[calls - 1]
-            prediction = self.denoise(x, node)
-            assert isinstance(prediction, Tensor)
-            if calls <= self.known:
+    def evaluate(self, table: Tableau, count: int) -> None:
+        """The outputs at the first nodes of the table, so many in all."""
+        denoise, loop = keeping(self.denoise, self.keeper), steps(table.nodes, table.rows, self.noise)
+        x, node = next(loop)
+        for k in range(count):
+            if k == len(self.outputs):
+                prediction = denoise(x, node)
+                assert isinstance(prediction, Tensor)
                 self.outputs.append(prediction)
-            return prediction
+            if k + 1 < count:
+                x, node = loop.send(self.outputs[k])
 
-        return float(endpoint_mse(run(table.nodes, table.rows, output, noise), target).mean())
+    @torch.no_grad()
+    def error(self, table: Tableau, target: Tensor) -> float:
+        """The mean error of the table's result; its first nodes have been evaluated."""
+
+        def compute() -> list[float]:
+            known = iter(self.outputs)
+
+            def output(x: Tensor, node: Node) -> Output:
+                first = next(known, None)
+                return self.denoise(x, node) if first is None else first
+
+            return [float(endpoint_mse(run(table.nodes, table.rows, output, self.noise), target).mean())]
+
+        (error,) = self.keeper.numbers(compute)
+        return error
 
 
 def _adamw(loss: Callable[[float], float], iterations: int) -> float:

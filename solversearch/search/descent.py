@@ -6,11 +6,15 @@ that one gradient needs are run together (`sample_together`), and the noise is p
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from math import inf, isfinite
 
 import numpy as np
+import torch
 from scipy.optimize import minimize
 
 from solversearch.errors import UserError
+from solversearch.keeping import COMPUTED, Keeper
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.runtime import Tableau
@@ -37,6 +41,7 @@ def descend(
     clock: Clock | None = None,
     enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, float], None] = lambda iteration, loss: None,
+    keeper: Keeper = COMPUTED,
 ) -> Floats:
     """The numbers (P,) of the least tempered endpoint error on the fitting samples, by L-BFGS-B from `start`.
 
@@ -46,12 +51,21 @@ def descend(
     """
 
     def losses(points: Sequence[Floats], teacher: Teacher) -> Floats:
-        values = []
-        for samples in sample_together(model, [table(point) for point in points], teacher, batch_size, clock):
-            if isinstance(samples, Exception):
-                raise samples
-            values.append(float(tempered(endpoint_mse(samples, teacher.endpoint), scale).mean()))
+        """Infinite where a table runs away; as many at a time as a network batch has room for."""
+        tables, values = [table(point) for point in points], list[float]()
+        together = max(1, batch_size // len(teacher))
+        for first in range(0, len(tables), together):
+            values += keeper.numbers(partial(errors, tables[first : first + together], teacher))
         return np.array(values)
+
+    def errors(tables: Sequence[Tableau], teacher: Teacher) -> list[float]:
+        values = []
+        for samples in sample_together(model, tables, teacher, batch_size, clock):
+            if isinstance(samples, Exception) and not isinstance(samples, UserError):
+                raise samples
+            finite = isinstance(samples, torch.Tensor)
+            values.append(float(tempered(endpoint_mse(samples, teacher.endpoint), scale).mean()) if finite else inf)
+        return values
 
     def loss_and_gradient(x: Floats) -> tuple[float, Floats]:
         if enough():  # here too, for a line search may take many of these
@@ -62,7 +76,9 @@ def descend(
             points = [np.clip(point, *np.transpose(bounds)) for point in points]
         try:
             here, *around = losses(points, fitting) / unit
-        except (NotFinite, UserError):  # a line search went too far: a bad, flat place sends it back
+        except UserError:  # of a table that cannot be made
+            here, around = inf, []
+        if not np.isfinite([here, *around]).all():  # a line search went too far: a bad, flat place sends it back
             return _TOO_FAR, np.zeros_like(x)
         up, down = np.split(np.array(around), 2)
         width = np.diagonal(np.array(points[1 : len(x) + 1]) - np.array(points[len(x) + 1 :]))
@@ -70,6 +86,8 @@ def descend(
         return here + ridge * float(np.mean((x - 1) ** 2)), slope + 2 * ridge * (x - 1) / len(x)
 
     unit = max(float(losses([start], fitting)[0]), 1e-300)
+    if not isfinite(unit):
+        raise NotFinite("the table that the descent starts from is not finite on the fitting samples")
     best, best_loss, iteration = start, float(losses([start], validation)[0]), 0
 
     def check(intermediate_result: object) -> None:

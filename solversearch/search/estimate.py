@@ -10,9 +10,14 @@ from solversearch.baselines import BETTER, OF_EACH, baselines, rounds, screening
 from solversearch.compare import LADDER_WIDTH
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.objectives import parse_many
+from solversearch.objectives.ays import LEVELS
 from solversearch.search.columns import CHUNK
+from solversearch.search.compensation import FREE_FROM, ITERATIONS
+from solversearch.search.compensation import SAMPLES as FEWEST
+from solversearch.search.paired import NOISES
 from solversearch.search.settings import Settings, check
-from solversearch.search.stages import LONG, POLISHED, SHORT, STARTS
+from solversearch.search.stages import LONG, OBSERVED, POLISHED, SHORT, STARTS
+from solversearch.search.strategies import predicts
 from solversearch.solvers import SOLVERS
 from solversearch.teacher import STEPS, cost
 
@@ -50,15 +55,18 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     """Network evaluations of each stage, at most."""
     nfe, count = settings.nfe, len({b.table for b in baselines(model, settings.nfe, settings.guidance, settings.integer)})
     guided = 2 if settings.guidance != 1 or settings.splits else 1
-    learning, goes_on = settings.fit_samples * settings.fit + settings.validation_samples, not settings.only_instant
+    goes_on, bounds = not settings.only_instant, sum("klub" in objective.name for objective in parse_many(settings.objective))
+    learning = (
+        nfe * (settings.fit_samples * settings.fit + settings.validation_samples) + bounds * (2 * nfe + 1) * settings.validation_samples
+    )
     backward = memory.backward(model, nfe * guided, settings.fit_samples, settings.batch_size) if settings.polish else None
     passes = 4 if backward and backward.checkpointing else 3
     taught = cost(settings.fit_samples) + cost(settings.validation_samples)
     stages = {
         "teacher": taught + cost(settings.samples),
         "baselines": nfe * (_screening(model, count, settings.validation_samples) + 2 * settings.validation_samples),
-        "fit": (STARTS + settings.instant) * nfe * learning * settings.fit * goes_on,
-        "search": settings.trials * nfe * learning * settings.search * goes_on,
+        "fit": (STARTS + settings.instant) * learning * settings.fit * goes_on,
+        "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.search * goes_on,
         "polish": (SHORT * POLISHED + LONG) * nfe * (passes * settings.fit_samples + settings.validation_samples)
         * bool(settings.polish) * goes_on,
         "comparison": nfe * (_screening(model, count, settings.samples) + len(SOLVERS) * settings.samples)
@@ -70,6 +78,14 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
         for name in ("fit", "search", "polish"):
             evaluations[name] = min(evaluations[name], settings.evaluations)
     return evaluations
+
+
+def _prepared(model: Model, settings: Settings, bounds: bool) -> int:
+    """What a search evaluates beside its candidates: for the times of least KLUB, for greedy ratios, and what the surrogates observe."""
+    nfe = settings.nfe
+    ratios = f"compensation.{nfe - 1}" in settings.space.fitting(settings.fit).domain(model.schedule, nfe, settings.guidance).distributions
+    observed = min(NOISES, settings.validation_samples) * nfe * (STARTS + OBSERVED) * predicts(settings.strategy)
+    return bounds * LEVELS * settings.fit_samples + ratios * FEWEST * (nfe + (nfe - FREE_FROM) * (1 + 3 * ITERATIONS)) + observed
 
 
 def _screening(model: Model, count: int, samples: int, of_each: int = OF_EACH) -> int:

@@ -1,11 +1,14 @@
 """What candidates are worth, asked once: every finished evaluation is written down, and a search that is resumed finds it there.
 
-A log has one line of JSON an evaluation, appended and synced before the search goes on. Whatever ends the driver, no more than the last
-line is damaged, and that is dropped. Tensors lie beside it, in a folder that goes when the run is finished.
+A log has one line of JSON an evaluation, appended before the search goes on. Whatever ends the driver, no more than the last
+line is damaged, and that is dropped; where the machine ends, too, the lines of its last second may be lost. Tensors lie beside the log,
+in a folder that goes when the run is finished.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, NamedTuple, Protocol, Self
@@ -23,6 +26,8 @@ from solversearch.search.evaluator import Evaluator, Failure, Result
 from solversearch.spaces import Candidate
 
 NAME = "evaluations.log"
+SYNC = 1.0
+"""Seconds after which what is written is forced onto the disk: each time takes as long as a small network call."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -46,7 +51,7 @@ class _Kept(_Frozen):
 
 
 class Entry(_Frozen):
-    """One evaluation: what came out, and what it took of the network.
+    """One evaluation: what came out, and what it took of the network. wall has all seconds since the entry before.
 
     failure is a reason; numbers are those of another stage; tensors is the SHA-256 of the file that has them.
     """
@@ -54,6 +59,7 @@ class Entry(_Frozen):
     key: str
     evaluations: Count = 0
     seconds: float = Field(0.0, ge=0)
+    wall: float = Field(0.0, ge=0)
     result: _Kept | None = None
     failure: str | None = None
     numbers: Many[float] = ()
@@ -78,10 +84,12 @@ class Entry(_Frozen):
 
 
 class Log:
-    """What earlier runs of the search have evaluated, by key, and the file that this one adds to, where there is a path."""
+    """What earlier processes of the search have evaluated, by key, and the file that this one adds to, where there is a path."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
+        self.start = self.synced = time.perf_counter()
+        self.earlier = self.last = 0.0
         self.entries: dict[str, Entry] = {}
         if path is not None and path.exists():
             drop_torn_line(path)
@@ -89,13 +97,31 @@ class Log:
                 entry = parse_json(Entry, line, f"{path}:{number}")
                 self.entries[entry.key] = entry
 
+    def elapsed(self) -> float:
+        """Seconds of this process, and of those before it on what it found in the log."""
+        return time.perf_counter() - self.start + self.earlier
+
     def add(self, entries: Sequence[Entry]) -> None:
-        """They are on the disk when this returns."""
+        """Writes them down; the first has the seconds since the entry before."""
+        now = self.elapsed()
+        entries = [entries[0].model_copy(update={"wall": round(now - self.last, 6)}), *entries[1:]]
+        self.last = now
         if self.path is not None:
             with self.path.open("ab") as file:
                 file.write(b"".join(entry.model_dump_json(exclude_defaults=True).encode() + b"\n" for entry in entries))
                 file.flush()
-                os.fsync(file.fileno())
+                if time.perf_counter() - self.synced > SYNC:
+                    os.fsync(file.fileno())
+                    self.synced = time.perf_counter()
+
+    def found(self, clock: Clock, keys: Iterable[str]) -> dict[str, Entry]:
+        """The entries of earlier processes, by key. The clock runs on by what they took."""
+        entries = {key: self.entries[key] for key in keys if key in self.entries}
+        charge(clock, entries.values())
+        self.earlier += sum(entry.wall for entry in entries.values())
+        if entries:
+            self.last = self.elapsed()
+        return entries
 
     def once(self, key: str, clock: Clock, compute: Callable[[], Result]) -> Result:
         """The result of an earlier run of the search; else what compute returns, kept."""
@@ -110,7 +136,7 @@ class Log:
     def tensors(self, key: str, clock: Clock, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Like `once`, of tensors, which come back in host memory. Where their file is missing or damaged they are computed again."""
         if key in self.entries and (content := self._read(key)) is not None:
-            charge(clock, [self.entries[key]])
+            self.found(clock, [key])
             return load(content)
         made: dict[str, Tensor] = {}
 
@@ -149,16 +175,34 @@ class Log:
         return sha256(content).hexdigest()
 
     def _entry(self, key: str, clock: Clock, compute: Callable[[], Entry]) -> Entry:
-        if key in self.entries:
-            charge(clock, [self.entries[key]])
-            return self.entries[key]
-        return self._made(clock, compute)
+        return self.found(clock, [key]).get(key) or self._made(clock, compute)
 
     def _made(self, clock: Clock, compute: Callable[[], Entry]) -> Entry:
-        evaluations, seconds = clock.evaluations, clock.seconds
+        evaluations, seconds, last = clock.evaluations, clock.seconds, self.last
         entry = compute().model_copy(update={"evaluations": clock.evaluations - evaluations, "seconds": clock.seconds - seconds})
+        self.last = last  # what has entries of its own within
         self.add([entry])
         return entry
+
+
+@dataclass
+class Parts:
+    """The `Keeper` of a computation: its parts are entries of a log, under its key and their place."""
+
+    log: Log
+    key: str
+    clock: Clock
+    count: int = 0
+
+    def numbers(self, compute: Callable[[], Sequence[float]]) -> Sequence[float]:
+        return self.log.numbers(self._next(), self.clock, compute)
+
+    def tensors(self, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        return self.log.tensors(self._next(), self.clock, compute)
+
+    def _next(self) -> str:
+        self.count += 1
+        return f"{self.key}, {self.count}"
 
 
 def drop_torn_line(path: Path) -> None:
@@ -228,16 +272,17 @@ class Evaluations:
     def candidates(self, candidates: Sequence[Candidate], n: int | None) -> list[Result | Failure]:
         """In the order of the candidates. The clock runs on by what they took, whenever and wherever that was."""
         keys = [f"{candidate.signature} {'all' if n is None else n}" for candidate in candidates]
-        entries = {key: self.log.entries[key] for key in keys if key in self.log.entries}
-        outcomes = {key: entry.outcome for key, entry in entries.items()}
-        new = [k for k, key in enumerate(keys) if key not in entries]
+        known = self.log.found(self.clock, keys)
+        outcomes = {key: entry.outcome for key, entry in known.items()}
+        new = [k for k, key in enumerate(keys) if key not in known]
         evaluations, seconds = self.clock.evaluations, self.clock.seconds
+        entries: list[Entry] = []
         for arrived in self.source.stream([candidates[k] for k in new], n) if new else ():
             fresh = {keys[new[each.place]]: each for each in arrived}
             outcomes |= {key: each.outcome for key, each in fresh.items()}
-            made = {key: Entry.of(key, each.outcome, each.evaluations, each.seconds) for key, each in fresh.items()}
-            self.log.add(list(made.values()))
-            entries |= made
+            made = [Entry.of(key, each.outcome, each.evaluations, each.seconds) for key, each in fresh.items()]
+            self.log.add(made)
+            entries += made
         self.clock.evaluations, self.clock.seconds = evaluations, seconds
-        charge(self.clock, entries.values())
+        charge(self.clock, entries)
         return [outcomes[key] for key in keys]

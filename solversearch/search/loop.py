@@ -5,17 +5,17 @@ them, nor on which result arrives first.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from solversearch.search.evaluator import Failure, Result
 from solversearch.search.predictor import Predictor
-from solversearch.search.strategies import ask, group_of
+from solversearch.search.strategies import ask, follow, group_of
 from solversearch.spaces import Candidate, Domain, Params
 
 REDUCTION = 4
@@ -58,7 +58,8 @@ class Halving:
 class Loop:
     """A search of a domain. tried has the candidates seen on all samples, in order; progress the best value after each trial.
 
-    earlier are the proposals of a search that is resumed: they are followed, whatever the strategy would propose now.
+    earlier are the proposals of a search that is resumed: they are followed, whatever the strategy would propose now. record is told
+    the finished trials of a group, and the notes of the study.
     """
 
     study: optuna.Study
@@ -67,7 +68,7 @@ class Loop:
     evaluator: Candidates
     halving: Halving
     predictor: Predictor | None
-    record: Callable[[Sequence[FrozenTrial]], None] = lambda trials: None
+    record: Callable[[Sequence[FrozenTrial], Mapping[str, Any]], None] = lambda trials, notes: None
     earlier: Sequence[Params] = ()
     tried: list[tuple[Params, Result]] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
@@ -79,15 +80,15 @@ class Loop:
 
         A failure does not end it.
         """
-        asked, repeats = len(self.study.get_trials(deepcopy=False)), 0  # the starts may wait already
+        repeats = 0
         while repeats < REPEATS:
             first = len(self.progress)
             size = min(group_of(self.study.sampler, first), trials - first, room())
             if size <= 0:
                 break
-            for params in self.earlier[max(first, asked) : first + size]:
-                self.study.enqueue_trial(params)
-            group = [self._ask() for _ in range(size)]
+            if self.predictor is not None:
+                self.predictor.refresh()  # whether or not the strategy predicts now, so that it is the same after a resume
+            group = [self._ask(number) for number in range(first, first + size)]
             new = {candidate.signature: candidate for _, candidate in group if candidate.signature not in self.known}
             self._try(list(new.values()))
             finished = []
@@ -95,10 +96,13 @@ class Loop:
                 repeats = 0 if new.pop(candidate.signature, None) else repeats + 1
                 finished.append(self._tell(trial, candidate, kept, repeats == 0))
                 told(len(self.progress), self.progress[-1])
-            self.record(finished)
+            self.record(finished, self.study.user_attrs)
 
-    def _ask(self) -> tuple[Trial, Candidate]:
-        trial = ask(self.study, self.domain, self.strategy)
+    def _ask(self, number: int) -> tuple[Trial, Candidate]:
+        if number < len(self.earlier):
+            trial = follow(self.study, self.domain, self.strategy, self.earlier[number])
+        else:
+            trial = ask(self.study, self.domain, self.strategy)
         return trial, self.domain.candidate(trial.params)
 
     def _try(self, candidates: Sequence[Candidate]) -> None:

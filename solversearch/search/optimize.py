@@ -80,7 +80,7 @@ def optimize(
             run.write(folder)
         trials = Trials(folder, storage, run.study, len(parse_many(settings.objective)), resume)
         log = evaluations.Log(folder / evaluations.NAME)
-        search = Search(model, settings, progress, trials.add, records, log, [trial.params for trial in trials.earlier])
+        search = Search(model, settings, progress, trials.add, records, log, [trial.params for trial in trials.earlier], trials.notes)
         if fleet.remote:
             search.source = partial(Workers, fleet, run.model, run.options, settings.objective)
         return _completed(search, folder, run)
@@ -98,6 +98,7 @@ def _begun(model: Model, settings: Settings, folder: Path, command: str, name: s
 def _completed(search: Search, folder: Path, run: Run) -> tuple[Plan, Comparison]:
     model, settings, command = search.model, search.settings, run.command
     try:
+        search.teacher("held_out", settings.samples, trajectory=False)  # a network that fails there is found out before the search
         search.learn()
         assert search.best is not None
         if search.predictor is not None:

@@ -13,14 +13,14 @@ once), and D then gets sum_p c_p r_p, where r_p is what the surrogate lacked at 
 quasi-Newton methods.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from solversearch.models.base import Denoiser, Model, NotFinite
+from solversearch.models.base import Model, NotFinite, Output
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.runtime import Node, Tableau, run
 from solversearch.schedules import grid
@@ -68,7 +68,7 @@ class Paired:
             self.endpoint = self._run(Tables.of([fine]))[0][0]
 
     @torch.no_grad()
-    def observe(self, denoise: Denoiser, tables: Sequence[Tableau]) -> None:
+    def observe(self, denoise: Callable[[Tensor, Node], Output], tables: Sequence[Tableau]) -> None:
         """Runs tables on the network, from the noises of this surrogate, and keeps how its outputs differ off the trajectories.
 
         denoise evaluates `teacher`'s samples. Stochastic tables teach nothing here, nor do tables that run away.
@@ -76,7 +76,7 @@ class Paired:
         for table in tables:
             found: list[tuple[Node, Tensor, Tensor]] = []
 
-            def record(x: Tensor, node: Node) -> Tensor | tuple[Tensor, Tensor]:
+            def record(x: Tensor, node: Node) -> Output:
                 output = denoise(x, node)
                 found.append((node, x, output[0] if isinstance(output, tuple) else output))  # noqa: B023
                 return output

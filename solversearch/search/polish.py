@@ -22,6 +22,7 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from solversearch.keeping import COMPUTED, Keeper, keeping
 from solversearch.memory import Backward, backward
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
@@ -146,8 +147,9 @@ def polish(
     way: Backward | None = None,
     enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, float], None] = lambda iteration, loss: None,
+    keeper: Keeper = COMPUTED,
 ) -> Tableau:
-    """Polishes a table; returns the best of all iterations on the validation teacher, the given table included.
+    """Polishes a table; returns the best of all iterations on the validation teacher by the tempered error, the given table included.
 
     split gives the guidance difference coefficients of its own; scale is `tempered`'s; enough() ends it early. way is how samples are
     differentiated, by default what fits into memory. Deterministic in its arguments, except that batch_size and way do not matter.
@@ -157,24 +159,34 @@ def polish(
     way = way or backward(model, 2 * table.nfe if split else table.network_calls, len(fitting), batch_size)
     seen = Recorder(fitting.noise, split)
     with torch.no_grad():
-        alone(_denoiser(model, fitting, slice(None), split, batch_size, clock), seen.watched(steps(table.nodes, table.rows, fitting.noise)))
+        watched = seen.watched(steps(table.nodes, table.rows, fitting.noise))
+        alone(keeping(_denoiser(model, fitting, slice(None), split, batch_size, clock), keeper), watched)
     coordinates = _Coordinates(model, table, seen, times)
     differentiated = _Loss(model, coordinates, fitting, scale, split, clock, way)
 
     def error(candidate: Tableau, teacher: Teacher) -> float:
-        samples = sample(model, candidate, teacher, batch_size, clock)
-        return float(tempered(endpoint_mse(samples, teacher.endpoint), scale).mean())
+        def compute() -> list[float]:
+            samples = sample(model, candidate, teacher, batch_size, clock)
+            return [float(tempered(endpoint_mse(samples, teacher.endpoint), scale).mean())]
+
+        (mean,) = keeper.numbers(compute)
+        return mean
 
     unit = max(error(table, fitting), 1e-300)
 
     def loss_and_gradient(theta: Floats) -> tuple[float, Floats]:
         if enough():  # here too, for a line search may take twenty of these
             raise StopIteration
-        try:
-            loss, gradient = differentiated(theta)
-        except NotFinite:  # a line search went too far: a bad, flat place sends it back
-            return _TOO_FAR, np.zeros_like(theta)
-        return loss / unit, gradient / unit
+
+        def compute() -> list[float]:
+            try:
+                loss, gradient = differentiated(theta)
+            except NotFinite:  # a line search went too far: a bad, flat place sends it back
+                return [_TOO_FAR, *np.zeros_like(theta)]
+            return [loss / unit, *(gradient / unit)]
+
+        loss, *gradient = keeper.numbers(compute)
+        return loss, np.array(gradient)
 
     best, best_loss, best_iteration, iteration = table, error(table, validation), 0, 0
 

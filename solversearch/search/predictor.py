@@ -74,7 +74,7 @@ class Predictor:
 
     def predict(self, tables: Sequence[Tableau]) -> tuple[Floats, Floats]:
         """Mean and standard deviation of ln(loss), (C,) each."""
-        self._refresh()
+        self.refresh()
         return self.model.predict(self.features(tables))
 
     def tell(self, tables: Sequence[Tableau], losses: ArrayLike) -> None:
@@ -82,7 +82,7 @@ class Predictor:
         pairs = zip(tables, np.asarray(losses).tolist(), strict=True)
         self.told += [(table, float(loss)) for table, loss in pairs if 0 < loss < np.inf]
         if len(self.told) >= EVERY:
-            self._refresh()
+            self.refresh()
 
     def _learn(self) -> None:
         """Foretells what was told since the last time, all at once, before it is learnt from."""
@@ -141,7 +141,7 @@ class Predictor:
         """What the surrogates say, ln(loss) first, and at the end what the tables look like (`SUMMARY` numbers); (C, F)."""
         return np.concatenate([self.surrogates.features(tables, self.ridge, self.split), summary(tables)], axis=1)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
         """Fits again where enough has been told, or where the surrogates have learnt something."""
         self._learn()
         changed = self.version != self.surrogates.version

@@ -1,11 +1,11 @@
 """The stages of a search, each starting from the best so far. They see fitting and validation noise only."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import ceil
+from typing import Any
 
 import numpy as np
 import optuna
@@ -17,13 +17,14 @@ from solversearch.compare import Stage, Tau, Timing
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives import Objective, parse_many
 from solversearch.objectives.ays import ays_times
+from solversearch.objectives.base import TEMPERED
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import CLEAN, Floats, explicit
 from solversearch.search.compensation import SAMPLES, greedy_ratios
 from solversearch.search.descent import descend
-from solversearch.search.evaluations import Evaluations, InProcess, Log, Source
+from solversearch.search.evaluations import Evaluations, InProcess, Log, Parts, Source
 from solversearch.search.evaluator import Evaluator, Origin, Result
 from solversearch.search.instant import instant
 from solversearch.search.loop import Halving, Loop
@@ -62,19 +63,21 @@ SHORT_SHARE = 0.4
 class Search:
     """The state of one search: what it knows, what it has spent, and the best table so far.
 
-    log and earlier are what a search that is resumed has evaluated and proposed before; source is what evaluates candidates.
+    log and earlier are what a search that is resumed has evaluated and proposed before, notes what its strategy has noted in the study;
+    source is what evaluates candidates.
     """
 
     model: Model
     settings: Settings
     progress: Progress
-    record: Callable[[Sequence[FrozenTrial]], None] = lambda trials: None
+    record: Callable[[Sequence[FrozenTrial], Mapping[str, Any]], None] = lambda trials, notes: None
     records: tuple[Record, ...] = ()
     log: Log = field(default_factory=Log)
     earlier: Sequence[Params] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
     source: Callable[[Evaluator], AbstractContextManager[Source]] = lambda evaluator: nullcontext(InProcess(evaluator))
     clock: Clock = field(default_factory=Clock)
-    start: float = field(default_factory=time.perf_counter)
+    teachers: dict[str, Teacher] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     best: Result | None = None
     loop: Loop | None = None
@@ -87,6 +90,14 @@ class Search:
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
         return parse_many(self.settings.objective)
+
+    @property
+    def unit(self) -> str:
+        """What the best is chosen by."""
+        return self.objectives[0].unit
+
+    def parts(self, key: str) -> Parts:
+        return Parts(self.log, key, self.clock)
 
     def learn(self) -> None:
         """The stages before the comparison; `best` holds what they reached."""
@@ -119,23 +130,34 @@ class Search:
                 self._polished([each for each in candidates if not each.table.stochastic])
 
     def teacher(self, split: str, count: int, trajectory: bool = True, guidance: float | None = None) -> Teacher:
-        settings, total = self.settings, STEPS * 3 // 2
-        return teach(
-            self.model, split, count, settings.guidance if guidance is None else guidance, settings.seed, trajectory,
-            batch_size=settings.batch_size, clock=self.clock,
-            progress=lambda done: self.progress("teacher", done, total, f"{split}, {count} samples"),
-        )  # fmt: skip
+        settings, total, spent = self.settings, STEPS * 3 // 2, Clock()
+        guidance = settings.guidance if guidance is None else guidance
+        key = f"teacher {split} {count} {'whole' if trajectory else 'ends'} {guidance!r}"
+        if key not in self.teachers:
+            self.teachers[key] = teach(
+                self.model, split, count, guidance, settings.seed, trajectory, batch_size=settings.batch_size, clock=spent,
+                progress=lambda done: self.progress("teacher", done, total, f"{split}, {count} samples"),
+            )  # fmt: skip
+            self.log.numbers(key, self.clock, lambda: self._spend(spent))  # another process finds it in the cache
+        return self.teachers[key]
+
+    def _spend(self, spent: Clock) -> tuple[()]:
+        self.clock.evaluations += spent.evaluations
+        self.clock.seconds += spent.seconds
+        return ()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Notes what the stage has brought."""
-        start, evaluations = time.perf_counter(), self.clock.evaluations
+        """Notes what the stage has brought. What it took of the earlier processes of the search counts, too."""
+        self.log.numbers(f"{name} begins", self.clock, tuple)
+        start, evaluations = self.log.elapsed(), self.clock.evaluations
         yield
+        self.log.numbers(f"{name} ends", self.clock, tuple)
         assert self.best is not None
-        error, seconds = self.best.error, time.perf_counter() - start
+        error, seconds = self.best.error, self.log.elapsed() - start
         self.stages.append(
-            Stage(name=name, endpoint_mse=float(error.mean()), median=float(error.median()), seconds=round(seconds, 3),
-                  evaluations=self.clock.evaluations - evaluations)
+            Stage(name=name, value=self.best.value, unit=self.unit, endpoint_mse=float(error.mean()), median=float(error.median()),
+                  seconds=round(seconds, 3), evaluations=self.clock.evaluations - evaluations)
         )  # fmt: skip
 
     def taus(self) -> tuple[Tau, ...]:
@@ -143,7 +165,7 @@ class Search:
         return () if self.predictor is None else tuple(self.predictor.tau_history())
 
     def timing(self) -> Timing:
-        return Timing(wall_s=round(time.perf_counter() - self.start, 3), network_s=round(self.clock.seconds, 3))
+        return Timing(wall_s=round(self.log.elapsed(), 3), network_s=round(self.clock.seconds, 3))
 
     def keep(self, result: Result) -> Result:
         if self.best is None or result.value < self.best.value:
@@ -198,8 +220,9 @@ class Search:
         """The places of baselines in the list, the best one's first."""
         few = validation.first(screening(len(validation)))
         screened = screen(
-            self.model, found, few, self.settings.batch_size, self.clock, lambda done, total: self.progress("baselines", done, total, "")
-        )
+            self.model, found, few, self.settings.batch_size, self.clock, lambda done, total: self.progress("baselines", done, total, ""),
+            keeper=self.parts("screening"),
+        )  # fmt: skip
         places = {(baseline.solver, baseline.grid): place for place, baseline in enumerate(found)}
         return [places[baseline.solver, baseline.grid] for _, baseline in screened]
 
@@ -248,6 +271,8 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         # In memory: a journal that is written parameter by parameter would cost more than the network.
         study = optuna.create_study(sampler=strategy(settings.strategy, context), directions=["minimize"] * len(self.objectives))
+        for name, note in self.notes.items():
+            study.set_user_attr(name, note)
         enqueue_starts(study, study.sampler, context)
         halving = Halving.up_to(settings.validation_samples, screening(settings.validation_samples))
         share = SEARCHED if settings.polish else 1.0
@@ -258,7 +283,7 @@ class Search:
             self.loop = Loop(study, settings.strategy, domain, evaluations, halving, self.predictor, self.record, self.earlier)
             self.loop.run(
                 settings.trials, lambda: self._room(share), lambda result: self._tried(result, surrogates),
-                lambda done, best: self.progress("search", done, settings.trials, f"best {best:.3g}"),
+                lambda done, best: self.progress("search", done, settings.trials, f"best {self.unit} {best:.3g}"),
             )  # fmt: skip
             self.befell = source.befell
         return [result for _, result in self.loop.tried]
@@ -277,7 +302,7 @@ class Search:
 
     def _observe(self, surrogates: Surrogates, tables: Sequence[Tableau]) -> None:
         with suppress(NotFinite):  # what runs away teaches nothing
-            surrogates.observe(tables, self.settings.batch_size, self.clock)
+            surrogates.observe(tables, self.settings.batch_size, self.clock, self.parts(f"observation {surrogates.version}"))
 
     def _predict(self, domain: Domain) -> Callable[[Sequence[Params]], tuple[Floats, Floats]] | None:
         predictor = self.predictor
@@ -289,11 +314,13 @@ class Search:
         """What the published methods start from: the times of least KLUB, the greedy compensation ratios."""
         settings, model, seeds = self.settings, self.model, []
         if any("klub" in objective.name for objective in self.objectives):
-            times = ays_times(model, self.evaluator.fitting, settings.nfe, settings.guidance, settings.batch_size, self.clock)
+            fitting, parts = self.evaluator.fitting, self.parts("times of least KLUB")
+            times = ays_times(model, fitting, settings.nfe, settings.guidance, settings.batch_size, self.clock, keeper=parts)
             seeds.append(domain.seed(explicit(model.schedule, times)[:-1]))
         if f"compensation.{settings.nfe - 1}" in domain.distributions:
             nodes = [*(replace(node, guidance=settings.guidance) for node in best.table.nodes), CLEAN]
-            ratios = greedy_ratios(model, nodes, self.evaluator.fitting.first(SAMPLES), batch_size=settings.batch_size, clock=self.clock)
+            fitting, parts = self.evaluator.fitting.first(SAMPLES), self.parts("greedy ratios")
+            ratios = greedy_ratios(model, nodes, fitting, batch_size=settings.batch_size, clock=self.clock, keeper=parts)
             seeds.append(domain.seed(best.table.nodes, [Decision(compensation=ratio) for ratio in ratios]))
         return tuple(seeds)
 
@@ -325,7 +352,8 @@ class Search:
                 self.model, candidate.table, evaluator.fitting, evaluator.validation, iterations, scale=evaluator.scale,
                 split=evaluator.splits(candidate.table), times=settings.polish == "all" and not settings.integer,
                 batch_size=settings.batch_size, clock=self.clock, enough=self.spent,
-                progress=lambda i, loss: self.progress("polish", done + i, total, f"best validation error {loss:.3g}"),
+                progress=lambda i, loss: self.progress("polish", done + i, total, f"best {TEMPERED} {loss:.3g}"),
+                keeper=self.parts(f"polish {done}"),
             )  # fmt: skip
             return evaluator.table(table, candidate.origin)
 
@@ -350,6 +378,6 @@ class Search:
             self.model, lambda x: candidate(x).tableau(self.model.schedule), (np.array([params[name] for name in names]) - low) / width,
             evaluator.fitting, evaluator.validation, evaluator.scale, [(0.0, 1.0)] * len(names), batch_size=self.settings.batch_size,
             clock=self.clock, enough=self.spent,
-            progress=lambda i, loss: self.progress("descent", i, 0, f"best validation error {loss:.3g}"),
+            progress=lambda i, loss: self.progress("descent", i, 0, f"best {TEMPERED} {loss:.3g}"), keeper=self.parts("descent"),
         )  # fmt: skip
-        self.keep(evaluator.candidate(candidate(x)))
+        self.keep(self.log.once("descended", self.clock, lambda: evaluator.candidate(candidate(x))))

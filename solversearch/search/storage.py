@@ -1,6 +1,6 @@
 """Where Optuna keeps the study for people and other tools: a journal file in the run folder, or a database for many runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ JOURNAL = "journal.log"
 
 
 class Trials:
-    """The finished trials of a study, in order: those of an earlier process are `earlier`, and are not written again."""
+    """The finished trials of a study, in order: those of an earlier process are `earlier`, and are not written again.
+
+    notes are the study's user attributes, in which a strategy may keep its state.
+    """
 
     def __init__(self, folder: Path, address: str | None, name: str, objectives: int, resume: bool) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -27,15 +30,18 @@ class Trials:
             storage=JournalStorage(self.journal) if self.journal is not None else _database(str(address)),
             study_name=name, directions=["minimize"] * objectives, load_if_exists=resume,
         )  # fmt: skip
-        self.earlier = self.study.get_trials(deepcopy=False)
+        self.earlier, self.notes = self.study.get_trials(deepcopy=False), self.study.user_attrs
         self.seen = 0
         self._flush()
 
-    def add(self, trials: Sequence[FrozenTrial]) -> None:
-        """A group is one write."""
+    def add(self, trials: Sequence[FrozenTrial], notes: Mapping[str, Any]) -> None:
+        """A group, and what the strategy has noted in the study, is one write."""
         new = trials[max(len(self.earlier) - self.seen, 0) :]
         self.seen += len(trials)
         try:
+            for name in [name for name in notes if self.notes.get(name) != notes[name]]:
+                self.study.set_user_attr(name, notes[name])
+            self.notes = dict(notes)
             self.study.add_trials(new)
         except StorageInternalError as error:
             raise UserError(f"--storage: {' '.join(str(error.__cause__ or error).split())}; go on with --resume when it is back") from None

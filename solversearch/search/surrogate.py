@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from solversearch.keeping import COMPUTED, Keeper, keeping
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.runtime import Tableau
 from solversearch.search.gaussian import Floats, Gaussian
@@ -53,11 +54,11 @@ class Surrogates:
         """What they say of tables, ln of the best guess of the loss first; fitted first, where a ridge is given. (C, F)"""
         return np.concatenate([self.paired.features(tables, ridge, split), self.gaussian.features(tables)], axis=1)
 
-    def observe(self, tables: Sequence[Tableau], batch_size: int = 512, clock: Clock | None = None) -> None:
+    def observe(self, tables: Sequence[Tableau], batch_size: int = 512, clock: Clock | None = None, keeper: Keeper = COMPUTED) -> None:
         """Learns how the network behaves off the trajectories, from good tables: `NFE * NOISES` evaluations each."""
         for split in (False, True):
             some = [table for table in tables if table.split == split]
             if some:
                 teacher = self.paired.teacher
-                self.paired.observe(Denoiser(self.model, teacher.conditions, batch_size, split, clock), some)
+                self.paired.observe(keeping(Denoiser(self.model, teacher.conditions, batch_size, split, clock), keeper), some)
                 self.version += 1

@@ -1,20 +1,25 @@
 """A search that is killed anywhere and resumed: the same plan in the end, nothing evaluated twice; and what is refused."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.trial import FrozenTrial
+from torch import Tensor
 
 import solversearch.baselines as peers
 import solversearch.search.instant as stage_zero
+from solversearch.compare import Comparison
 from solversearch.errors import UserError
 from solversearch.models import DEFAULT, Model
-from solversearch.plan import Plan
+from solversearch.plan import Plan, read_json
 from solversearch.search import stages
-from solversearch.search.evaluations import InProcess
+from solversearch.search.compensation import greedy_ratios
+from solversearch.search.evaluations import Entry, InProcess, Log
 from solversearch.search.optimize import Interrupted, optimize
 from solversearch.search.predictor import Record
 from solversearch.search.records import read_records
@@ -144,6 +149,81 @@ def check_resumed(space: str, storage: str | None, tmp_path: Path) -> None:
         for folder in (whole, parts)
     )
     assert uninterrupted == resumed and len(resumed) >= 20 - 8 * (space == "default with a bound")
+
+
+class Counted:
+    """The network and the log of one process: it is killed when an entry is to be written, after all that the entry has cost.
+
+    rows are what the network evaluated, unwritten those since the last entry that was written.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, kill_at: str = "") -> None:
+        self.rows = self.unwritten = 0
+        self.paid: list[str] = []
+        original = Log.add
+
+        def add(log: Log, entries: Sequence[Entry]) -> None:
+            if kill_at in [entry.key for entry in entries]:
+                raise Killed
+            original(log, entries)
+            self.paid += [entry.key for entry in entries if entry.evaluations]
+            self.unwritten = 0
+
+        def network(x: Tensor, *told: Tensor) -> Tensor:
+            self.rows += len(x)
+            self.unwritten += len(x)
+            return MODEL.network(x, *told)
+
+        patch.setattr(Log, "add", add)
+        self.model = replace(MODEL, network=network)
+
+
+def kind_of(key: str) -> str:
+    """Of an entry: candidates by how many samples they see, parts of a computation apart from the whole."""
+    return re.sub(r"\d+", "#", re.sub(r"^[0-9a-f]{16,}", "candidate", key))
+
+
+@pytest.mark.parametrize(
+    ("space", "asked", "kinds"),
+    [
+        ("default", {}, {"screening, #", "screen #", "scale", "best baseline", "fit #", "candidate all", "polish #", "polish #, #"}),
+        ("s3", {"instant": True, "polish": True, "guidance": 2.0}, {"instant", "observation #, #", "candidate all", "polish #, #"}),
+        ("default", {"guidance": 2.0, "evaluations": 30_000}, {"fit #", "candidate all", "polish #, #"}),
+        ("ld3", {}, {"descent, #", "descended"}),
+        ("dc", {"nfe": 4}, {"greedy ratios, #", "candidate all"}),
+        ("ays", {"guidance": 2.0}, {"times of least KLUB, #", "candidate all"}),
+    ],
+)  # fmt: skip
+def test_a_kill_costs_one_batch(
+    space: str, asked: dict[str, Any], kinds: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process after the other is killed, each at another kind of evaluation, when that is done and not yet written."""
+    monkeypatch.setattr(stages, "greedy_ratios", partial(greedy_ratios, iterations=3))
+    nfe, guided = asked.get("nfe", 3), 2 if "guidance" in asked else 1
+    sizes = {"nfe": nfe, "trials": 10, "fit_samples": 32, "validation_samples": 64, "batch_size": 96}
+    batch = 96 * nfe * guided + (space == "ays") * 64 * (2 * nfe + 1) * guided
+    run(tmp_path / "teacher", space, **{**sizes, **asked})  # whose solves are cached by now
+    with pytest.MonkeyPatch.context() as patch:
+        whole = Counted(patch)
+        plan = run(tmp_path / "whole", space, whole.model, **{**sizes, **asked})
+    entries: dict[str, list[str]] = {}
+    for key in whole.paid:
+        entries.setdefault(kind_of(key), []).append(key)
+    assert kinds <= entries.keys()
+    rows = wasted = 0
+    for k, key in enumerate(sorted((each[len(each) // 2] for each in entries.values()), key=whole.paid.index)):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            part = Counted(patch, key)
+            run(tmp_path / "parts", space, part.model, resume=k > 0, **{**sizes, **asked})
+        assert part.unwritten <= batch
+        rows, wasted = rows + part.rows, wasted + part.unwritten
+    with pytest.MonkeyPatch.context() as patch:
+        last = Counted(patch)
+        assert run(tmp_path / "parts", space, last.model, resume=True, **{**sizes, **asked}) == plan
+    assert rows + last.rows == whole.rows + wasted and wasted > 0
+    one, other = (read_json(Comparison, tmp_path / name / "comparison.json", "comparison") for name in ("whole", "parts"))
+    assert [stage.evaluations for stage in one.stages] == [stage.evaluations for stage in other.stages]
+    assert not (tmp_path / "parts" / "kept").exists()
 
 
 @pytest.mark.parametrize("space", ["default", "s3", "ld3"])

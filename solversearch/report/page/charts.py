@@ -110,23 +110,20 @@ def error_by_nfe(comparison: Comparison) -> Figure:
 
 
 def stages(stages: Sequence[Stage]) -> Figure:
-    """What each stage brought: mean and median."""
-    means, medians = {s.name: s.endpoint_mse for s in stages}, {s.name: s.median for s in stages}
-    pair = [
-        bars(name, values, colour, text=list(map(number, values.values())), textposition="auto")
-        for name, values, colour in (("mean over samples", means, BLUE), ("median", medians, GREEN))
-    ]
+    """What each stage brought, in the unit in which its best was chosen."""
+    values = {stage.name: stage.reached for stage in stages}
     return chart(
-        *pair, x="endpoint MSE, validation noise", y="", height=120 + 62 * len(stages), bargap=0.25,
+        bars("", values, BLUE, text=list(map(number, values.values())), textposition="auto"), x=stages[0].unit, y="",
+        height=120 + 62 * len(stages), bargap=0.25,
         xaxis={"rangemode": "tozero", "nticks": 5}, yaxis={"autorange": "reversed", "showgrid": False},
     )  # fmt: skip
 
 
-def progress(best: Sequence[float | None]) -> Figure:
+def progress(best: Sequence[float | None], unit: str) -> Figure:
     """The best value by the number of candidates tried."""
     trace = line("", list(enumerate(best, 1)), BLUE, "candidate %{x}<br>best %{y:.3g}", mode="lines", line={"color": BLUE, "shape": "hv"})
     values = logarithmic([value for value in best if value is not None])
-    return chart(trace, x="candidates tried", y="best value, validation noise", yaxis=values)
+    return chart(trace, x="candidates tried", y=f"best {unit}", yaxis=values)
 
 
 def taus(history: Sequence[Tau]) -> Figure:

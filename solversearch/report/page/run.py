@@ -111,7 +111,7 @@ def _search(folder: Path, comparison: Comparison) -> list[Block]:
     if comparison.stages:
         blocks += [Chart("What each stage brought", charts.stages(comparison.stages)), _stages(comparison.stages)]
     if any(value is not None for value in comparison.progress):
-        blocks.append(Chart("Best candidate so far", charts.progress(comparison.progress)))
+        blocks.append(Chart("Best candidate so far", charts.progress(comparison.progress, comparison.unit)))
     if comparison.predictor:
         blocks.append(Chart("How well the predictor ranked", charts.taus(comparison.predictor)))
     shares = files.importances(folder / "journal.log")
@@ -132,9 +132,18 @@ def _search(folder: Path, comparison: Comparison) -> list[Block]:
 
 def _stages(stages: tuple[Stage, ...]) -> Table:
     rows = [
-        [Cell(s.name), figure(s.endpoint_mse), figure(s.median), count(s.evaluations), Cell(f"{s.seconds:.1f}", s.seconds)] for s in stages
+        [
+            Cell(s.name),
+            figure(s.reached),
+            figure(s.endpoint_mse),
+            figure(s.median),
+            count(s.evaluations),
+            Cell(f"{s.seconds:.1f}", s.seconds),
+        ]
+        for s in stages
     ]
-    return Table(["stage", "endpoint MSE", "median", "evaluations", "seconds"], rows, "Each stage starts from the best so far.", wide=False)
+    names = ["stage", stages[0].unit, "mean error", "median", "evaluations", "seconds"]
+    return Table(names, rows, "Each stage starts from the best so far, by the first number.", wide=False)
 
 
 def _plan(plan: Plan, comparison: Comparison) -> list[Block]:

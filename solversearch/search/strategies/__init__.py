@@ -7,7 +7,8 @@
     study.tell(trial, loss(context.domain.candidate(trial.params)))
 
 What a strategy proposes depends on the seed, the number of the trial and the trials of the study, so that a search that is resumed goes on
-as if it had never stopped. A trial that was left running counts as proposed: fail it and enqueue its parameters anew.
+as if it had never stopped, once it has followed the earlier proposals (`follow`). A trial that was left running counts as proposed: fail
+it and enqueue its parameters anew.
 """
 
 import importlib
@@ -21,15 +22,28 @@ from typing import Any
 from optuna import Study, Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
 from solversearch.errors import UserError, nearest
 from solversearch.search.strategies.context import Context
 from solversearch.search.strategies.evolution import Evolution
 from solversearch.search.strategies.reseeded import Reseeded
 from solversearch.search.strategies.s3 import S3
-from solversearch.spaces import Domain
+from solversearch.spaces import Domain, Params
 
-__all__ = ["STRATEGIES", "Context", "Strategy", "ask", "check_proposal", "enqueue_starts", "group_of", "known", "predicts", "strategy"]
+__all__ = [
+    "STRATEGIES",
+    "Context",
+    "Strategy",
+    "ask",
+    "check_proposal",
+    "enqueue_starts",
+    "follow",
+    "group_of",
+    "known",
+    "predicts",
+    "strategy",
+]
 
 GROUP, RANDOM = 8, 100
 """Trials that are asked for together, of most strategies, and of the one that learns nothing."""
@@ -96,6 +110,10 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
+STUDIED = frozenset({"random", "tpe", "gp", "evolution", "s3"})
+"""Strategies that look at the parameters and losses of trials, and notes of the study, alone. Others note down more as they propose."""
+
+
 def known(name: str, objectives: int = 1) -> None:
     """Raises `UserError` with one line where there is no strategy of this name, or it cannot minimise as many objectives."""
     entry = STRATEGIES.get(name)
@@ -152,6 +170,36 @@ def ask(study: Study, domain: Domain, name: str) -> Trial:
         raise UserError(f"strategy {name!r} proposed an illegal value: {' '.join(str(error).split())}") from error
     check_proposal(trial, domain, name)
     return trial
+
+
+class _Known(BaseSampler):
+    """Proposes what an earlier process has proposed."""
+
+    def __init__(self, params: Params, distributions: dict[str, BaseDistribution]) -> None:
+        self.params, self.distributions = params, distributions
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self.distributions
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Params:
+        return self.params
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        raise UserError(f"an earlier trial has no parameter {param_name!r}; begin another run with --out")
+
+
+def follow(study: Study, domain: Domain, name: str, params: Params) -> Trial:
+    """Like `ask`, of what an earlier process has proposed. A strategy of `STUDIED` is not asked, which takes time; others are, in vain."""
+    if name not in STUDIED:
+        waiting = (TrialState.WAITING,)
+        if not study.get_trials(deepcopy=False, states=waiting):
+            study.enqueue_trial(params)
+        return ask(study, domain, name)
+    own, study.sampler = study.sampler, _Known(params, domain.distributions)
+    try:
+        return ask(study, domain, name)
+    finally:
+        study.sampler = own
 
 
 def check_proposal(trial: Trial, domain: Domain, name: str) -> None:
