@@ -2,8 +2,8 @@
 
 Parameters are residuals on the given table. Coefficients of one row are nearly collinear (successive outputs resemble each
 other), so each row's residual is expressed in the orthonormal basis of its own columns; a time moves in its schedule's
-`position`, and the noise level of its input with it. A quasi-Newton method (scipy's BFGS) on all fitting samples then needs few passes; the validation noise decides
-when to stop.
+`position`, and the noise level of its input with it. A quasi-Newton method (scipy's BFGS) on all fitting samples then needs few
+passes; the validation noise decides when to stop.
 
 Where the activations of all evaluations do not fit into memory, each network call is a checkpoint (Chen et al. 2016, arXiv:1604.06174):
 it keeps its inputs alone, and is made again on the way back.
