@@ -32,6 +32,8 @@ class Model:
     guidance is the scale that the model is usually sampled at. clip bounds data predictions to [-clip, clip], for pixel models that are
     sampled so. conditioning is a digest of what the conditions stand for, where they are numbers of prompts and not the prompts themselves:
     another one needs another teacher, but not another plan.
+    disjoint gives every split of the noise conditions of its own, every third each: for prompts, of which held-out samples shall have
+    new ones. Otherwise all conditions are drawn in every split, as the few classes of a class-conditional model.
     pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
     64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
     """
@@ -53,6 +55,7 @@ class Model:
     guidance: float = 1.0
     clip: float | None = None
     conditioning: str = ""
+    disjoint: bool = False
     pad: int = 1
     digest: str = field(default="")
 
