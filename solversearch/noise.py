@@ -21,12 +21,15 @@ class Draw(NamedTuple):
 
 
 def draw(model: Model, split: str, count: int, seed: int = 0) -> Draw:
-    """The first `count` samples of a split: float32 unit noise and conditions drawn uniformly from the model's."""
+    """The first `count` samples of a split: float32 unit noise and conditions drawn uniformly from the model's, or from the split's own
+    part of them (`Model.disjoint`)."""
     noises, chosen = [], []
+    own = range(0 if model.conditions is None else len(model.conditions))
+    own = own[SPLITS.index(split) :: len(SPLITS)] if model.disjoint else own
     for i in range(count):
         rng = np.random.default_rng([seed, SPLITS.index(split), i])
-        if model.conditions is not None:
-            chosen.append(int(rng.integers(len(model.conditions))))
+        if own:
+            chosen.append(own[rng.integers(len(own))])
         noises.append(torch.from_numpy(rng.standard_normal(model.shape)).float())
     noise = torch.stack(noises).to(model.device)
     return Draw(noise, None if model.conditions is None else model.conditions[torch.tensor(chosen, device=model.device)])

@@ -122,6 +122,19 @@ def test_the_ridge_smooths_noise_that_has_no_form() -> None:
     assert error < 0.08
 
 
+def test_errors_left_out_are_those_of_a_fit_without_the_configuration() -> None:
+    """One step, one NFE, five guidance scales: a quadratic in guidance through the other four, by `polyfit`."""
+    guidance = np.array([1.0, 2.0, 3.5, 5.0, 6.0])
+    values = np.array([0.3, 0.8, 2.5, 4.9, 7.4])
+    at = np.array([(1.0, g, 6) for g in guidance])
+    _, residual, left_out = fit_cascade(at, values)
+    np.testing.assert_allclose(residual, np.polyval(np.polyfit(guidance, values, 2), guidance) - values, rtol=1e-6)
+    for i in range(5):
+        others = np.arange(5) != i
+        expected = np.polyval(np.polyfit(guidance[others], values[others], 2), guidance[i]) - values[i]
+        assert left_out[i] == pytest.approx(expected, rel=1e-6)
+
+
 # Plans as parameters -----------------------------------------------------------------------------------------
 
 
@@ -215,6 +228,24 @@ def test_changed_tables_are_regressed_in_coefficients() -> None:
     found = cpr.fit(plans, MODEL)
     assert found.kind == "coefficients" and found.steps == ()
     assert found.predict(6, 3.0, MODEL).rows[-1].x == pytest.approx(0.03, abs=1e-3)
+
+
+def test_weights_of_the_difference_are_in_units_of_guidance_minus_one() -> None:
+    """What is (w - 1) times a quadratic in w is found again; without guidance the difference is not even asked for."""
+
+    def weight(guidance: float) -> float:
+        return 0.01 * (guidance - 1) * guidance**2
+
+    def split(guidance: float) -> Plan:
+        table = get("ddim").tableau(MODEL.schedule, grid("quadratic", MODEL.schedule, 4)).guided(guidance)
+        last = replace(table.rows[-1], delta=() if guidance == 1 else (0.0, 0.0, 0.0, weight(guidance)))
+        return plan(replace(table, rows=(*table.rows[:-1], last)), guidance)
+
+    found = cpr.fit([split(guidance) for guidance in (1.0, 2.0, 3.0, 5.0)], MODEL)
+    for guidance in (1.3, 2.5, 4.0):
+        assert found.predict(4, guidance, MODEL).rows[-1].delta[-1] == pytest.approx(weight(guidance), rel=1e-5)
+    without = found.predict(4, 1.0, MODEL)
+    assert not without.tableau.split and without.network_calls == 4
 
 
 def test_files_keep_everything_and_betray_changes(tmp_path: Path) -> None:

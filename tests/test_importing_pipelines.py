@@ -45,7 +45,7 @@ class Opened:
     def __init__(self, family: str, folder: Path) -> None:
         prompts = folder / "prompts.txt"
         tiny.build(family, folder)
-        prompts.write_text("\n".join(tiny.PROMPTS))
+        prompts.write_text("\n".join(tiny.CAPTIONS))
         self.family, self.folder = family, folder
         self.model: Model = pipelines.load(str(folder), tiny.options(family, prompts=prompts))
         absent = [key for key, kind in json.loads((folder / "model_index.json").read_text()).items() if kind == [None, None]]

@@ -1,5 +1,6 @@
 """Draws: one seed a sample, so that nothing depends on how many are drawn, or on how they are batched."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def test_noise_is_standard_normal_and_conditions_are_uniform(coins: Model) -> No
     assert float(noise.var()) == pytest.approx(1, abs=0.06)
     assert float((conditions == 0).double().mean()) == pytest.approx(0.5, abs=0.05)
     assert set(conditions.tolist()) == {0, 1}
+
+
+def test_disjoint_conditions_are_drawn_in_one_split_each(coins: Model) -> None:
+    """Every third, uniformly; with the noise that all conditions would have."""
+    many = replace(coins, conditions=torch.arange(100, 111), disjoint=True)
+    parts = []
+    for split in SPLITS:
+        noise, conditions = draw(many, split, 400)
+        assert conditions is not None and min(conditions.unique(return_counts=True)[1]) > 400 / 4 / 2
+        assert noise.shape == (400, 1, 2, 2)
+        parts.append(set(conditions.tolist()))
+    assert parts == [{100, 103, 106, 109}, {101, 104, 107, 110}, {102, 105, 108}]
 
 
 def test_an_unconditional_model_has_no_conditions() -> None:

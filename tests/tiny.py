@@ -22,6 +22,8 @@ TOKENS = 16
 WIDTH = 16
 """Of every text encoder."""
 PROMPTS = ["a red fox in the snow", "two boats"]
+CAPTIONS = [*PROMPTS, "a lamp"]
+"""Of a file of prompts, which needs three."""
 
 
 def build(family: str, folder: Path, dtype: torch.dtype = torch.float32, **changed: Any) -> Path:

@@ -33,6 +33,8 @@ class Model:
     another one needs another teacher, but not another plan.
     weights is a digest of the network's weights where it is known from their files, in whatever precision they were loaded, or of the
     source of a plain function.
+    disjoint gives every split of the noise conditions of its own, every third each: for prompts, of which held-out samples shall have
+    new ones. Otherwise all conditions are drawn in every split, as the few classes of a class-conditional model.
     pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
     64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
     """
@@ -54,6 +56,7 @@ class Model:
     guidance: float = 1.0
     clip: float | None = None
     conditioning: str = ""
+    disjoint: bool = False
     pad: int = 1
     weights: str = ""
 

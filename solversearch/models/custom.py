@@ -2,7 +2,7 @@
 
 The factory takes no arguments and returns a `Model`, or a dict or dataclass with some of its fields. `network`, `schedule`,
 `prediction_type` and `shape` must be there; `conditions` too unless the model is unconditional, and `null_condition` for
-guidance; `features`, `data`, `images`, `dtype`, `device`, `pad` and `name` may. Complete, with a network of one layer:
+guidance; `features`, `data`, `images`, `disjoint`, `dtype`, `device`, `pad` and `name` may. Complete, with a network of one layer:
 
     import torch
     from solversearch.schedules import DiscreteVP
@@ -46,6 +46,7 @@ from torch import Tensor, nn
 from solversearch.errors import UserError, nearest
 from solversearch.models.base import Model
 from solversearch.models.digest import nearly, old_digest
+from solversearch.noise import SPLITS
 from solversearch.schedules import PREDICTION_TYPES, NoiseSchedule, data_prediction
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Model))
@@ -159,6 +160,8 @@ def _checked(fields: dict[str, Any], where: str, name: str) -> dict[str, Any]:
         if each in fields:
             fields[each] = _as_tensor(fields[each], f"{where}: {each}", fields.get("device", "cpu"))
     _check_conditions(fields.get("conditions"), fields.get("null_condition"), where)
+    if fields.get("disjoint") and ("conditions" not in fields or len(fields["conditions"]) < len(SPLITS)):
+        raise UserError(f"{where}: disjoint needs conditions, at least {len(SPLITS)} of them: one for each part of the noise")
     return fields
 
 
@@ -182,6 +185,7 @@ def _check_types(fields: Mapping[str, Any], where: str) -> None:
         "reference": (callable, "a function without arguments"),
         "images": (callable, "a function of samples"),
         "dtype": (lambda value: isinstance(value, torch.dtype), "a torch.dtype"),
+        "disjoint": (lambda value: isinstance(value, bool), "True or False"),
         "pad": (lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1"),
         "device": (lambda value: isinstance(value, str), "a text such as 'cuda'"),
         "name": (lambda value: isinstance(value, str), "a text"),

@@ -59,7 +59,7 @@ def digest_of(model: "Model") -> str:
 
 def fingerprint_of(model: "Model") -> str:
     """What teachers and runs compare: all that an output depends on."""
-    sha = hashlib.sha256(f"{_exact(model)} {model.dtype} {model.conditioning}".encode())
+    sha = hashlib.sha256(f"{_exact(model)} {model.dtype} {model.conditioning} {model.disjoint}".encode())
     _add(sha, {"conditions": model.conditions, "null_condition": model.null_condition})
     return f"{sha.hexdigest()}:{','.join(map(str, probe(model)))}"
 

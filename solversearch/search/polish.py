@@ -2,8 +2,8 @@
 
 Parameters are residuals on the given table. Coefficients of one row are nearly collinear (successive outputs resemble each
 other), so each row's residual is expressed in the orthonormal basis of its own columns; a time moves in its schedule's
-`position`. A quasi-Newton method (scipy's BFGS) on all fitting samples then needs few passes; the validation noise decides
-when to stop.
+`position`, and the noise level of its input with it. A quasi-Newton method (scipy's BFGS) on all fitting samples then needs few
+passes; the validation noise decides when to stop.
 
 Where the activations of all evaluations do not fit into memory, each network call is a checkpoint (Chen et al. 2016, arXiv:1604.06174):
 it keeps its inputs alone, and is made again on the way back.
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from math import atan2
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ class _Coordinates:
 
     def __init__(self, model: Model, table: Tableau, seen: Recorder, times: bool) -> None:
         self.model, self.table, self.times = model, table, times
-        self.w0 = [float(model.schedule.position(node.t)) for node in table.nodes]
+        self.told = [float(model.schedule.position(node.t)) for node in table.nodes]
+        self.level = [float(np.log(np.tan(atan2(node.sigma, node.alpha) / 2))) for node in table.nodes]
         self.start: list[Tensor] = []
         self.basis: list[Tensor] = []
         for i, given in enumerate(table.rows):
@@ -78,15 +80,19 @@ class _Coordinates:
         return nodes, rows
 
     def _node(self, i: int, shift: float, h: float = 1e-4) -> tuple[Node, Node]:
-        """The node at w0 + shift, kept within the schedule, and its derivative by w."""
-        schedule, guidance = self.model.schedule, self.table.nodes[i].guidance
+        """The given node moved by a shift, kept within the schedule, and its derivative by the shift.
 
-        def at(w: float) -> Node:
-            return schedule.node(float(schedule.time_at(w)))
+        The time that the network is told and the noise level of its input may differ (`Candidate.input_shift`): both move alike.
+        """
+        schedule, given = self.model.schedule, self.table.nodes[i]
 
-        node, low, high = (at(self.w0[i] + shift + step) for step in (0, -h, h))
+        def at(moved: float) -> Node:
+            node = schedule.node(float(schedule.time_at(self.level[i] + moved)))
+            return replace(node, t=float(schedule.time_at(self.told[i] + moved)), guidance=given.guidance)
+
+        low, high = at(shift - h), at(shift + h)
         t, alpha, sigma = ((getattr(high, name) - getattr(low, name)) / (2 * h) for name in ("t", "alpha", "sigma"))
-        return Node(node.t, node.alpha, node.sigma, guidance), Node(t, alpha, sigma)
+        return at(shift) if shift else given, Node(t, alpha, sigma)
 
 
 @dataclass

@@ -82,5 +82,7 @@ def check(model: Model, settings: Settings) -> None:
         raise UserError(f"model {model.name!r} has no null condition, so only --guidance 1 is possible, got {settings.guidance:g}")
     if settings.splits and model.null_condition is None:
         raise UserError(f"model {model.name!r} has no null condition to split the guidance from; leave out --split")
+    if settings.split and settings.guidance == 1:
+        raise UserError("--split is for the guidance difference, and guidance 1 has none; leave it out, or ask for a --guidance")
     if settings.integer and model.schedule.discrete and settings.nfe > model.schedule.t_start - model.schedule.t_end + 1:
         raise UserError(f"nfe {settings.nfe} is more than the model's whole timesteps; ask for fewer")

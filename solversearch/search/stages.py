@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from solversearch.baselines import Baseline, baselines, screen, screening
 from solversearch.compare import Stage, Tau, Timing
+from solversearch.errors import UserError
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives import Objective, parse_many
 from solversearch.objectives.ays import ays_times
@@ -214,6 +215,11 @@ class Search:
         )  # fmt: skip
         origin: Origin = {"solver": best.solver, "grid": best.grid}
         self.keep(self.log.once("best baseline", self.clock, lambda: self.evaluator.table(best.table, origin)))
+        if not self.best.error.any():  # as where the network's output does not depend on its input
+            raise UserError(
+                f"there is nothing to search: at {settings.nfe} evaluations {best.name} already makes exactly the teacher's samples of "
+                f"model {model.name!r}; check that its network looks at its input, or ask for a lower --nfe"
+            )
         return list(starts.values())
 
     def _ranked(self, found: Sequence[Baseline], validation: Teacher) -> list[int]:

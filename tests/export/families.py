@@ -37,7 +37,7 @@ class Families:
         place, prompts = self.folder / family, self.folder / "prompts"
         if not place.exists():
             tiny.build(family, place)
-            prompts.write_text("\n".join(tiny.PROMPTS))
+            prompts.write_text("\n".join(tiny.CAPTIONS))
         texts = {} if family in ("ddpm", "dit") else {"prompts": prompts}
         model = load(str(place), tiny.options(family, dtype=dtype, **texts))
         pipe = DiffusionPipeline.from_pretrained(place, torch_dtype=getattr(torch, dtype))

@@ -18,5 +18,5 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("prompts") / "prompts.txt"
-    file.write_text("\n".join(tiny.PROMPTS) + "\n", encoding="utf-8")
+    file.write_text("\n".join(tiny.CAPTIONS) + "\n", encoding="utf-8")
     return file

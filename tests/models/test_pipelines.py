@@ -150,10 +150,10 @@ def test_without_a_negative_prompt_the_pipeline_has_its_own(pipeline: Folder, pr
     network = pipelines.load(str(pipeline("sdxl")), Options(device="cpu", prompts=prompts)).network
     given, expected = calls[0]
     assert not given["encoder_hidden_states"][0].any()
-    output = network(given["sample"], given["timestep"].expand(4), torch.tensor([2, 2, 0, 1]))
+    output = network(given["sample"], given["timestep"].expand(4), torch.tensor([3, 3, 0, 1]))
     torch.testing.assert_close(output, expected, rtol=1e-6, atol=1e-6)
     empty = pipelines.load(str(pipeline("sdxl")), Options(device="cpu", prompts=prompts, negative_prompt="")).network
-    assert not torch.allclose(empty(given["sample"], given["timestep"].expand(4), torch.tensor([2, 2, 0, 1])), expected, atol=1e-4)
+    assert not torch.allclose(empty(given["sample"], given["timestep"].expand(4), torch.tensor([3, 3, 0, 1])), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["flux", "sd"])
@@ -267,7 +267,7 @@ def test_the_digest_is_that_of_the_weights(pipeline: Folder, prompts: Path, tmp_
     shipped = pipelines.load(str(pipeline("sd")), tiny.options("sd", dtype="bfloat16"))
     assert shipped.digest == model.digest
     assert shipped.conditioning != model.conditioning
-    assert len(shipped.conditions) == 64  # type: ignore[arg-type]
+    assert len(shipped.conditions) == 384  # type: ignore[arg-type]
     folder = Path(shutil.copytree(pipeline("sd"), tmp_path / "sd"))
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)

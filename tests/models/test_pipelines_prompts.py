@@ -17,6 +17,7 @@ from solversearch.models import pipelines
 from solversearch.models.pipelines import prompts as module
 from solversearch.models.pipelines.prompts import captions, prompt_length
 from solversearch.models.pipelines.source import local
+from solversearch.noise import SPLITS, draw
 from tests import tiny
 
 Folder = Callable[[str], Path]
@@ -35,25 +36,28 @@ def kept(cache: Path) -> list[Path]:
 
 def test_shipped_captions_are_many_and_varied() -> None:
     found = captions()
-    assert len(found) == len(set(found)) >= 60
-    assert len({caption[:16] for caption in found}) > 55
+    assert len(found) == len(set(found)) == 384
+    assert len({caption[:16] for caption in found}) > 370
+    assert captions(short=False) == found[:96]
     assert max(len(caption.split()) for caption in found) < 40
 
 
 def test_a_file_has_one_caption_a_line(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
-    file.write_bytes("\N{ZERO WIDTH NO-BREAK SPACE}a café\r\n\r\n  two boats \n".encode())
-    assert captions(file) == ["a café", "two boats"]
+    file.write_bytes("\N{ZERO WIDTH NO-BREAK SPACE}a café\r\n\r\n  two boats \na lamp\ntwo boats\n".encode())
+    assert captions(file) == captions(file, short=False) == ["a café", "two boats", "a lamp"]
 
 
 def test_unusable_files_are_named(tmp_path: Path) -> None:
-    empty, latin = tmp_path / "empty.txt", tmp_path / "latin.txt"
+    empty, latin, few = tmp_path / "empty.txt", tmp_path / "latin.txt", tmp_path / "few.txt"
     empty.write_text(" \n\n")
+    few.write_text("a lamp\ntwo boats\na lamp\n")
     latin.write_bytes("a café".encode("latin-1"))
     for file, message in [
         (tmp_path / "none.txt", "No such file"),
         (tmp_path, "directory"),
         (empty, "no prompts"),
+        (few, "need prompts of their own, so at least 3 different ones, got 2; add some, one a line"),
         (latin, "not UTF-8 text, at byte 5"),
     ]:
         with pytest.raises(UserError, match=message) as caught:
@@ -62,12 +66,31 @@ def test_unusable_files_are_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("family", "count"), [("sd", 384), ("flux", 96)])
+def test_fitting_validation_and_held_out_samples_have_prompts_of_their_own(
+    family: str, count: int, pipeline: Folder, cache: Path, tmp_path: Path
+) -> None:
+    """A third of the shipped ones each, of which T5's embeddings are too large for all; every third of a file of one's own."""
+
+    def drawn(samples: int, **options: Any) -> list[set[int]]:
+        model = pipelines.load(str(pipeline(family)), tiny.options(family, **options))
+        assert model.conditions is not None and len(model.conditions) == (len(tiny.CAPTIONS) if options else count)
+        conditions = [draw(model, split, samples).conditions for split in SPLITS]
+        return [set(each.tolist()) for each in conditions if each is not None]
+
+    parts = drawn(1000)
+    assert sum(map(len, parts)) == len(set.union(*parts)) and all(0.9 * count / 3 < len(part) <= count / 3 for part in parts)
+    own = tmp_path / "own.txt"
+    own.write_text("\n".join(tiny.CAPTIONS))
+    assert drawn(5, prompts=own) == [{0}, {1}, {2}]
+
+
 @pytest.mark.parametrize("family", ["sd", "sdxl", "pixart", "sd3", "flux"])
 def test_text_encoders_are_loaded_once(family: str, pipeline: Folder, prompts: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = tiny.options(family, prompts=prompts)
     first = pipelines.load(str(pipeline(family)), options)
     (file,) = kept(cache)
-    assert {len(tensor) for tensor in load_file(file).values()} == {3}
+    assert {len(tensor) for tensor in load_file(file).values()} == {4}
     for kind in ENCODERS:
         monkeypatch.setattr(kind, "from_pretrained", lambda *given, **named: pytest.fail("a text encoder was loaded again"))
     monkeypatch.setattr(transformers.CLIPTokenizer, "from_pretrained", lambda *given, **named: pytest.fail("a tokenizer was loaded again"))
@@ -95,7 +118,7 @@ def test_text_encoders_are_freed(pipeline: Folder, prompts: Path, cache: Path, m
 def test_embeddings_are_made_anew_for_whatever_they_depend_on(pipeline: Folder, prompts: Path, cache: Path, tmp_path: Path) -> None:
     """Prompts, negative prompt, precision and text encoder; not the network and not the resolution."""
     other = tmp_path / "other.txt"
-    other.write_text("a quiet lake\n")
+    other.write_text("a quiet lake\na loud lake\na lake\n")
     folder = Path(shutil.copytree(pipeline("sd"), tmp_path / "sd"))
 
     def count(**changed: Any) -> int:

@@ -153,6 +153,10 @@ def test_what_runs_away_is_told() -> None:
     judge, given = of_coins(), table(COINS)
     with pytest.raises(NotFinite, match="the candidate's error is not finite"):
         judge.table(Tableau(given.nodes, (*given.rows[:-1], replace(given.rows[-1], x=1e300))), {})
+    farthest = judge.validation.noise.flatten(1).abs().amax(1)
+    x = torch.finfo(torch.float32).max / float(farthest.median())  # which half of the samples survive
+    with pytest.raises(NotFinite, match="the candidate's error is not finite"):
+        judge.table(Tableau(given.nodes, (*given.rows[:-1], replace(given.rows[-1], x=x))), {})
     failing = replace(judge, objectives=(Objective("bad", lambda outcome: float("nan"), "nothing", "here"),))
     with pytest.raises(NotFinite, match="objective 'bad' is nan"):
         failing.table(table(COINS), {})

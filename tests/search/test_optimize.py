@@ -16,9 +16,11 @@ import solversearch.baselines as peers
 import solversearch.search.instant as stage_zero
 import solversearch.search.optimize as module
 from solversearch.compare import Comparison
+from solversearch.errors import UserError
 from solversearch.models.base import Model, NotFinite
 from solversearch.objectives import OBJECTIVES, Objective
 from solversearch.plan import Plan
+from solversearch.schedules import CosineVP
 from solversearch.search import stages
 from solversearch.search.compensation import greedy_ratios
 from solversearch.search.estimate import estimate
@@ -69,6 +71,13 @@ def learned(space: str = "default", model: Model = MODEL, **asked: Any) -> Searc
     search = Search(model, Settings.of(SearchSpace.named(space), **{**SMALL, **asked}), quiet)
     search.learn()
     return search
+
+
+def test_a_network_that_does_not_look_at_its_input_leaves_nothing_to_search(tmp_path: Path) -> None:
+    constant = Model("constant", lambda x, t: x * 0 + 0.5, CosineVP(), "sample", (4,))
+    with pytest.raises(UserError, match=r"nothing to search: at 4 .* exactly the teacher's samples of model 'constant'") as caught:
+        run(tmp_path / "run", model=constant)
+    assert "\n" not in str(caught.value)
 
 
 def params_of(search: Search) -> list[Params]:

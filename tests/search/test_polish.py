@@ -12,10 +12,11 @@ from torch.autograd.graph import saved_tensors_hooks
 import solversearch.search.polish as module
 from solversearch.errors import UserError
 from solversearch.memory import Backward
-from solversearch.models.base import Clock, Model, NotFinite
+from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
-from solversearch.runtime import Tableau, run
-from solversearch.sampling import sample
+from solversearch.runtime import Tableau, run, steps
+from solversearch.sampling import alone, sample
+from solversearch.search.columns import Recorder, weights
 from solversearch.search.polish import polish
 from solversearch.teacher import Teacher, teach
 from tests.search.test_fit import baseline, mean_error
@@ -34,10 +35,18 @@ def objective(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) 
     return taken[0], taken[1]
 
 
-@pytest.mark.parametrize(("guidance", "split"), [(1.0, False), (4.0, True)])
-def test_gradient_against_finite_differences(digits: Model, monkeypatch: pytest.MonkeyPatch, guidance: float, split: bool) -> None:
+def told_other_times(model: Model, table: Tableau, shift: float) -> Tableau:
+    """The table with every time that the network is told moved by a shift of its position, and nothing else."""
+    times = model.schedule.time_at(model.schedule.position([node.t for node in table.nodes]) + shift)
+    return replace(table, nodes=tuple(replace(node, t=float(t)) for node, t in zip(table.nodes, times, strict=True)))
+
+
+@pytest.mark.parametrize(("guidance", "split", "shift"), [(1.0, False, 0.0), (4.0, True, 0.0), (1.0, False, -0.2)])
+def test_gradient_against_finite_differences(
+    digits: Model, monkeypatch: pytest.MonkeyPatch, guidance: float, split: bool, shift: float
+) -> None:
     teacher = teach(digits, "fit", 16, guidance=guidance)
-    table = baseline(digits, nfe=3, guidance=guidance)
+    table = told_other_times(digits, baseline(digits, nfe=3, guidance=guidance), shift)
     function, size = objective(monkeypatch, digits, table, teacher, teacher, split=split, scale=1e-2)
     at = np.full(size, 0.01)
     gradient = function(at)[1]
@@ -46,6 +55,27 @@ def test_gradient_against_finite_differences(digits: Model, monkeypatch: pytest.
         step[k] = 2e-3
         slope = (function(at + step)[0] - function(at - step)[0]) / 4e-3
         assert slope == pytest.approx(gradient[k], abs=2e-2 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.3])
+def test_starts_at_the_given_table_and_moves_told_time_and_noise_level_alike(digits: Model, fitting: Teacher, shift: float) -> None:
+    teacher, schedule = fitting.first(16), digits.schedule
+    table = told_other_times(digits, baseline(digits, nfe=3), shift)
+    seen = Recorder(teacher.noise, False)
+    alone(Denoiser(digits, teacher.conditions), seen.watched(steps(table.nodes, table.rows, teacher.noise)))
+    coordinates = module._Coordinates(digits, table, seen, times=True)
+    theta = torch.zeros(sum(coordinates.sizes), dtype=torch.float64)
+    assert coordinates.table_at(theta) == table
+    nodes, rows = coordinates.differentiable(theta.expand(16, -1), teacher.noise.double())
+    for node, given in zip(nodes, table.nodes, strict=True):
+        assert all(torch.all(getattr(node, name) == getattr(given, name)) for name in ("t", "alpha", "sigma"))
+    for i, (row, start) in enumerate(zip(rows, table.rows, strict=True)):
+        assert torch.equal(torch.stack([row.x, *row.d])[:, 0].flatten(), weights(start, i, False))
+    theta[1] = -0.1
+    moved, given = coordinates.table_at(theta).nodes[1], table.nodes[1]
+    assert float(schedule.position(moved.t) - schedule.position(given.t)) == pytest.approx(-0.1, abs=1e-9)
+    levels = [np.log(np.tan(np.arctan2(node.sigma, node.alpha) / 2)) for node in (moved, given)]
+    assert levels[0] - levels[1] == pytest.approx(-0.1, abs=1e-9)
 
 
 @pytest.mark.parametrize("batch_size", [16, 37, 64])

@@ -87,6 +87,9 @@ def test_numbers_that_cannot_be(asked: dict[str, Any], field: str) -> None:
         (PLAIN, {"guidance": 2.0}, "model 'plain' has no null condition, so only --guidance 1 is possible, got 2"),
         (PLAIN, {"split": True}, "no null condition to split the guidance from; leave out --split"),
         (PLAIN, {}, None),
+        (COINS, {"split": True}, "guidance difference, and guidance 1 has none; leave it out, or ask for a --guidance"),
+        (COINS, {"split": True, "guidance": 2.0}, None),
+        (COINS, {"split": False}, None),
         (COINS, {"guidance": 2.0}, None),
     ],
 )

@@ -17,7 +17,7 @@ from solversearch.solvers import SOLVERS, get
 from solversearch.solvers.base import Past, Solver, first_order, multistep
 from solversearch.solvers.bdia import bdia
 from solversearch.solvers.ghvb import ghvb
-from solversearch.solvers.unipc import unip
+from solversearch.solvers.unipc import unic, unip
 from solversearch.tableau import Problem, Tableau, trace
 
 Array = NDArray[np.float64]
@@ -186,6 +186,9 @@ def unipc(order: int, variant: str = "bh2", **config: Any) -> Peer:
     return Peer("UniPCMultistep", {"solver_order": order, "solver_type": variant, **ending, **config}, end=end)
 
 
+NOT_REGISTERED = {"unipc_2_noise_bh1": multistep(unip("noise", "bh1"), 2, unic("noise", "bh1"), True)}
+"""Rules that steps of a search space may have, but no baseline has."""
+
 NOISELESS = {"variance_noise": 0}
 FLOW: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 
@@ -225,6 +228,7 @@ PEERS: list[tuple[str, Peer]] = [
     ("unipc_4", unipc(4)),
     ("unipc_2_noise", unipc(2, predict_x0=False, final_sigmas_type="sigma_min")),
     ("unipc_3_noise", unipc(3, predict_x0=False, final_sigmas_type="sigma_min")),
+    ("unipc_2_noise_bh1", unipc(2, "bh1", predict_x0=False)),
     ("deis_logrho2", Peer("DEISMultistep", {"solver_order": 2}, end=None)),
     ("deis_logrho3", Peer("DEISMultistep", {"solver_order": 3}, end=None)),
     *((f"deis_rhoab{k}", Peer("LMSDiscrete", step_arguments={"order": k + 1})) for k in (1, 2, 3)),
@@ -272,12 +276,13 @@ def coefficients(tableau: Tableau, skipped: int | None) -> Array:
 @pytest.mark.parametrize(("name", "peer"), PEERS, ids=[f"{name}-{peer.scheduler}-{i}" for i, (name, peer) in enumerate(PEERS)])
 def test_agrees_with_diffusers(name: str, peer: Peer) -> None:
     schedule = table_of(peer)
+    rule = NOT_REGISTERED[name] if name in NOT_REGISTERED else get(name).rule
     for steps in peer.steps:
         theirs = imported(peer, steps)
         nodes = [node for node, _ in groupby(theirs.nodes)]
         if name == "pndm":  # its grid is not the list of its evaluations
             nodes = [schedule.node(901 - 100 * i) if steps == 10 else schedule.node(801 - 200 * i) for i in range(steps)]
-        ours = trace(get(name).rule, schedule, [*nodes, peer.end or schedule.node(0)])
+        ours = trace(rule, schedule, [*nodes, peer.end or schedule.node(0)])
         error = np.abs(coefficients(ours, peer.skipped_column) - coefficients(theirs, peer.skipped_column))
         worst = np.max(error / np.abs(coefficients(theirs, None)).max(axis=1, keepdims=True))
         assert worst < 1e-6, (steps, float(worst))
@@ -328,6 +333,53 @@ def test_epsilon_scaling_divides_noise_predictions() -> None:
     none: Callable[[], Array] = lambda: x  # noqa: E731
     scaled = get("es_ddim").rule(Problem(schedule, denoise, none), x, nodes)
     np.testing.assert_allclose(scaled, get("ddim").rule(Problem(schedule, divided, none), x, nodes), rtol=0, atol=1e-13)
+
+
+def test_dualfast_leads_noise_predictions_away_from_the_first() -> None:
+    """eps' = (1 + c) eps - c eps_tau with c = 0.2 (1 - phi / phi_tau), and DDIM on that."""
+    schedule = DiscreteVP.named()
+    nodes = grid("linspace", schedule, 5)
+    first: list[tuple[float, Array]] = []
+
+    def led(x: Array, node: Node) -> Array:
+        eps, phi = (x - node.alpha * np.tanh(x)) / node.sigma, float(np.arctan2(node.sigma, node.alpha))
+        first.append((phi, eps))
+        c = 0.2 * (1 - phi / first[0][0])
+        return (x - node.sigma * ((1 + c) * eps - c * first[0][1])) / node.alpha
+
+    x = np.linspace(-2, 2, 5)
+    found = get("dualfast_ddim").rule(Problem(schedule, lambda x, node: np.tanh(x), lambda: x), x, nodes)
+    np.testing.assert_allclose(found, get("ddim").rule(Problem(schedule, led, lambda: x), x, nodes), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("b", [0.8, 0.5])
+@pytest.mark.parametrize(
+    ("order", "sums"),
+    [
+        (2, lambda b, v: ((2 + b) * v[-1] - (2 - b) * v[-2]) / (2 * b)),
+        (3, lambda b, v: ((18 + 5 * b) * v[-1] - (24 - 8 * b) * v[-2] + (6 - b) * v[-3]) / (12 * b)),
+        (4, lambda b, v: ((46 + 9 * b) * v[-1] - (78 - 19 * b) * v[-2] + (42 - 5 * b) * v[-3] - (10 - b) * v[-4]) / (24 * b)),
+    ],
+)
+def test_ghvb_is_its_recursion_of_velocities(order: int, sums: Callable[[float, list[Array]], Array], b: float) -> None:
+    """v_0 = eps_0, v_i = (1 - b) v_{i-1} + b eps_i, and DDIM along their sum, from the step on whose history is long enough."""
+    schedule = VE(1.0, 60.0)
+    nodes = [schedule.node(float(sigma)) for sigma in (60, 40, 27, 14, 6, 3, 1)]
+    states: list[Array] = []
+
+    def denoise(x: Array, node: Node) -> Array:
+        states.append(x)
+        return np.tanh(x / 9)
+
+    x = np.linspace(-100.0, 100, 5)
+    states.append(multistep(ghvb(order, b), 99)(Problem(schedule, denoise, lambda: x), x, nodes))
+    velocities: list[Array] = []
+    for i, node in enumerate(nodes[:-1]):
+        eps = (states[i] - np.tanh(states[i] / 9)) / node.sigma
+        velocities.append(eps if i == 0 else (1 - b) * velocities[-1] + b * eps)
+        if len(velocities) >= order:
+            expected = states[i] + (nodes[i + 1].sigma - node.sigma) * sums(b, velocities)
+            np.testing.assert_allclose(states[i + 1], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("order", "name"), [(2, "ipndm_2"), (3, "ipndm_3"), (4, "ipndm_4")])

@@ -1,6 +1,7 @@
 """The weights of exponential integrators against closed forms and against SciPy's adaptive quadrature."""
 
-from math import exp, expm1, inf
+from fractions import Fraction
+from math import exp, expm1, factorial, inf
 
 import numpy as np
 import pytest
@@ -8,9 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from solversearch.solvers.integrals import lagrange, lagrange_slopes, lagrange_weights, taylor_weights
+from solversearch.solvers.integrals import lagrange, lagrange_slopes, lagrange_weights, moments, taylor_weights
 
 steps = st.floats(1e-6, 40)
+
+
+@pytest.mark.parametrize("h", [1e-8, 1e-3, 0.1, 0.7, 1.5, 2.0, 2.1, 7.0, 40.0])
+def test_moments_against_their_power_series(h: float) -> None:
+    """M_k = sum_n (-1)^n h^{n+1} / (n! (n + k + 1)), in exact fractions."""
+    terms = [(-1) ** n * Fraction(h) ** (n + 1) / factorial(n) for n in range(200)]
+    for count in range(1, 7):
+        exact = [float(sum(term / (n + k + 1) for n, term in enumerate(terms))) for k in range(count)]
+        assert moments(h, count) == pytest.approx(exact, rel=1e-13, abs=0)
 
 
 @given(steps)

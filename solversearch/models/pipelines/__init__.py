@@ -32,6 +32,7 @@ from solversearch.models.pipelines.sdxl import StableDiffusionXL
 from solversearch.models.pipelines.source import Folder, from_hub, local
 from solversearch.models.pipelines.stable_diffusion import StableDiffusion
 from solversearch.models.pipelines.unconditional import Unconditional
+from solversearch.noise import SPLITS
 
 __all__ = ["ALIASES", "FAMILIES", "describe", "load", "load_alias", "schedule_of"]
 
@@ -82,7 +83,7 @@ def load(where: str, options: Options, name: str | None = None, alias: Alias | N
         null_condition=torch.tensor(count, device=device) if count else None,
         images=Decoder(folder, dtype, device, options.offload) if family.LATENT else from_pixels,
         dtype=dtype, device=device, guidance=alias.guidance if alias else family.GUIDANCE, clip=clip, conditioning=conditioning,
-        weights=weights.digest(files),
+        weights=weights.digest(files), disjoint=bool(family.TEXT),
     )  # fmt: skip
 
 
@@ -145,9 +146,9 @@ def _conditions(
     """Embeddings, the number of conditions without the null one, and the digest of what the numbers stand for."""
     if not family.TEXT:
         return {}, family.classes(folder.config(family.PART)), ""
-    prompts = captions(options.prompts)
     length = prompt_length(folder, family)
-    settings = [prompts, options.negative_prompt, told.resolution, told.guidance, length]
+    prompts = captions(options.prompts, short=length is None)
+    settings = [SPLITS, prompts, options.negative_prompt, told.resolution, told.guidance, length]
     embedded = embeddings(folder, family, prompts, options.negative_prompt, dtype, device)
     return embedded, len(prompts), hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 

@@ -19,14 +19,20 @@ from solversearch.models.pipelines import weights
 from solversearch.models.pipelines.adapter import Adapter
 from solversearch.models.pipelines.library import library, quiet
 from solversearch.models.pipelines.source import Folder, read_json
+from solversearch.noise import SPLITS
 
 VERSION = 1
 SHIPPED = Path(__file__).parent / "captions.txt"
+LONG = 96
+"""So many of the shipped captions are taken where T5 reads them: its embeddings are megabytes each, those of CLIP a tenth of that."""
 BATCH = 8
 
 
-def captions(file: Path | None = None) -> list[str]:
-    """The captions of a file, one a line, else the shipped ones; blank lines do not count. Raises `UserError`."""
+def captions(file: Path | None = None, short: bool = True) -> list[str]:
+    """The different captions of a file, one a line, else the shipped ones (all where their embeddings are short, else the first `LONG`).
+
+    Blank lines do not count. Fitting, validation and held-out noise get a third of them each. Raises `UserError`.
+    """
     path = file or SHIPPED
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -36,10 +42,15 @@ def captions(file: Path | None = None) -> list[str]:
         raise UserError(
             f"{path}: the prompts cannot be read: {error.strerror}; --prompts takes a text file with one caption a line"
         ) from None
-    found = [line for line in lines if line]
+    found = list(dict.fromkeys(line for line in lines if line))
     if not found:
         raise UserError(f"{path}: there are no prompts in it; --prompts takes a text file with one caption a line")
-    return found
+    if len(found) < len(SPLITS):
+        raise UserError(
+            f"{path}: fitting, validation and held-out samples need prompts of their own, so at least {len(SPLITS)} different ones, "
+            f"got {len(found)}; add some, one a line"
+        )
+    return found if file or short else found[:LONG]
 
 
 def prompt_length(folder: Folder, family: type[Adapter]) -> int | None:
