@@ -4,20 +4,19 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from solversearch import intervals
 from solversearch.baselines import LIMIT, SMALL
-from solversearch.measures import Measured, Rivals, Row, measured, rivals
-from solversearch.models.base import Clock, Model, NotFinite
+from solversearch.measures import Rivals, Row, finite, measured, rivals
+from solversearch.models.base import Clock, Model
 from solversearch.objectives import parse_many
 from solversearch.plan import Count, Interval, Many, Plan
 from solversearch.race import GEOMETRIC, MEAN, Kept, compute
 from solversearch.runtime import Node
 from solversearch.schedules import GRIDS
 from solversearch.teacher import Teacher
-from solversearch.verdict import LEAST, Ratio, Verdict, decide, needed, objective_ratio, ratios
+from solversearch.verdict import Ratio, Verdict, decide, needed, objective_ratio, ratios
 
 ENDPOINT = "endpoint"
 """The objective whose verdict the geometric mean of the error ratio gives."""
@@ -152,6 +151,13 @@ class Comparison(BaseModel):
         """Whether the plan samples exactly as the best baseline does."""
         return self.ratios[0].low == self.ratios[0].high == 1
 
+    def exported_ratio(self, measure: str) -> float:
+        """Of what plan.json holds, to the baseline that is best in this measure: the mean error, or its geometric mean."""
+        ratio = self.ratio(measure)
+        assert ratio is not None
+        row = self.exported_row
+        return (row.endpoint_mse.mean if measure == MEAN else row.geometric_mean) / ratio.baseline_value
+
     @property
     def exported_row(self) -> Row:
         """The row of what plan.json holds."""
@@ -198,7 +204,10 @@ def compare(
     """
     before, count = clock.evaluations, len(teacher)
     progress("the plan")
-    own, teacher = _finite(measured(model, plan.tableau, teacher, batch_size, clock, plan.threshold, kept), teacher, model)
+    words = {"solver": str(plan.decisions.get("solver", "table")), "grid": str(plan.decisions.get("grid", "searched"))}
+    own = measured(model, plan.tableau, teacher, batch_size, clock, plan.threshold, kept, **words)
+    if len(places := finite(model, teacher, own.errors)) < count:
+        own, teacher = own.at(places), teacher.at(places.tolist())
     found = rivals(model, plan.nfe, plan.guidance, teacher, integer, batch_size, clock, kept, progress=progress)
     compared, decider = ratios(own, found, teacher.seed), parse_many(objective)[0]
     geometric, mean = compared[0], next(each for each in compared if each.measure == MEAN)
@@ -239,18 +248,3 @@ def compare(
         nodes=best.table.nodes,
         schedule=tuple(map(model.schedule.node, np.linspace(model.schedule.t_start, model.schedule.t_end, POINTS).tolist())),
     )
-
-
-def _finite(own: Measured, teacher: Teacher, model: Model) -> tuple[Measured, Teacher]:
-    """The samples on which teacher and plan are finite."""
-    fine = np.isfinite(own.errors) & teacher.endpoint.flatten(1).isfinite().all(1).cpu().numpy()
-    if fine.all():
-        return own, teacher
-    if fine.sum() < LEAST:
-        raise NotFinite(
-            f"{fine.sum()} of {len(fine)} held-out samples are finite, too few for any verdict: the network of {model.name!r} returns NaN "
-            "or inf; check its weights and dtype"
-        )
-    places = np.flatnonzero(fine)
-    features = None if own.features is None else own.features[torch.from_numpy(places)]
-    return Measured(own.name, own.kind, own.solver, own.grid, own.table, own.errors[places], features), teacher.at(places.tolist())

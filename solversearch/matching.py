@@ -2,11 +2,13 @@
 
 from math import atan2
 
-from solversearch.baselines import Baseline, baselines, screen, screening
+from solversearch.baselines import Baseline, baselines
 from solversearch.errors import UserError
+from solversearch.measures import rivals
 from solversearch.models.base import Model
 from solversearch.models.digest import is_of
 from solversearch.plan import Plan
+from solversearch.race import GEOMETRIC
 from solversearch.teacher import Teacher
 
 
@@ -56,12 +58,15 @@ def reguided(plan: Plan, guidance: float) -> Plan:
 
 
 def rival(plan: Plan, model: Model, teacher: Teacher, batch_size: int = 512) -> Baseline:
-    """The best baseline of the plan's scores; where it has none, the one that a screening on the teacher's noise finds."""
+    """The best baseline of the plan's scores; where it has none, the one of the least geometric mean error on the teacher's noise."""
     integer = all(node.t == round(node.t) for node in plan.nodes)
-    candidates = baselines(model, plan.nfe, plan.guidance) + (baselines(model, plan.nfe, plan.guidance, True) if integer else [])
-    scores = sorted((row for row in plan.scores if row.kind == "baseline"), key=lambda row: row.endpoint_mse.mean)
+    scores = [(row.solver, row.grid) for row in plan.scores if row.kind == "baseline"]
     if scores:
-        known = [c for c in candidates if (c.solver, c.grid) == (scores[0].solver, scores[0].grid)]
-        if known:
-            return known[-1]
-    return screen(model, candidates, teacher.first(screening(len(teacher))), batch_size)[0][1]
+        try:
+            known = baselines(model, plan.nfe, plan.guidance, integer and plan.decisions.get("timesteps") == "whole", {scores[0]})
+            return known[0]
+        except UserError:  # a solver or grid that is no more
+            pass
+    found = rivals(model, plan.nfe, plan.guidance, teacher, integer, batch_size, measures=(GEOMETRIC,))
+    best = found.best(GEOMETRIC)
+    return Baseline(best.solver, best.grid, best.table)

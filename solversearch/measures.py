@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -14,7 +14,7 @@ from solversearch import intervals
 from solversearch.baselines import baselines
 from solversearch.distances import Gaussian, frechet_influence
 from solversearch.intervals import TINY, Floats
-from solversearch.models.base import Clock, Model
+from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.plan import Interval, Score, Threshold
 from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN, Kept, Places, Race, compute, race
@@ -23,6 +23,8 @@ from solversearch.sampling import sample
 from solversearch.teacher import Teacher
 
 QUANTILES = (0.9, 0.99)
+LEAST = 16
+"""Samples from which on something can be said."""
 
 
 class Row(Score):
@@ -53,6 +55,11 @@ class Measured:
     table: Tableau
     errors: Floats
     features: Tensor | None
+
+    def at(self, places: Places) -> "Measured":
+        """The same for some of the samples."""
+        features = None if self.features is None else self.features[torch.from_numpy(places)]
+        return replace(self, errors=self.errors[places], features=features)
 
     def value(self, measure: str, target: Tensor | None) -> float:
         """By one of the measures of a race; inf where the table ran away. target are the teacher's features."""
@@ -108,9 +115,9 @@ def _around(value: float, error: float) -> Interval:
 
 def measured(
     model: Model, table: Tableau, teacher: Teacher, batch_size: int = 512, clock: Clock | None = None, threshold: Threshold | None = None,
-    kept: Kept = compute, name: str = "plan",
+    kept: Kept = compute, name: str = "plan", solver: str = "table", grid: str = "searched",
 ) -> Measured:  # fmt: skip
-    """A plan's table on all of the teacher's samples."""
+    """A plan's table on all of the teacher's samples. solver and grid are how the row of a comparison names it."""
 
     def run() -> dict[str, Tensor]:
         x = sample(model, table, teacher, batch_size, clock, threshold, lenient=True)
@@ -119,7 +126,19 @@ def measured(
 
     made = kept(f"{name} {hashlib.sha256(repr((table, threshold)).encode()).hexdigest()}", run)
     features = made["features"].double() if "features" in made else None
-    return Measured(name, "plan", "table", "searched", table, made["errors"].numpy(), features)
+    return Measured(name, "plan", solver, grid, table, made["errors"].numpy(), features)
+
+
+def finite(model: Model, teacher: Teacher, errors: Floats | None = None) -> Places:
+    """The samples on which the teacher, and the errors, are finite. Raises `NotFinite` where they are too few for any verdict."""
+    fine = teacher.endpoint.flatten(1).isfinite().all(1).cpu().numpy()
+    places = np.flatnonzero(fine if errors is None else fine & np.isfinite(errors))
+    if len(places) < LEAST:
+        raise NotFinite(
+            f"{len(places)} of {len(teacher)} held-out samples are finite, too few for any verdict: the network of {model.name!r} returns "
+            "NaN or inf; check its weights and dtype"
+        )
+    return places
 
 
 @dataclass

@@ -2,13 +2,14 @@
 
 Errors are heavy-tailed, so that a few samples decide a mean. Two kinds of samples are therefore looked at:
 
-    hard    where a few good baselines, measured in full, have the largest errors: every baseline in the race runs on all of them
+    hard    where the leaders, which are measured in full, have the largest errors: every baseline in the race runs on all of them
     others  the first 8, 16, 32 ... of the rest, each standing for as many samples as are not hard
 
-and every value is that of the weighted sample. After each round a baseline is dropped when it can no longer be the best in *any* of the
-measures: when its value over the least one, on the same samples, lies above 1 by more than `DEVIATIONS` standard errors (of a jackknife
-that leaves out groups of the other samples; Shao and Tu 1995, chapter 2). The first round alone drops what is surely more than `COARSE`
-times worse in the geometric mean, whatever its other values. What is left at the end has been measured on all samples.
+and every value is that of the weighted sample. Whichever leads in a measure after a round is measured in full: where it is bad may not
+have been seen. After each round a baseline is dropped when it can no longer be the best in *any* of the measures: when its value over the
+least one, on the same samples, lies above 1 by more than `DEVIATIONS` standard errors (of a jackknife that leaves out groups of the other
+samples; Shao and Tu 1995, chapter 2). The first round alone drops what is surely `COARSE` times worse in the geometric mean, whatever its
+other values. What is left at the end has been measured on all samples.
 """
 
 import hashlib
@@ -43,7 +44,11 @@ HARD, HARD_SHARE = 16, 8
 """Hard samples: so many, but at most one in HARD_SHARE."""
 LEADERS = ((GEOMETRIC, 2), (MEAN, 1))
 """The best of the first round, which say what is hard."""
-COARSE, DEVIATIONS, GROUPS = 5.0, 3.0, 8
+COARSE, CARRIED = 4.0, 3.0
+"""What is surely so many times worse than the best in the geometric mean is dropped at once; or is not tried at the next NFE."""
+DEVIATIONS, GROUPS = 3.0, 8
+BLUR = 0.5
+"""Least variance, times samples, of ln of a Frechet distance: what is wrong with covariances of a few samples, no group left out shows."""
 WORTH = 0.99
 """A baseline that cannot be better than the least value by this factor is not worth going on with."""
 
@@ -106,12 +111,12 @@ class Runs:
 
 @dataclass
 class Race:
-    """What came of a race: places of tables. finalists were measured in full; going were not dropped by the first round."""
+    """What came of a race: places of tables. finalists were measured in full, close are worth trying at the next NFE."""
 
     candidates: Sequence[Baseline]
     runs: Runs
     finalists: list[int]
-    going: list[int]
+    close: list[int]
     hard: Places
 
     def baseline(self, table: int) -> Baseline:
@@ -120,7 +125,7 @@ class Race:
 
     def carried(self) -> set[tuple[str, str]]:
         """The pairs of solver and grid that are worth trying at the next NFE."""
-        tables = {self.runs.tables[k] for k in self.going}
+        tables = {self.runs.tables[k] for k in self.close}
         return {(each.solver, each.grid) for each in self.candidates if each.table in tables}
 
 
@@ -148,19 +153,21 @@ def race(
             leaders += [k for k in np.argsort(values, kind="stable")[:count].tolist() if k not in leaders]
         runs.see(leaders, np.arange(n))
         hard = _hardest(runs.errors[leaders], min(HARD, n // HARD_SHARE))
-    going = _roughly(runs, everyone, first, leaders)
-    surviving = list(going)
-    progress(len(going), len(hard))
-    runs.see(going, hard)
-    size = len(first)
+    worse, size = _times_worse(runs, everyone, first), len(first)
+    going = [k for k in everyone if worse[k] <= COARSE or k in leaders]
     while size < n and len(set(going) - set(leaders)):
-        progress(len(going), size)
-        runs.see(going, np.arange(size))
-        going = _still(runs, going, measures, hard, size)
+        seen = np.union1d(hard, np.arange(size))
+        progress(len(going), len(seen))
+        runs.see(going, seen)
+        going, best = _still(runs, going, measures, hard, size)
+        for leader in sorted(best - set(leaders)):
+            runs.see([leader], np.arange(n))
+            leaders.append(leader)
+            hard = np.union1d(hard, _hardest(runs.errors[[leader]], min(HARD, n // HARD_SHARE) // 2))
         size *= 2
     progress(len(going), n)
     runs.see(going, np.arange(n))
-    return Race(candidates, runs, sorted({*leaders, *going}), surviving, hard)
+    return Race(candidates, runs, sorted({*leaders, *going}), [k for k in everyone if worse[k] <= CARRIED], hard)
 
 
 def _hardest(errors: Floats, count: int) -> Places:
@@ -170,26 +177,25 @@ def _hardest(errors: Floats, count: int) -> Places:
     return np.sort(np.argsort(-relative, kind="stable")[:count])
 
 
-def _roughly(runs: Runs, tables: Sequence[int], samples: Places, leaders: Sequence[int]) -> list[int]:
-    """Without those that are surely more than `COARSE` times worse than the best in the geometric mean."""
+def _times_worse(runs: Runs, tables: Sequence[int], samples: Places) -> Floats:
+    """How many times the geometric mean of each is that of the best, at least; NaN of those that run away."""
     logs = np.log(np.maximum(runs.errors[np.ix_(tables, samples)], TINY))
     apart = logs - logs[int(np.argmin(np.where(np.isfinite(logs).all(1), logs.mean(1), np.inf)))]
-    with np.errstate(invalid="ignore"):  # of tables that run away
-        low = apart.mean(1) - DEVIATIONS * apart.std(1, ddof=1) / len(samples) ** 0.5
-    return [table for table, value in zip(tables, low, strict=True) if table in leaders or value <= np.log(COARSE)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.exp(apart.mean(1) - DEVIATIONS * apart.std(1, ddof=1) / len(samples) ** 0.5)
 
 
-def _still(runs: Runs, going: Sequence[int], measures: Sequence[str], hard: Places, size: int) -> list[int]:
-    """Those that may be the best in some measure, as far as the hard samples and the first `size` tell."""
+def _still(runs: Runs, going: Sequence[int], measures: Sequence[str], hard: Places, size: int) -> tuple[list[int], set[int]]:
+    """Those that may be the best in some measure, as far as the hard samples and the first `size` tell, and those that are it so far."""
     n, others = len(runs.teacher), np.setdiff1d(np.arange(size), hard)
     groups = min(GROUPS, len(others))
     if groups < 2:
-        return list(going)
+        return list(going), set()
     weights = np.ones((1 + groups, len(hard) + len(others)))  # all others; then without one of the groups each
     for group, row in enumerate(weights[:, len(hard) :], start=-1):
         kept_in = np.arange(len(others)) % groups != group
         row[:] = kept_in * (n - len(hard)) / kept_in.sum()
-    kept = np.zeros(len(going), bool)
+    kept, leading = np.zeros(len(going), bool), set()
     for measure in measures:
         values = _values(runs, measure, going, np.concatenate([hard, others]), weights)
         if not np.isfinite(values[:, 0]).any():
@@ -198,10 +204,12 @@ def _still(runs: Runs, going: Sequence[int], measures: Sequence[str], hard: Plac
         with np.errstate(invalid="ignore"):
             apart = values - values[best]
             spread = ((apart[:, 1:] - apart[:, 1:].mean(1, keepdims=True)) ** 2).sum(1) * (groups - 1) / groups
-            error = np.sqrt(spread * (1 - len(others) / (n - len(hard))))  # all samples are a finite population
+            least = BLUR / len(others) if measure == FRECHET else 0.0
+            error = np.sqrt(np.maximum(spread, least) * (1 - len(others) / (n - len(hard))))  # all samples are a finite population
             kept |= apart[:, 0] - DEVIATIONS * error <= np.log(WORTH)
         kept[best] = True
-    return [table for table, keep in zip(going, kept, strict=True) if keep]
+        leading.add(going[best])
+    return [table for table, keep in zip(going, kept, strict=True) if keep], leading
 
 
 def _values(runs: Runs, measure: str, tables: Sequence[int], samples: Places, weights: Floats) -> Floats:

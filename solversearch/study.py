@@ -1,31 +1,32 @@
 """A comparison of methods: every search space on the same model with the same budget of network evaluations, on the same held-out noise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from solversearch.baselines import baselines, best_of_each_solver, screen, screening
 from solversearch.errors import UserError
-from solversearch.meter import Meter
-from solversearch.models.base import Model
+from solversearch.intervals import share
+from solversearch.measures import Measured, Rivals, finite, measured, rivals
+from solversearch.models.base import Model, NotFinite
 from solversearch.models.digest import same
 from solversearch.places import check_place, slug
 from solversearch.plan import Count, Interval, Many, read_json, write_text
+from solversearch.race import GEOMETRIC, MEAN, MEDIAN
 from solversearch.search.optimize import plan_of
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import Progress, Search
 from solversearch.spaces import SearchSpace
 from solversearch.teacher import teach
+from solversearch.verdict import ratios
 
 BASELINE = "best baseline"
 ELSEWHERE: dict[str, Any] = {
     **dict.fromkeys(("nfe", "guidance", "seed", "samples", "evaluations", "trials", "batch_size"), True), "space": {"description"},
 }  # fmt: skip
 """Settings that a study holds for all methods, or that change nothing."""
-RIVALS = 12
-"""Solvers, each on its best grid, of which the best is the best baseline."""
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -39,9 +40,13 @@ class Row(BaseModel):
     endpoint_mse: Interval
     frechet_teacher: Interval | None
     ratio: float
-    """Mean error over the best baseline's."""
+    """Mean error over the least of all baselines; of the baselines' own row, which is of the least geometric mean, too."""
     ratio_median: float
-    """Median error over the same baseline's."""
+    """Median error over the least of all baselines."""
+    ratio_geometric: Interval
+    """Geometric mean error over the least of all baselines."""
+    share: Interval
+    """Of the samples on which the error is less than that of the baseline of the least geometric mean."""
     network_calls: Count
     evaluations: Count
     seconds: float
@@ -108,11 +113,17 @@ def study(
     shared = {name: settings.model_dump(mode="json", exclude=ELSEWHERE) for (name, *_), settings in wanted.items()}
     done = _read(file, asked.model_copy(update={"settings": shared}))
     check_place(file)
+    found: dict[tuple[int, float], Rivals] = {}
     for (name, nfe, guidance), settings in wanted.items():
         if done.row(name, nfe, guidance):
             continue
-        row = _measured(model, name, settings, done, folder, command, progress)
-        done = done.model_copy(update={"rows": (*done.rows, *row)})
+        if (nfe, guidance) not in found:
+            found = {(nfe, guidance): _rivals(model, settings, progress)}
+        rows = []
+        if not done.row(BASELINE, nfe, guidance):
+            rows.append(_row(BASELINE, found[nfe, guidance].best(GEOMETRIC), found[nfe, guidance], guidance))
+        rows.append(_measured(model, name, settings, found[nfe, guidance], folder, command, progress))
+        done = done.model_copy(update={"rows": (*done.rows, *rows)})
         write_text(file, done.model_dump_json(indent=1) + "\n")
     return done
 
@@ -151,21 +162,33 @@ def _flat(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {**{name: value for name, value in settings.items() if name != "space"}, **inner}
 
 
-def _measured(model: Model, name: str, settings: Settings, done: Study, folder: Path, command: str, progress: Progress) -> Sequence[Row]:
-    """The row of one method; the first of a cell brings that of the best baseline."""
-    cell = settings.nfe, settings.guidance
+def _rivals(model: Model, settings: Settings, progress: Progress) -> Rivals:
+    """The best baselines of a cell, which are the same for all methods."""
     teacher = teach(model, "held_out", settings.samples, settings.guidance, settings.seed, trajectory=False, batch_size=settings.batch_size)
-    meter = Meter(model, teacher, settings.seed, settings.batch_size)
-    rows = []
-    rival = done.row(BASELINE, *cell)
-    if rival is None:
-        progress(BASELINE, 0, 0, f"NFE {cell[0]}, guidance {cell[1]:g}")
-        screened = screen(model, baselines(model, *cell), teacher.first(screening(len(teacher))), settings.batch_size)
-        scores = [meter.baseline(candidate) for candidate in best_of_each_solver(screened)[:RIVALS]]
-        score = min(scores, key=lambda each: each.endpoint_mse.mean)
-        rival = Row(method=BASELINE, nfe=cell[0], guidance=cell[1], endpoint_mse=score.endpoint_mse, frechet_teacher=score.frechet_teacher,
-                    ratio=1.0, ratio_median=1.0, network_calls=score.network_calls, evaluations=0, seconds=0.0)  # fmt: skip
-        rows.append(rival)
+    if len(places := finite(model, teacher)) < len(teacher):
+        teacher = teacher.at(places.tolist())
+    cell = f"NFE {settings.nfe}, guidance {settings.guidance:g}"
+    return rivals(
+        model, settings.nfe, settings.guidance, teacher, batch_size=settings.batch_size,
+        progress=lambda note: progress(f"{BASELINE}, {cell}", 0, 0, note),
+    )  # fmt: skip
+
+
+def _row(method: str, own: Measured, found: Rivals, guidance: float, evaluations: int = 0, seconds: float = 0.0) -> Row:
+    seed = found.teacher.seed
+    score, compared = own.row(found.target, None, seed), {each.measure: each for each in ratios(own, found, seed)}
+    geometric = compared[GEOMETRIC]
+    return Row(
+        method=method, nfe=own.table.nfe, guidance=guidance, endpoint_mse=score.endpoint_mse, frechet_teacher=score.frechet_teacher,
+        ratio=compared[MEAN].value, ratio_median=compared[MEDIAN].value,
+        ratio_geometric=Interval(mean=geometric.value, low=geometric.low, high=geometric.high),
+        share=share(own.errors, found.best(GEOMETRIC).errors), network_calls=score.network_calls, evaluations=evaluations, seconds=seconds,
+    )  # fmt: skip
+
+
+def _measured(model: Model, name: str, settings: Settings, found: Rivals, folder: Path, command: str, progress: Progress) -> Row:
+    """The row of one method, whose plan is written."""
+    cell = settings.nfe, settings.guidance
 
     def told(stage: str, number: int, total: int, note: str) -> None:
         progress(f"{name}, NFE {cell[0]}, guidance {cell[1]:g}: {stage}", number, total, note)
@@ -177,18 +200,12 @@ def _measured(model: Model, name: str, settings: Settings, done: Study, folder: 
     search.learn()
     assert search.best is not None
     timing = search.timing()
-    score = meter.measure(name, "plan", name, "searched", search.best.table)
-    plan = plan_of(search, search.best.table, search.best.origin, command).with_scores((score,))
-    plan.write(folder / f"{slug(name)}-nfe{cell[0]}-g{cell[1]:g}.json")
-    rows.append(
-        Row(method=name, nfe=cell[0], guidance=cell[1], endpoint_mse=score.endpoint_mse, frechet_teacher=score.frechet_teacher,
-            ratio=score.endpoint_mse.mean / rival.endpoint_mse.mean, ratio_median=_median(score.endpoint_mse) / _median(rival.endpoint_mse),
-            network_calls=score.network_calls,
-            evaluations=search.clock.evaluations - search.begun, seconds=timing.wall_s)
-    )  # fmt: skip
-    return rows
-
-
-def _median(error: Interval) -> float:
-    assert error.median is not None
-    return max(error.median, 1e-300)
+    own = measured(model, search.best.table, found.teacher, settings.batch_size, name=name, solver=name)
+    if not np.isfinite(own.errors).all():
+        raise NotFinite(f"the plan of {name} at NFE {cell[0]}, guidance {cell[1]:g} runs away on held-out noise; leave the method out")
+    row = _row(name, own, found, cell[1], search.clock.evaluations - search.begun, timing.wall_s)
+    scores = (own.row(found.target, None, settings.seed).score(),)
+    plan_of(search, search.best.table, search.best.origin, command).with_scores(scores).write(
+        folder / f"{slug(name)}-nfe{cell[0]}-g{cell[1]:g}.json"
+    )
+    return row

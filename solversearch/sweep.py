@@ -19,6 +19,7 @@ from solversearch.errors import UserError, nearest
 from solversearch.models.base import Model
 from solversearch.places import check_free, slug
 from solversearch.plan import Count, Many, Plan, first_error, read_json, write_text
+from solversearch.race import GEOMETRIC, MEAN
 from solversearch.search.run_folder import NAME as RUN
 from solversearch.search.run_folder import Run
 from solversearch.search.settings import Settings, check
@@ -105,7 +106,8 @@ class Cell(NamedTuple):
 class Row(BaseModel):
     """What came of a cell, whose run folder is path, in the folder of the sweep; numbers are of the plan, on held-out noise.
 
-    ratio is its error over the best baseline's. pareto: no other plan of this model at this guidance has both a smaller error and fewer
+    ratio is its mean error over the least of all baselines, ratio_geometric the same of geometric means; verdict is on the searched plan,
+    which is the one exported where it is better. pareto: no other plan of this model at this guidance has both a smaller error and fewer
     network calls. failure says why there is no plan.
     """
 
@@ -121,6 +123,8 @@ class Row(BaseModel):
     endpoint_median: float | None = None
     frechet_teacher: float | None = None
     ratio: float | None = None
+    ratio_geometric: float | None = None
+    verdict: str = ""
     network_calls: Count | None = None
     seconds: float | None = None
     pareto: bool = False
@@ -178,11 +182,12 @@ def _row(name: str, cell: Cell, folder: Path, failures: Mapping[str, str]) -> Ro
     if not file.exists():
         return row if row.failure else row.model_copy(update={"failure": "interrupted"})
     comparison = read_json(Comparison, file, "comparison")
-    own = comparison.rows[0]
+    own, mean, geometric = comparison.exported_row, comparison.exported_ratio(MEAN), comparison.exported_ratio(GEOMETRIC)
     return row.model_copy(
         update={
             "plan": f"{name}/plan.json", "endpoint_mse": own.endpoint_mse.mean, "endpoint_median": own.endpoint_mse.median,
-            "frechet_teacher": own.frechet_teacher and own.frechet_teacher.mean, "ratio": comparison.ratio_endpoint_mse,
+            "frechet_teacher": own.frechet_teacher and own.frechet_teacher.mean, "ratio": mean, "ratio_geometric": geometric,
+            "verdict": comparison.verdict,
             "network_calls": own.network_calls, "seconds": comparison.timing.wall_s, "failure": "",
         }
     )  # fmt: skip

@@ -11,6 +11,7 @@ from ray import tune
 from solversearch import models
 from solversearch.compare import Comparison
 from solversearch.errors import UserError
+from solversearch.race import MEAN
 from solversearch.search.optimize import optimize
 from solversearch.search.run_folder import NAME as RUN
 from solversearch.search.workers import Fleet, cluster
@@ -102,8 +103,8 @@ def _searched(config: dict[str, Any], cells: Mapping[str, Cell], folder: Path, h
 
 
 def _numbers(comparison: Comparison) -> dict[str, float]:
-    own = comparison.rows[0]
+    own = comparison.exported_row
     return {
-        "endpoint_mse": own.endpoint_mse.mean, "ratio": comparison.ratio_endpoint_mse, "network_calls": own.network_calls,
+        "endpoint_mse": own.endpoint_mse.mean, "ratio": comparison.exported_ratio(MEAN), "network_calls": own.network_calls,
         "seconds": comparison.timing.wall_s, "trials": len(comparison.progress),
     }  # fmt: skip

@@ -29,8 +29,6 @@ from solversearch.teacher import Teacher
 
 Verdict = Literal["better", "worse", "undecided"]
 
-LEAST = 16
-"""Samples from which on something can be said."""
 TOLERATED = 1.1
 """A mean that is larger by less, inside its interval, does not take back what nearly all samples say."""
 GROUPS = 8

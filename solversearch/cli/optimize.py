@@ -3,7 +3,7 @@
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -74,6 +74,9 @@ def optimize(
     integer: Annotated[
         bool | None, typer.Option("--integer/--any-time", help="Whole timesteps only, on models that have them.", show_default=_SPACES)
     ] = None,
+    undecided: Annotated[
+        Literal["baseline", "plan"], typer.Option(help="What is exported where the comparison leaves open which of the two is better.")
+    ] = "baseline",
     batch_size: BatchSize = None,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the search would cost, and stop.")] = False,
@@ -95,6 +98,7 @@ def optimize(
         "objective": objective, "samples": samples, "fit_samples": fit_samples,
         "validation_samples": validation_samples, "instant": False if instant is False else None, "only_instant": instant is True,
         "fit": fit, "search": search, "polish": polish, "split": split, "integer": integer, "batch_size": batch_size,
+        "undecided": undecided,
     }  # fmt: skip
     if resume is not None:
         run = begun(resume, context)

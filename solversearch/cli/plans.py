@@ -28,6 +28,7 @@ def compare(
     samples: Samples = None,
     seed: Seed = 0,
     batch_size: BatchSize = None,
+    objective: Annotated[str, typer.Option(help="What decides: one of 'solversearch list objectives', or a sum of them.")] = "endpoint",
     as_json: Json = False,
     *,
     load: Load,
@@ -41,6 +42,7 @@ def compare(
     from solversearch.compare import compare as run
     from solversearch.matching import check_model
     from solversearch.models.base import Clock
+    from solversearch.objectives import parse_many
     from solversearch.report.progress import Display
     from solversearch.search.settings import Settings
     from solversearch.spaces import SearchSpace
@@ -48,17 +50,19 @@ def compare(
 
     loaded = load(model)
     check_model(chosen, loaded)
+    decider = parse_many(objective)[0]
+    decider.check(loaded)
     sized = Settings.of(SearchSpace(), nfe=chosen.nfe, samples=samples, batch_size=batch_size).sized(loaded)
     clock, start, rounds = Clock(), time.perf_counter(), iter(range(1, 10**6))
     with Display(stderr()) as display:
         teacher = teach(
-            loaded, "held_out", sized.samples, chosen.guidance, seed, trajectory=False, batch_size=sized.batch_size, clock=clock,
+            loaded, "held_out", sized.samples, chosen.guidance, seed, "trajectory" in decider.needs, batch_size=sized.batch_size, clock=clock,
             progress=lambda done: display("teacher", done, STEPS * 3 // 2, f"{sized.samples} samples"),
         )  # fmt: skip
         comparison = run(
             loaded, chosen, teacher, clock, sized.batch_size, integer=chosen.decisions.get("timesteps") == "whole",
             timing=lambda: Timing(wall_s=round(time.perf_counter() - start, 3), network_s=round(clock.seconds, 3)),
-            progress=lambda note: display("comparison", next(rounds), 0, note),
+            progress=lambda note: display("comparison", next(rounds), 0, note), objective=objective,
         )  # fmt: skip
     if as_json:
         print(comparison.model_dump_json())

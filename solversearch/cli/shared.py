@@ -43,6 +43,7 @@ def report(comparison: "Comparison") -> None:
     if comparison.stages:
         console.print(tables.stage_table(comparison.stages))
     console.print(tables.comparison_table(comparison))
+    console.print(tables.ratio_table(comparison))
     if comparison.pareto:
         console.print(tables.pareto_table(comparison.pareto))
     console.print(tables.verdict(comparison), soft_wrap=True, highlight=False)

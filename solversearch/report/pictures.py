@@ -107,7 +107,7 @@ def _error_against_cost(ax: Axes, comparison: Comparison) -> None:
     plan, baselines = comparison.rows[0].endpoint_mse, [row.endpoint_mse for row in comparison.rows[1:]]
     best, nfe, ladder = baselines[0], comparison.nfe, comparison.ladder
     shown = [row.mean for row in baselines if row.mean <= 30 * best.mean]
-    ax.plot([nfe] * len(shown), shown, ".", color=GREY, alpha=0.5, markersize=5, label="other baselines, each on its best grid")
+    ax.plot([nfe] * len(shown), shown, ".", color=GREY, alpha=0.5, markersize=5, label="other baselines that were measured in full")
     ax.plot([rung.nfe for rung in ladder], [rung.endpoint_mse for rung in ladder], "o-", color=BLUE, label="best baseline")
     for value, colour in ((best, BLUE), (plan, ORANGE)):
         ax.vlines(nfe, value.low, value.high, color=colour, linewidth=2)
@@ -117,7 +117,7 @@ def _error_against_cost(ax: Axes, comparison: Comparison) -> None:
         ax.hlines(plan.mean, nfe, end, color=ORANGE, linestyle="--", linewidth=1)
         told = f"the best baseline needs {needed}" if needed else f"not reached by any baseline up to {end}"
         ax.annotate(told, (nfe, plan.mean), xytext=(12, -6), textcoords="offset points", ha="left", va="top", color=ORANGE)
-    ax.plot([nfe], [plan.mean], "*", color=ORANGE, markersize=15, label=f"plan: {number(comparison.ratio_endpoint_mse)} of the best")
+    ax.plot([nfe], [plan.mean], "*", color=ORANGE, markersize=15, label=f"plan: {number(plan.mean / best.mean)} of the best")
     ax.set_yscale("log")
     low = min(max(plan.low, plan.mean / 10), *(rung.endpoint_mse for rung in ladder))
     high = max(*shown, best.high, plan.high, 1.01 * low)

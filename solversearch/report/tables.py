@@ -1,14 +1,17 @@
-"""What the command line prints: a comparison, the stages of a search and a plan as tables, and the result in one sentence."""
+"""What the command line prints: a comparison, the stages of a search and a plan as tables, and the verdict in words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf, log
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from solversearch.compare import Comparison, ParetoPoint, Stage
+from solversearch.compare import ENDPOINT, Comparison, ParetoPoint, Stage
+from solversearch.measures import Row
 from solversearch.plan import Interval, Plan, Score
+from solversearch.race import MEAN
+from solversearch.verdict import Ratio
 
 BASELINES = 8
 """Baselines in the table of a comparison; the file has them all."""
@@ -21,63 +24,102 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def percent(share: float) -> str:
+    """With as many digits as tell it from none and all."""
+    return f"{100 * share:.1f} %" if 0.001 < share < 0.999 else f"{100 * share:.3g} %"
+
+
 def verdict(comparison: Comparison) -> str:
-    """The result in one or two sentences."""
-    ratio, best = comparison.ratio_endpoint_mse, comparison.best_baseline
-    cost = f"{comparison.nfe} evaluation{'s' if comparison.nfe > 1 else ''}"
-    if is_baseline(comparison):
-        return f"The plan is the best baseline itself, {best}: nothing better was found at {cost}."
-    if ratio >= 1 and comparison.won:
-        return (
-            f"At {cost} a few outliers decide the mean error: the plan's is {number(ratio)} of that of {best}, and the intervals overlap. "
-            f"The plan's median over samples is {number(comparison.ratio_endpoint_median)} of the best."
+    """The result in a few sentences: what most samples say first, then the other measures, each with its own best baseline."""
+    found, cost = comparison, f"{comparison.nfe} evaluation{'s' if comparison.nfe > 1 else ''}"
+    if found.is_baseline:
+        return f"The plan is the best baseline itself, {found.best_baseline}: nothing better was found at {cost}."
+    geometric, *others = found.ratios
+    share, low, high = (percent(each) for each in (found.share.mean, found.share.low, found.share.high))
+    parts = [
+        f"{found.verdict.capitalize()} at {cost}: the plan's error is less than that of {found.best_baseline}, the best baseline, on {share} "
+        f"of {found.samples:,} held-out samples [{low} to {high}], and {_ratio(geometric)} of it in the geometric mean.",
+        "Over the least of all baselines: " + ", ".join(f"{each.measure} {_ratio(each)} ({each.baseline})" for each in others) + ".",
+        *_caveats(found),
+    ]
+    return " ".join(parts)
+
+
+def _caveats(found: Comparison) -> Iterator[str]:
+    """What the person must know beside the numbers."""
+    geometric, mean = found.ratios[0], found.ratio(MEAN)
+    assert mean is not None
+    own = found.rows[0]
+    if found.objective != ENDPOINT:
+        yield f"The objective, {found.objective}, decides."
+    elif found.verdict == "undecided":
+        if geometric.sign:
+            yield "Most samples say one thing, and the mean, which the worst samples decide, another."
+        more = found.samples_to_decide
+        yield (
+            f"About {more:,} samples would decide (--samples)."
+            if more
+            else "More samples than anybody would take would be needed to decide."
         )
-    if ratio >= 1:
-        return f"The plan does not beat the best baseline: at {cost} its error is {number(ratio)} of that of {best}."
-    needed, last = comparison.baseline_nfe_for_plan_error, comparison.ladder[-1].nfe if comparison.ladder else comparison.nfe
-    rival = f"the best baseline needs {needed} evaluations for it" if needed else f"no baseline reaches it up to {last} evaluations"
-    median = f"median over samples: {number(comparison.ratio_endpoint_median)} of the best"
-    return f"The plan's error at {cost} is {number(ratio)} of the best baseline's ({best}; {median}); {rival}."
+    if own.lower_bound:
+        why = f"the worst hundredth of the samples has {percent(own.worst_hundredth)} of the plan's sum of errors"
+        yield f"Intervals of mean errors are lower bounds here, for {why}; the truth may lie above."
+    if found.exported == "baseline":
+        yield f"plan.json holds the baseline, {found.deciding.baseline}."
+    needed, last = found.baseline_nfe_for_plan_error, found.ladder[-1].nfe
+    if mean.value < 1:
+        yield (
+            f"A baseline needs {needed} evaluations for the plan's mean error."
+            if needed
+            else f"No baseline has its mean error up to {last}."
+        )
+    if found.left_out:
+        yield f"{found.left_out} of {found.samples + found.left_out:,} samples are left out: the network returned NaN or inf there."
 
 
-def is_baseline(comparison: Comparison) -> bool:
-    """Whether the plan samples exactly as the best baseline does."""
-    own, best = comparison.rows[0].endpoint_mse, comparison.rows[1].endpoint_mse
-    return abs(own.mean - best.mean) <= 1e-9 * best.mean and own.median == best.median
+def _ratio(ratio: Ratio) -> str:
+    what = "lower by " if ratio.difference else ""
+    low, high = (number(each) for each in (ratio.low, ratio.high))
+    return f"{what}{number(-ratio.value if ratio.difference else ratio.value)} [{low}, {high}]"
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """The plan and the best baselines, best first."""
-    title = f"{comparison.model}, {comparison.nfe} evaluations, guidance {comparison.guidance:g}: {comparison.samples} held-out samples"
-    own, *rivals = comparison.rows
-    shown = _different(rivals)[:BASELINES]
-    left_out = len(rivals) - len(shown)
-    caption = "Endpoint MSE is to the teacher; brackets are 95 % bootstrap intervals"
-    if comparison.features:
-        caption += f"; Frechet distances are of {comparison.features} features"
+    """The plan and the baselines that were measured in full, least mean error first."""
+    found, (own, *rivals) = comparison, comparison.rows
+    title = f"{found.model}, {found.nfe} evaluations, guidance {found.guidance:g}: {found.samples} held-out samples"
+    left_out = len(rivals) - BASELINES
+    caption = f"Endpoint MSE is to the teacher; the best of {found.pairs} pairs of solver and grid; brackets are 95 % intervals"
+    caption += ", of means marked * only lower bounds" * any(row.lower_bound for row in found.rows[: 1 + BASELINES])
+    caption += f"; Frechet distances are of {found.features} features" * bool(found.features)
     table = Table(title=title, caption=f"{caption}; {left_out} more baselines are in the JSON" if left_out > 0 else caption)
-    for name in ("sampler", "endpoint MSE", "median", "Frechet, teacher", "Frechet, data", "NFE", "calls"):
+    for name in COLUMNS:
         table.add_column(name, justify="left" if name == "sampler" else "right", no_wrap=name != "sampler")
     table.add_row(*_cells(own), style="bold", end_section=True)
-    for row in shown:
+    for row in rivals[:BASELINES]:
         table.add_row(*_cells(row))
     return table
 
 
-def _different(rows: Sequence[Score]) -> list[Score]:
-    """Without those that equal one before: at few evaluations several solvers are the same."""
-    kept: dict[tuple[float, float | None], Score] = {}
-    for row in rows:
-        kept.setdefault((row.endpoint_mse.mean, row.endpoint_mse.median), row)
-    return list(kept.values())
+COLUMNS = ("sampler", "mean error", "geometric", "median", "90 %", "99 %", "worst 1 % has", "Frechet, teacher", "Frechet, data", "calls")
 
 
-def _cells(row: Score) -> tuple[str, ...]:
-    median = row.endpoint_mse.median
+def _cells(row: Row) -> tuple[str, ...]:
+    assert row.endpoint_mse.median is not None
     return (
-        row.name, _interval(row.endpoint_mse), "" if median is None else number(median),
-        _interval(row.frechet_teacher), _interval(row.frechet_data), str(row.nfe), str(row.network_calls),
+        row.name, _interval(row.endpoint_mse) + "*" * row.lower_bound,
+        *map(number, (row.geometric_mean, row.endpoint_mse.median, row.quantile_90, row.quantile_99)), percent(row.worst_hundredth),
+        _interval(row.frechet_teacher), _interval(row.frechet_data), str(row.network_calls),
     )  # fmt: skip
+
+
+def ratio_table(comparison: Comparison) -> Table:
+    """The plan against the baseline that is best in each measure."""
+    table = Table(title="The plan against the best baseline of each measure")
+    for name in ("measure", "plan", "least of all baselines", "ratio [95 %]", "of"):
+        table.add_column(name, justify="left" if name in ("measure", "of") else "right")
+    for each in comparison.ratios:
+        table.add_row(each.measure, number(each.plan_value), number(each.baseline_value), _ratio(each), each.baseline)
+    return table
 
 
 def _interval(value: Interval | None) -> str:
@@ -185,8 +227,12 @@ def _rows(plan: Plan) -> RenderableType:
 
 def _scores(scores: Sequence[Score]) -> Table:
     table = Table(title=f"Scores on {scores[0].samples} held-out samples")
-    for name in ("sampler", "endpoint MSE", "median", "Frechet, teacher", "Frechet, data", "NFE", "calls"):
+    for name in ("sampler", "mean error", "median", "Frechet, teacher", "Frechet, data", "NFE", "calls"):
         table.add_column(name, justify="left" if name == "sampler" else "right")
     for row in scores:
-        table.add_row(*_cells(row))
+        error = row.endpoint_mse
+        table.add_row(
+            row.name, _interval(error), "" if error.median is None else number(error.median), _interval(row.frechet_teacher),
+            _interval(row.frechet_data), str(row.nfe), str(row.network_calls),
+        )  # fmt: skip
     return table

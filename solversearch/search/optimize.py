@@ -3,7 +3,7 @@
     best baseline -> instant (on the surrogate) -> fit (closed form) -> search (each candidate fitted) -> polish (gradient)
 
 The stages (`Search`) see fitting and validation noise; the comparison alone sees the held-out noise, and decides whether the plan or
-the best baseline is exported (`Comparison.won`).
+the best baseline is exported: the plan where it is better (`verdict`), or undecided and the person takes it so.
 """
 
 import platform
@@ -98,7 +98,7 @@ def _begun(model: Model, settings: Settings, folder: Path, command: str, name: s
 def _completed(search: Search, folder: Path, run: Run) -> tuple[Plan, Comparison]:
     model, settings, command = search.model, search.settings, run.command
     try:
-        search.teacher("held_out", settings.samples, trajectory=False)  # a network that fails there is found out before the search
+        assert search.held_out  # a network that fails there is found out before the search
         search.learn()
         assert search.best is not None
         if search.predictor is not None:
@@ -106,14 +106,16 @@ def _completed(search: Search, folder: Path, run: Run) -> tuple[Plan, Comparison
         points = _pareto(search, folder, command)
         plan = plan_of(search, search.best.table, search.best.origin, command)
         plan.write(folder / "plan.json")
-        comparison = _compared(search, plan)
-        if not comparison.won:
-            row = next(row for row in comparison.rows if row.kind == "baseline")
+        comparison = _compared(search, plan).model_copy(update={"pareto": points})
+        if comparison.verdict == "worse" or (comparison.verdict == "undecided" and settings.undecided == "baseline"):
+            comparison = comparison.model_copy(update={"exported": "baseline"})
+            row = comparison.exported_row
             table = next(b.table for b in baselines(model, settings.nfe, settings.guidance, settings.integer) if b.name == row.name)
-            plan = plan_of(search, table, {"solver": row.solver, "grid": row.grid, "baseline": "no candidate was better"}, command)
-            comparison = _compared(search, plan)
-        comparison = comparison.model_copy(update={"pareto": points})
-        plan = plan.with_scores(tuple(row for row in comparison.rows if row.kind == "plan" or row.name == comparison.best_baseline))
+            origin: Origin = {"solver": row.solver, "grid": row.grid, "baseline": f"the verdict on the searched plan: {comparison.verdict}"}
+            plan = plan_of(search, table, origin, command)
+        best = next(row for row in comparison.rows if row.name == comparison.best_baseline)
+        own = comparison.exported_row.score().model_copy(update={"name": "plan", "kind": "plan"})
+        plan = plan.with_scores((own, best.score()))
         plan.write(folder / "plan.json")
         write_text(folder / "comparison.json", comparison.model_dump_json(indent=1) + "\n")
         search.log.forget()
@@ -162,10 +164,10 @@ def _compared(search: Search, plan: Plan) -> Comparison:
         count += 1
         search.progress("comparison", count, 0, note)
 
-    teacher = search.teacher("held_out", settings.samples, trajectory=False)
     comparison = compare(
-        search.model, plan, teacher, search.clock, settings.batch_size, settings.integer, search.timing, tuple(search.stages), told
-    )
+        search.model, plan, search.held_out, search.clock, settings.batch_size, settings.integer, search.timing, tuple(search.stages), told,
+        settings.objective, lambda key, compute: search.log.tensors(f"comparison: {key}", search.clock, compute),
+    )  # fmt: skip
     course = () if search.loop is None else tuple(best if isfinite(best) else None for best in search.loop.progress)
     notes = [search.predictor.note if search.predictor else None, search.befell and f"workers: {search.befell}"]
     return comparison.model_copy(update={"progress": course, "predictor": search.taus(), "note": "; ".join(filter(None, notes))})

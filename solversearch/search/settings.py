@@ -1,7 +1,7 @@
 """What a person asks of a search, and what cannot be asked."""
 
 from math import inf
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,7 @@ class Settings(BaseModel):
 
     samples (held out), fit_samples, validation_samples and batch_size are the model's where they are 0, as `sized` fills them in.
     evaluations bounds the network evaluations of fit, search and polish together; trials bounds the candidates.
+    undecided is what is exported where the comparison leaves open which is better.
     instant, fit, search and polish are the stages that run; only_instant stops after the first of them.
     """
 
@@ -48,6 +49,7 @@ class Settings(BaseModel):
     split: bool | None = None
     integer: bool = False
     batch_size: int = Field(0, ge=1)
+    undecided: Literal["baseline", "plan"] = "baseline"
 
     @classmethod
     def of(cls, space: SearchSpace, **asked: Any) -> "Settings":

@@ -130,6 +130,11 @@ class Search:
             with self.stage("polish"):
                 self._polished([each for each in candidates if not each.table.stochastic])
 
+    @property
+    def held_out(self) -> Teacher:
+        """What the comparison alone looks at; with its trajectory where the deciding objective needs it."""
+        return self.teacher("held_out", self.settings.samples, "trajectory" in self.objectives[0].needs)
+
     def teacher(self, split: str, count: int, trajectory: bool = True, guidance: float | None = None) -> Teacher:
         settings, total, spent = self.settings, STEPS * 3 // 2, Clock()
         guidance = settings.guidance if guidance is None else guidance

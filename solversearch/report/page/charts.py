@@ -94,7 +94,7 @@ def error_by_nfe(comparison: Comparison) -> Figure:
     end = comparison.baseline_nfe_for_plan_error or (ladder[-1].nfe if ladder else comparison.nfe)
     named = "NFE %{x}: %{text}<br>%{y:.3g}"
     traces = [
-        line("other baselines, on their best grids", [(row.nfe, row.endpoint_mse.mean) for row in others], GREY, named,
+        line("other baselines, measured in full", [(row.nfe, row.endpoint_mse.mean) for row in others], GREY, named,
              text=[told(row.name) for row in others], mode="markers", marker={"color": GREY, "size": 6, "opacity": 0.6}),
         line("best baseline", [(rung.nfe, rung.endpoint_mse) for rung in ladder], BLUE, named, text=[told(rung.name) for rung in ladder]),
         line("", [(comparison.nfe, own.mean), (end, own.mean)], ORANGE, mode="lines", line={"color": ORANGE, "dash": "dot"},

@@ -8,7 +8,8 @@ from pathlib import Path
 import solversearch
 from solversearch.compare import Comparison, Stage
 from solversearch.errors import UserError
-from solversearch.plan import Plan, Score, read_file, read_json
+from solversearch.measures import Row
+from solversearch.plan import Interval, Plan, read_file, read_json
 from solversearch.report import tables
 from solversearch.report.page import charts, files
 from solversearch.report.page.blocks import (
@@ -69,14 +70,12 @@ def run_page(folder: Path) -> Page:
 
 
 def _tiles(comparison: Comparison) -> list[tuple[str, str]]:
-    needed, last = comparison.baseline_nfe_for_plan_error, comparison.ladder[-1].nfe if comparison.ladder else comparison.nfe
-    tiles = [
-        (f"{number(comparison.ratio_endpoint_mse)} ×", "mean error, of the best baseline's"),
-        (f"{number(comparison.ratio_endpoint_median)} ×", "median error, of the best baseline's"),
+    needed, last = comparison.baseline_nfe_for_plan_error, comparison.ladder[-1].nfe
+    ratios = [
+        (f"{number(each.value)} ×", f"{each.measure}, of the least of all baselines") for each in comparison.ratios if not each.difference
     ]
-    if comparison.ratio_frechet_teacher is not None:
-        tiles.append((f"{number(comparison.ratio_frechet_teacher)} ×", "Frechet distance to the teacher, of the best baseline's"))
-    return [*tiles, (f"{comparison.nfe} → {needed or f'> {last}'}", "evaluations a baseline needs for the same error")]
+    share = (tables.percent(comparison.share.mean), "of the samples: less error than the best baseline")
+    return [share, *ratios, (f"{comparison.nfe} → {needed or f'> {last}'}", "evaluations a baseline needs for the same mean error")]
 
 
 def _samples(folder: Path) -> list[Section]:
@@ -88,20 +87,39 @@ def _compared(comparison: Comparison) -> list[Block]:
     rows = comparison.rows
     optional = [name for name in ("frechet_teacher", "frechet_data") if any(getattr(row, name) for row in rows)]
     titles = {"frechet_teacher": "Frechet, teacher", "frechet_data": "Frechet, data"}
-    columns = ["sampler", "endpoint MSE", "median", *(titles[name] for name in optional), "NFE", "network calls"]
+    tail = {"geometric_mean": "geometric mean", "quantile_90": "90 %", "quantile_99": "99 %"}
+    columns = ["sampler", "mean error", "median", *tail.values(), "worst 1 % has", *(titles[name] for name in optional), "network calls"]
 
-    def cells(row: Score) -> list[Cell]:
-        distances = [interval(getattr(row, name)) for name in optional]
+    def cells(row: Row) -> list[Cell]:
         error = row.endpoint_mse
-        return [Cell(row.name), interval(error), figure(error.median), *distances, count(row.nfe), count(row.network_calls)]
+        mean = Cell(interval(error).text + "*" * row.lower_bound, error.mean)
+        return [
+            Cell(row.name), mean, figure(error.median), *(figure(getattr(row, name)) for name in tail),
+            Cell(tables.percent(row.worst_hundredth), row.worst_hundredth), *(interval(getattr(row, name)) for name in optional),
+            count(row.network_calls),
+        ]  # fmt: skip
 
-    caption = "Errors are to the teacher; brackets are 95 % bootstrap intervals"
+    caption = (
+        f"Of {comparison.pairs} pairs of solver and grid, those that could be the best were measured in full. Errors are to the teacher"
+    )
+    caption += "; brackets are 95 % intervals, of means marked * only lower bounds: a few samples carry them"
     if comparison.features:
         caption += f"; Frechet distances are of {comparison.features} features"
     return [
         Chart("Error by evaluations", charts.error_by_nfe(comparison), wide=True),
+        _ratios(comparison),
         Table(columns, [cells(row) for row in rows], caption + ".", first=1),
     ]
+
+
+def _ratios(comparison: Comparison) -> Table:
+    rows = [
+        [Cell(each.measure), figure(each.plan_value), figure(each.baseline_value),
+         interval(Interval(mean=each.value, low=each.low, high=each.high)), Cell(each.baseline)]
+        for each in comparison.ratios
+    ]  # fmt: skip
+    columns = ["measure", "plan", "least of all baselines", "ratio", "baseline"]
+    return Table(columns, rows, "The plan against the baseline that is best in each measure, on the same noise.", first=1)
 
 
 def _search(folder: Path, comparison: Comparison) -> list[Block]:
