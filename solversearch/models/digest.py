@@ -54,17 +54,23 @@ def is_of(digest: str, model: "Model") -> bool:
 
 def digest_of(model: "Model") -> str:
     """What plans compare. Where the weights are known from stored files it is the same in whatever precision and for whatever prompts."""
-    return f"{_exact(model)}:" if model.weights and isinstance(model.network, nn.Module) else model.fingerprint
+    return f"{_frozen(model)}:" if model.weights and isinstance(model.network, nn.Module) else model.fingerprint
 
 
 def fingerprint_of(model: "Model") -> str:
     """What teachers and runs compare: all that an output depends on."""
-    sha = hashlib.sha256(f"{_exact(model)} {model.dtype} {model.conditioning} {model.disjoint}".encode())
+    return f"{exact(model)}:{','.join(map(str, probe(model)))}"
+
+
+def exact(model: "Model") -> str:
+    """The hash of a fingerprint, for which the network is not called."""
+    sha = hashlib.sha256(f"{_frozen(model)} {model.dtype} {model.conditioning} {model.disjoint}".encode())
     _add(sha, {"conditions": model.conditions, "null_condition": model.null_condition})
-    return f"{sha.hexdigest()}:{','.join(map(str, probe(model)))}"
+    return sha.hexdigest()
 
 
-def _exact(model: "Model") -> str:
+def _frozen(model: "Model") -> str:
+    """The hash of what is the same for all conditions and precisions."""
     schedule, network = model.schedule, model.network
     end, start = float(schedule.t_end), float(schedule.t_start)
     sha = hashlib.sha256(repr((model.prediction_type, model.shape, model.clip, schedule.discrete, end, start)).encode())

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from solversearch import models
 from solversearch.errors import UserError
 from solversearch.models.base import Clock, Denoiser
-from solversearch.models.digest import same
+from solversearch.models.digest import exact
 from solversearch.objectives import parse_many
 from solversearch.search.evaluations import Entry, arrivals
 from solversearch.search.evaluator import Evaluator, Failure
@@ -33,7 +33,7 @@ class Job:
 
     model: str
     options: models.Options
-    fingerprint: str
+    exact: str
     folder: Path
     objective: str
     scale: float
@@ -62,7 +62,7 @@ class Worker:
         if job.folder.is_dir():  # names of files are relative to where the driver is
             os.chdir(job.folder)
         model = models.load(job.model, job.options)
-        if not same(model.fingerprint, job.fingerprint):
+        if exact(model) != job.exact:
             raise UserError(
                 f"model {job.model!r} has other weights on a worker than on the driver, or another precision; "
                 "use the same files on all machines"

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from solversearch.errors import UserError
 from solversearch.models import Options
+from solversearch.models.digest import exact
 from solversearch.search.evaluations import Arrival, Entry
 from solversearch.search.evaluator import Evaluator, Failure
 from solversearch.search.worker import CANDIDATES, Job, Worker, shared
@@ -91,7 +92,7 @@ class Workers:
     def __init__(self, fleet: Fleet, model: str, options: Options, objective: str, evaluator: Evaluator) -> None:
         self.fleet, self.evaluator = fleet, evaluator
         self.job = Job(
-            model, options, evaluator.model.fingerprint, Path.cwd(), objective, evaluator.scale, evaluator.split, evaluator.batch_size
+            model, options, exact(evaluator.model), Path.cwd(), objective, evaluator.scale, evaluator.split, evaluator.batch_size
         )  # fmt: skip
         self.actors: list[_Actor] = []
         self.incidents: Counter[str] = Counter()
