@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from rich.console import Console, RenderableType
 
@@ -150,7 +151,7 @@ def test_pictures_name_the_unit_in_which_stages_are_chosen() -> None:
     shown = comparison().model_copy(update={"progress": (0.004, 0.003)})
     stages = pictures.comparison_picture(shown).axes[1]
     assert stages.get_xlabel() == "tempered validation error"
-    assert [bar.get_width() for bar in stages.patches] == [0.005, 0.003, 0.002, 0.001]
+    assert [bar.get_width() for bar in stages.patches if isinstance(bar, Rectangle)] == [0.005, 0.003, 0.002, 0.001]
     assert search_picture(shown).axes[0].get_ylabel() == "best tempered validation error"
 
 

@@ -27,11 +27,9 @@ class Evaluator:
         self.objectives = objectives
         self.spent: list[int] = []
         self.groups: list[int] = []
-        self.asked: list[Sequence[Candidate]] = []
 
     def candidates(self, candidates: Sequence[Candidate], n: int | None) -> list[Result | Failure]:
         self.groups += [len(candidates)] if n else []
-        self.asked += [candidates] if n == 64 else []
         return [self.candidate(each, n or 256) for each in candidates]
 
     def candidate(self, candidate: Candidate, size: int) -> Result | Failure:
@@ -160,13 +158,17 @@ def test_earlier_proposals_are_followed() -> None:
 
 @pytest.mark.parametrize("name", ["random", "tpe", "evolution", "s3", "gp"])
 def test_earlier_proposals_are_not_proposed_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, notes, asked = loop_of(Evaluator(), name, predict=predict), list[dict[str, Any]](), list[int]()
-    whole.record = lambda trials, noted: notes.append(dict(noted))
+    whole, notes, groups, asked = loop_of(Evaluator(), name, predict=predict), list[dict[str, Any]](), list[int](), list[int]()
+
+    def record(trials: Sequence[Any], noted: Any) -> None:
+        notes.append(dict(noted))
+        groups.append(len(trials))
+
+    whole.record = record
     run(whole, 37)
     loop = loop_of(Evaluator(), name, predict=predict)
     loop.earlier = [trial.params for trial in whole.study.trials[:23]]  # the process was killed while it wrote down a group
-    groups = np.cumsum([len(group) for group in whole.evaluator.asked])
-    for key, note in notes[int(np.searchsorted(groups, 23))].items():
+    for key, note in notes[int(np.searchsorted(np.cumsum(groups), 23))].items():
         loop.study.set_user_attr(key, note)
     sample = loop.study.sampler.sample_relative
 
