@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from rich.console import Console, RenderableType
 
@@ -46,8 +47,9 @@ def comparison(error: float = 0.002, best: float = 0.01, needed: int | None = 8,
         model="digits", nfe=5, guidance=4.0, samples=1024, seed=0, ratio_endpoint_mse=error / best, ratio_endpoint_median=error / best,
         ratio_frechet_teacher=1.0, best_baseline="solver_0", baseline_nfe_for_plan_error=needed, teacher_error=1e-7,
         timing=Timing(wall_s=60, network_s=50),
-        stages=tuple(Stage(name=n, endpoint_mse=e, median=e / 3, seconds=3.2, evaluations=12345)
-                     for n, e in (("best baseline", 0.01), ("fit", 0.005), ("search", 0.004), ("polish", 0.002))) if stages else (),
+        stages=tuple(Stage(name=n, value=v, unit="tempered validation error", endpoint_mse=e, median=e / 3, seconds=3.2, evaluations=12345)
+                     for n, v, e in (("best baseline", 0.005, 0.01), ("fit", 0.003, 0.005), ("search", 0.002, 0.004),
+                                     ("polish", 0.001, 0.002))) if stages else (),
         ladder=tuple(ladder), rows=tuple(rows),
     )  # fmt: skip
 
@@ -135,7 +137,22 @@ def test_baselines_that_are_the_same_are_shown_once() -> None:
 def test_the_stages_say_what_each_brought() -> None:
     lines = printed(tables.stage_table(comparison().stages)).splitlines()
     fit = next(line for line in lines if "fit" in line)
-    assert [cell.strip() for cell in fit.split("│")[1:-1]] == ["fit", "0.005", "0.5", "0.5", "0.00167", "12,345", "3.2"]
+    assert [cell.strip() for cell in fit.split("│")[1:-1]] == ["fit", "0.003", "0.6", "0.6", "0.005", "0.00167", "12,345", "3.2"]
+    assert "tempered validation error" in " ".join(lines)
+
+
+def test_the_stages_of_earlier_versions_are_shown_by_their_mean() -> None:
+    old = tuple(stage.model_copy(update={"value": None, "unit": "endpoint MSE, validation noise"}) for stage in comparison().stages)
+    fit = next(line for line in printed(tables.stage_table(old)).splitlines() if "fit" in line)
+    assert fit.split("│")[2].strip() == fit.split("│")[5].strip() == "0.005"
+
+
+def test_pictures_name_the_unit_in_which_stages_are_chosen() -> None:
+    shown = comparison().model_copy(update={"progress": (0.004, 0.003)})
+    stages = pictures.comparison_picture(shown).axes[1]
+    assert stages.get_xlabel() == "tempered validation error"
+    assert [bar.get_width() for bar in stages.patches if isinstance(bar, Rectangle)] == [0.005, 0.003, 0.002, 0.001]
+    assert search_picture(shown).axes[0].get_ylabel() == "best tempered validation error"
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -10,7 +10,6 @@ from functools import partial
 from math import inf, isfinite
 
 import numpy as np
-import torch
 from scipy.optimize import minimize
 
 from solversearch.errors import UserError
@@ -61,10 +60,12 @@ def descend(
     def errors(tables: Sequence[Tableau], teacher: Teacher) -> list[float]:
         values = []
         for samples in sample_together(model, tables, teacher, batch_size, clock):
-            if isinstance(samples, Exception) and not isinstance(samples, UserError):
+            if isinstance(samples, UserError):
+                values.append(inf)
+            elif isinstance(samples, Exception):
                 raise samples
-            finite = isinstance(samples, torch.Tensor)
-            values.append(float(tempered(endpoint_mse(samples, teacher.endpoint), scale).mean()) if finite else inf)
+            else:
+                values.append(float(tempered(endpoint_mse(samples, teacher.endpoint), scale).mean()))
         return values
 
     def loss_and_gradient(x: Floats) -> tuple[float, Floats]:

@@ -118,9 +118,9 @@ class Log:
         """The entries of earlier processes, by key. The clock runs on by what they took."""
         entries = {key: self.entries[key] for key in keys if key in self.entries}
         charge(clock, entries.values())
-        self.earlier += sum(entry.wall for entry in entries.values())
-        if entries:
-            self.last = self.elapsed()
+        wall = sum(entry.wall for entry in entries.values())
+        self.earlier += wall
+        self.last += wall
         return entries
 
     def once(self, key: str, clock: Clock, compute: Callable[[], Result]) -> Result:

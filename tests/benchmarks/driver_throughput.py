@@ -68,7 +68,7 @@ def searched(name: str, trials: int, folder: Path | None) -> list[float]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=strategy(name, context))
     enqueue_starts(study, study.sampler, context)
-    record = Trials(folder, None, "search", 1, False).add if folder else lambda trials: None
+    record = Trials(folder, None, "search", 1, False).add if folder else lambda trials, notes: None
     evaluations = Evaluations(Simulated(domain), Clock(), Log(folder and folder / "evaluations.log"))
     loop = Loop(study, name, domain, evaluations, Halving.up_to(256, 64), None, record)
     marks = [time.perf_counter()]

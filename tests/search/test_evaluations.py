@@ -1,13 +1,15 @@
 """The log of a search: tensors that an earlier process has computed are not computed again, unless their file is not the one written."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from solversearch.models.base import Clock
 from solversearch.places import claim
-from solversearch.search.evaluations import NAME, Log
+from solversearch.search import evaluations
+from solversearch.search.evaluations import NAME, Log, Parts
 
 
 class Counted:
@@ -74,3 +76,34 @@ def test_nothing_is_written_in_memory(tmp_path: Path, monkeypatch: pytest.Monkey
     assert equal(ask(log)[0], Counted(Clock())())
     log.forget()
     assert not list(tmp_path.iterdir())
+
+
+def test_seconds_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, log = 0.0, Log()
+    monkeypatch.setattr(evaluations, "time", SimpleNamespace(perf_counter=lambda: now))
+
+    def take(seconds: float) -> tuple[()]:
+        nonlocal now
+        now += seconds
+        return ()
+
+    def polish(parts: Parts, count: int) -> tuple[()]:
+        for _ in range(count):
+            parts.numbers(lambda: take(5))
+        if count < 3:
+            raise KeyboardInterrupt
+        return take(1)
+
+    def process(count: int) -> float:
+        nonlocal log
+        log = Log(tmp_path / NAME)
+        take(2)
+        log.numbers("a", Clock(), lambda: take(10))
+        log.numbers("polish", Clock(), lambda: polish(Parts(log, "polish", Clock()), count))
+        return log.elapsed()
+
+    with pytest.raises(KeyboardInterrupt):
+        process(2)
+    assert log.elapsed() == 2 + 10 + 2 * 5
+    assert process(3) == pytest.approx(22 + 2 + 5 + 1)  # two seconds again, and what was left
+    assert process(3) == pytest.approx(30 + 2)

@@ -38,9 +38,17 @@ class Evaluator:
         return Result(table, torch.zeros(size), (abs(candidate.times[0] - 700.0),) * self.objectives, {})
 
 
-def loop_of(evaluator: Any, name: str = "random", domain: Domain = DOMAIN, predictor: Any = None, several: int = 1, seed: int = 0) -> Loop:
+def predict(candidates: Sequence[Params]) -> tuple[Any, Any]:
+    times = np.array([each["time.1"] for each in candidates])
+    return np.abs(times - 0.3), np.full(len(times), 0.1)
+
+
+def loop_of(
+    evaluator: Any, name: str = "random", domain: Domain = DOMAIN, predictor: Any = None, several: int = 1, seed: int = 0,
+    predict: Any = None,
+) -> Loop:  # fmt: skip
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    context = Context(domain, seed, (domain.random(np.random.default_rng(1)),), None, several)
+    context = Context(domain, seed, (domain.random(np.random.default_rng(1)),), predict, several, children=200)
     study = optuna.create_study(sampler=strategy(name, context), directions=["minimize"] * several)
     enqueue_starts(study, study.sampler, context)
     return Loop(study, name, domain, evaluator, Halving.up_to(256, 64), predictor)
@@ -148,6 +156,32 @@ def test_earlier_proposals_are_followed() -> None:
     assert proposed(first[:11], 1) == first[:11] + other[11:]
 
 
+@pytest.mark.parametrize("name", ["random", "tpe", "evolution", "s3", "gp"])
+def test_earlier_proposals_are_not_proposed_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, notes, groups, asked = loop_of(Evaluator(), name, predict=predict), list[dict[str, Any]](), list[int](), list[int]()
+
+    def record(trials: Sequence[Any], noted: Any) -> None:
+        notes.append(dict(noted))
+        groups.append(len(trials))
+
+    whole.record = record
+    run(whole, 37)
+    loop = loop_of(Evaluator(), name, predict=predict)
+    loop.earlier = [trial.params for trial in whole.study.trials[:23]]  # the process was killed while it wrote down a group
+    for key, note in notes[int(np.searchsorted(np.cumsum(groups), 23))].items():
+        loop.study.set_user_attr(key, note)
+    sample = loop.study.sampler.sample_relative
+
+    def counted(study: Any, trial: Any, space: Any) -> Any:
+        asked.append(trial.number)
+        return sample(study, trial, space)
+
+    monkeypatch.setattr(loop.study.sampler, "sample_relative", counted)
+    run(loop, 37)
+    assert asked == list(range(23, 37))
+    assert [trial.params for trial in loop.study.trials] == [trial.params for trial in whole.study.trials]
+
+
 def test_the_predictor_is_told_every_candidate() -> None:
     told: list[float] = []
 
@@ -155,6 +189,9 @@ def test_the_predictor_is_told_every_candidate() -> None:
         def tell(self, tables: Any, losses: list[float]) -> None:
             assert len(tables) == len(losses) <= 15 and all(table.nfe == 3 for table in tables)
             told.extend(losses)
+
+        def refresh(self) -> None:
+            pass
 
     loop = loop_of(Evaluator(), predictor=Predictor())
     run(loop, 15)

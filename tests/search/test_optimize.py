@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
+from torch import Tensor
 
 import solversearch.baselines as peers
 import solversearch.search.instant as stage_zero
@@ -18,12 +21,14 @@ import solversearch.search.optimize as module
 from solversearch.compare import Comparison
 from solversearch.errors import UserError
 from solversearch.models.base import Model, NotFinite
+from solversearch.noise import draw
 from solversearch.objectives import OBJECTIVES, Objective
 from solversearch.plan import Plan
 from solversearch.schedules import CosineVP
 from solversearch.search import stages
 from solversearch.search.compensation import greedy_ratios
 from solversearch.search.estimate import estimate
+from solversearch.search.evaluations import Log
 from solversearch.search.evaluator import Evaluator, Result
 from solversearch.search.optimize import Interrupted, optimize
 from solversearch.search.predictor import Record
@@ -364,6 +369,34 @@ def test_a_search_starts_with_what_earlier_ones_have_learnt(tmp_path: Path, monk
     assert warm.predictor.predict(tables)[0].tolist() != cold.predictor.predict(tables)[0].tolist()
 
 
+def test_stages_are_told_by_what_the_best_is_chosen_by() -> None:
+    search = learned("ays", trials=3)
+    assert search.best is not None
+    last = search.stages[-1]
+    assert (last.value, last.unit) == (search.best.value, "klub, validation noise") and last.endpoint_mse == float(search.best.error.mean())
+    notes: list[str] = []
+    search = Search(MODEL, Settings.of(SearchSpace(), **{**SMALL, "trials": 2}), lambda stage, done, total, note: notes.append(note))
+    search.learn()
+    assert search.best is not None and search.stages[-1].unit == "tempered validation error"
+    scale = search.evaluator.scale
+    assert search.stages[-1].value == pytest.approx(float((scale * (1 + search.best.error / scale).log()).mean()))
+    assert search.stages[-1].value < search.stages[-1].endpoint_mse
+    told = [note for note in notes if "best" in note]
+    assert told and all(note.startswith("best tempered validation error ") for note in told)
+
+
+def test_a_network_that_fails_on_held_out_noise_is_found_out_before_the_search(tmp_path: Path) -> None:
+    held_out = draw(MODEL, "held_out", SMALL["samples"]).noise[-1]
+
+    def network(x: Tensor, *told: Tensor) -> Tensor:
+        bad = (x / x.flatten(1).norm(dim=1).view(-1, 1, 1, 1) - held_out / held_out.norm()).flatten(1).norm(dim=1) < 1e-5
+        return MODEL.network(x, *told).where(~bad.view(-1, 1, 1, 1), torch.nan)
+
+    with pytest.raises(UserError, match="returned NaN or inf at t = "):
+        run(tmp_path, model=replace(MODEL, network=network))
+    assert not (tmp_path / "evaluations.log").exists()
+
+
 # Estimates -----------------------------------------------------------------------------------------------------------
 
 
@@ -376,6 +409,19 @@ def test_estimate_counts_at_least_what_is_spent(monkeypatch: pytest.MonkeyPatch,
     for stage, name in (("fit", "fit"), ("search", "search"), ("polish", "polish"), ("baselines", "best baseline")):
         assert int(str(expected[f"network evaluations, {stage}"]).removeprefix("up to ").replace(",", "")) >= spent[name] > 0
     assert float(expected["estimated seconds"]) > 0 and expected["space"] == "default" and expected["strategy"] == "tpe"
+
+
+@pytest.mark.parametrize(
+    ("space", "asked", "kind"), [("s3", {}, "observation"), ("dc", {}, "greedy ratios"), ("ays", {"guidance": 2.0}, "times of least KLUB")]
+)
+def test_estimate_counts_what_a_search_evaluates_beside_its_candidates(
+    space: str, asked: dict[str, Any], kind: str, tmp_path: Path
+) -> None:
+    settings = Settings.of(SearchSpace.named(space), **{**SMALL, "trials": 1, **asked})
+    Search(MODEL, settings, quiet, log=Log(tmp_path / "log")).learn()
+    spent = sum(entry.evaluations for key, entry in Log(tmp_path / "log").entries.items() if key.startswith(kind))
+    told = estimate(MODEL, settings.model_copy(update={"trials": 0}))["network evaluations, search"]
+    assert int(str(told).removeprefix("up to ").replace(",", "")) >= spent > 0
 
 
 def test_estimate_knows_what_is_granted_and_left_out() -> None:

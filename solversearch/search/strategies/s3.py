@@ -36,7 +36,7 @@ _UNRANKED = 16
 
 
 class S3(Proposer):
-    """The batch is kept in the study, so that a search that is resumed within a generation goes on with it."""
+    """The last batches are kept in the study, by the trial that they begin with: a search that is resumed within one goes on with it."""
 
     _batch: list[Params] | None = None
 
@@ -45,13 +45,16 @@ class S3(Proposer):
             return self.random(rng)
         if self.context.predict is None:
             return self.new(self.genome.decode(self._bred(self._parents(), rng, _UNRANKED))) or self.random(rng)
+        batches: dict[str, list[Params]] = study.user_attrs.get(_KEY, {})
         if self._batch is None:
-            self._batch = study.user_attrs.get(_KEY)
+            begun = [int(first) for first in batches if int(first) <= number]
+            self._batch = batches[str(max(begun))] if begun else None
         proposal = self.new(self._batch or [])
         if proposal is None:
             children = self.context.children // (1 if self._batch is None else LATER)
             self._batch = self._generation(rng, max(children // (ROUNDS + 1), 1))
-            study.set_user_attr(_KEY, self._batch)
+            kept = {first: batch for first, batch in batches.items() if int(first) >= number - 2 * BATCH}
+            study.set_user_attr(_KEY, {**kept, str(number): self._batch})
             proposal = self.new(self._batch)
         return proposal or self.random(rng)
 
