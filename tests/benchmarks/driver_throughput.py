@@ -42,7 +42,7 @@ class Simulated:
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
         self.table = domain.tableau(domain.random(np.random.default_rng(0)))
-        self.error = {n: torch.ones(n or 256, dtype=torch.float64) for n in (64, None)}
+        self.error = {n: torch.rand(n or 256, generator=torch.Generator().manual_seed(0), dtype=torch.float64) for n in (64, None)}
 
     def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterable[list[Arrival]]:
         yield [Arrival(k, Result(self.table, self.error[n], (loss(each),), {}), 0, 0.0) for k, each in enumerate(candidates)]

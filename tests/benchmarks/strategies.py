@@ -21,8 +21,6 @@ from solversearch.search.strategies import Context, ask, strategy
 from solversearch.spaces import Domain, Params, SearchSpace
 
 FINISHED = (0, 200, 2_000, 20_000)
-FEW = 200
-"""The most finished trials for the strategies whose cost grows with them."""
 NAMES = ("random", "evolution", "s3", "tpe", "cmaes", "nsga2")
 ASKED = 10
 GENERATION, TARGET = 1000, 0.15
@@ -75,9 +73,8 @@ def main() -> None:
     table = Table("finished trials", *NAMES, title="milliseconds a proposal, and of the first")
     for trials in FINISHED:
         study = filled(domain, trials)
-        names = [name if trials <= FEW or name in NAMES[:3] else "" for name in NAMES]
-        measured = [measure(study, domain, name) if name else None for name in names]
-        table.add_row(f"{trials:,}", *("" if each is None else f"{each[1]:.1f}, {each[0]:.0f}" for each in measured))
+        measured = [measure(study, domain, name) for name in NAMES]
+        table.add_row(f"{trials:,}", *(f"{later:.1f}, {first:.0f}" for first, later in measured))
     Console().print(table)
     seconds = generation(filled(domain, 50), domain)
     Console().print(f"a generation of {GENERATION:,} without its prediction: {seconds:.3f} s")

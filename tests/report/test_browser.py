@@ -47,6 +47,14 @@ def test_the_page_opens_without_an_error_or_a_request(browser: Any, page: Path) 
     assert requests(browser) == {page.as_uri()}
 
 
+def test_the_library_is_unpacked_as_it_was(browser: Any, page: Path) -> None:
+    from plotly.offline import get_plotlyjs
+
+    opened(browser, page, 1400, "light")
+    assert browser.execute_script("return [...document.scripts].at(-1).textContent") == get_plotlyjs()
+    assert browser.execute_script("return document.getElementById('library').textContent.length") < 2 * 10**6
+
+
 @pytest.mark.parametrize("width", [400, 1400])
 def test_every_chart_is_drawn_as_it_was_meant(browser: Any, page: Path, width: int) -> None:
     opened(browser, page, width, "light")

@@ -1,6 +1,7 @@
 """The page of a run: all that was measured stands in it, whatever the run lacks; nothing in a file runs, and nothing is asked for."""
 
 import base64
+import gzip
 import hashlib
 import json
 from collections.abc import Callable
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from solversearch.compare import Tau
 from solversearch.errors import UserError
 from solversearch.plan import Interval, Plan, write_text
 from solversearch.report.page import write_page
 from solversearch.report.page.blocks import Matrix, Page
 from solversearch.report.page.build import render, strength
+from solversearch.report.page.charts import MARKED, steps, taus
 from solversearch.report.page.files import importances
 from solversearch.study import BASELINE, Asked, Study
 from solversearch.study import Row as StudyRow
@@ -25,7 +28,8 @@ from solversearch.sweep import Row, Sweep
 from tests.report.conftest import EVIL, write_journal
 from tests.test_report import PLANS
 
-MOST = 8 * 10**6
+MOST = 2 * 10**6
+"""Bytes of a page, pictures apart."""
 
 
 class Reader(HTMLParser):
@@ -128,8 +132,37 @@ def test_a_heavy_picture_is_made_smaller(fresh: Callable[..., Path]) -> None:
     Image.fromarray(noise).save(folder / "samples.png")
     assert (folder / "samples.png").stat().st_size > 6 * 10**6
     page = page_of(folder)
-    assert (folder.parent / "page.html").stat().st_size < MOST
+    assert (folder.parent / "page.html").stat().st_size < MOST + 1.5 * 10**6
     assert any(str(attrs.get("src", "")).startswith("data:image/jpeg;base64,") for _, attrs in page.tags)
+
+
+def test_a_page_does_not_grow_with_the_search(fresh: Callable[..., Path]) -> None:
+    best = np.minimum.accumulate(np.random.default_rng(0).random(10_000)).tolist()
+    history = [{"evaluated": n, "surrogate": 1 / n, "learned": -1 / n, "both": n / 10_001} for n in range(8, 10_001, 8)]
+    folder = fresh()
+    small = write_page(folder).stat().st_size
+    changed(progress=[None, *best[1:]], predictor=history)(folder)
+    large = write_page(folder).stat().st_size
+    assert small < large < MOST and large - small < 100_000
+
+
+def test_curves_of_steps_keep_what_they_show() -> None:
+    """The value at every number, read off the curve, is the value that was there."""
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 500):
+        best = [None, None, *np.minimum.accumulate(rng.random(count)).tolist(), 0.0, 0.0]
+        points = steps(best)
+        assert len(points) < 20 and points[-1] == (len(best), 0.0)
+        numbers = [number for number, _ in points]
+        assert [points[np.searchsorted(numbers, k, side="right") - 1][1] for k in range(1, len(best) + 1)] == best
+    assert steps([None]) == [(1, None)] and steps([]) == []
+
+
+def test_lines_of_many_points_have_no_markers() -> None:
+    def modes(count: int) -> set[str]:
+        return {trace["mode"] for trace in taus([Tau(evaluated=n, surrogate=0.5, learned=0.1, both=0.6) for n in range(count)])["data"]}
+
+    assert modes(MARKED) == {"lines+markers"} and modes(MARKED + 1) == {"lines"}
 
 
 def test_colours_grow_with_coefficients() -> None:
@@ -145,7 +178,7 @@ def test_colours_grow_with_coefficients() -> None:
 def test_names_from_files_are_read_and_never_run(run: Path) -> None:
     page = page_of(run)
     assert page.text.count(EVIL) > 20
-    assert [attrs.get("type") for tag, attrs in page.tags if tag == "script"] == ["application/json"] * 2 + [None] * 2
+    assert [attrs.get("type") for tag, attrs in page.tags if tag == "script"] == ["application/json"] * 2 + ["text/plain", None]
     assert sum(tag == "img" for tag, _ in page.tags) == 1
     assert not [attrs for _, attrs in page.tags for name in attrs if name.startswith("on")]
     shown = json.dumps(page.figures)
@@ -154,7 +187,9 @@ def test_names_from_files_are_read_and_never_run(run: Path) -> None:
 
 def test_only_the_scripts_of_the_page_may_run_and_nothing_may_be_asked_for(run: Path) -> None:
     page = page_of(run)
-    allowed = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in page.scripts[2:]]
+    library = gzip.decompress(base64.b85decode(page.scripts[2]))
+    assert b"plotly.js v" in library[:1000]
+    allowed = [base64.b64encode(hashlib.sha256(script).digest()).decode() for script in (library, page.scripts[3].encode())]
     assert page.policy == (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
         + " ".join(f"'sha256-{each}'" for each in allowed)

@@ -27,6 +27,8 @@ COLOURS = (BLUE, GREEN, PINK, ORANGE)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "cross", "pentagon", "hexagon")
 SHOWN = 12
 """Parameters in the chart of importances."""
+MARKED = 200
+"""Points of a line up to which each has a marker: more lie on each other, and are slow to draw."""
 FARTHEST = 30
 """Baselines whose error is more times the best one's are left out of a chart."""
 NOISE, DATA = -8.0, 12.0
@@ -121,9 +123,14 @@ def stages(stages: Sequence[Stage]) -> Figure:
 
 def progress(best: Sequence[float | None], unit: str) -> Figure:
     """The best value by the number of candidates tried."""
-    trace = line("", list(enumerate(best, 1)), BLUE, "candidate %{x}<br>best %{y:.3g}", mode="lines", line={"color": BLUE, "shape": "hv"})
+    trace = line("", steps(best), BLUE, "candidate %{x}<br>best %{y:.3g}", mode="lines", line={"color": BLUE, "shape": "hv"})
     values = logarithmic([value for value in best if value is not None])
     return chart(trace, x="candidates tried", y=f"best {unit}", yaxis=values)
+
+
+def steps(best: Sequence[float | None]) -> list[tuple[int, float | None]]:
+    """Of a curve of steps, by number from 1: where it changes, and its end. The curve through these is the same."""
+    return [(k + 1, value) for k, value in enumerate(best) if k in (0, len(best) - 1) or value != best[k - 1]]
 
 
 def taus(history: Sequence[Tau]) -> Figure:
@@ -133,9 +140,10 @@ def taus(history: Sequence[Tau]) -> Figure:
         ("learned alone", "learned", GREY, "dot", "diamond"),
         ("both", "both", ORANGE, "solid", "circle"),
     )
+    mode = "lines+markers" if len(history) <= MARKED else "lines"
     lines = [
-        line(label, [(tau.evaluated, getattr(tau, name)) for tau in history], colour, label + ", after %{x}: %{y:.2f}",
-             line={"color": colour, "dash": dash}, marker={"color": colour, "symbol": symbol, "size": 7})
+        line(label, [(tau.evaluated, round(getattr(tau, name), 3)) for tau in history], colour, label + ", after %{x}: %{y:.2f}",
+             line={"color": colour, "dash": dash}, marker={"color": colour, "symbol": symbol, "size": 7}, mode=mode)
         for label, name, colour, dash, symbol in kinds
     ]  # fmt: skip
     return chart(*lines, x="candidates evaluated", y="Kendall's tau", yaxis={"range": [-1.05, 1.05]})

@@ -15,8 +15,10 @@ PIXELS = 40_000_000
 HEAVY = 1_500_000
 """Bytes of a PNG from which on it is kept as JPEG."""
 LARGEST_JOURNAL = 512 * 2**20
-FEWEST, MOST = 10, 1000
+FEWEST, MOST = 10, 500
 """Finished candidates that parameter importances are told of; of more, the last."""
+TREES = 16
+"""Of fANOVA, whose time grows with their number, and with the square of that of the candidates."""
 SEED = 0
 
 
@@ -74,7 +76,9 @@ def importances(path: Path) -> dict[str, float] | str:
             return f"{len(trials)} candidates were seen on all samples; importances need {FEWEST}"
         study = optuna.create_study(directions=["minimize"] * len(trials[0].values))
         study.add_trials(trials[-MOST:])
-        found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=SEED), target=lambda trial: log(trial.values[0]))
+        found = get_param_importances(
+            study, evaluator=FanovaImportanceEvaluator(n_trees=TREES, seed=SEED), target=lambda trial: log(trial.values[0])
+        )
     except Exception as error:  # Optuna trusts its journal, and fails in any way where it is damaged
         raise UserError(f"{path}: a damaged journal: {type(error).__name__}: {one_line(str(error))}") from None
     return {name: float(share) for name, share in found.items()} or "no parameter was free in every candidate"

@@ -49,6 +49,8 @@ GROUP, RANDOM = 8, 100
 """Trials that are asked for together, of most strategies, and of the one that learns nothing."""
 STARTUP = 8
 """Trials before Optuna's models of the loss begin, where there are fewer starts."""
+FEW, FEWEST = 500, 200
+"""Trials that CMA-ES looks at, whose choices have a model each, and the Gaussian process, whose cost grows with their cube."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _cmaes(seed: int) -> BaseSampler:
 STRATEGIES: dict[str, Strategy] = {
     "random": Strategy(
         "uniform over the space",
-        lambda context: Reseeded(lambda seed: RandomSampler(seed=seed), context.seed, RANDOM),
+        lambda context: Reseeded(lambda seed: RandomSampler(seed=seed), context.seed, RANDOM, seen=None),
         several=True,
     ),
     "tpe": Strategy(
@@ -86,21 +88,23 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "cmaes": Strategy(
         "CMA-ES of the numbers; it has no notion of choices, which are left to a Parzen estimator one by one",
-        lambda context: Reseeded(_cmaes, context.seed),
+        lambda context: Reseeded(_cmaes, context.seed, seen=FEW),
     ),
     "gp": Strategy(
-        "Gaussian process with expected improvement; seconds a proposal after some hundred trials",
+        "Gaussian process of up to 200 trials, with expected improvement; about a second a proposal",
         lambda context: Reseeded(
             lambda seed: GPSampler(
                 seed=seed, n_startup_trials=_startup(context), deterministic_objective=True, warn_independent_sampling=False
             ),
             context.seed,
+            seen=FEWEST,
+            pruned=False,
         ),
         several=True,
     ),
     "nsga2": Strategy(
         "genetic algorithm NSGA-II, for Pareto sets; also of one loss",
-        lambda context: Reseeded(lambda seed: NSGAIISampler(seed=seed), context.seed),
+        lambda context: Reseeded(lambda seed: NSGAIISampler(seed=seed), context.seed, seen=None),  # parents may be any
         several=True,
     ),
     "evolution": Strategy("AutoDiffusion's genetic algorithm: epochs of 50 from the best ten", Evolution),

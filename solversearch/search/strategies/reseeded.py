@@ -11,12 +11,24 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from solversearch.search.strategies.seen import Ranking, Seen
+
+SEEN = 1000
+"""Finished trials that a sampler sees, where there are more (`Ranking.some`)."""
+
 
 class Reseeded(BaseSampler):
-    """A new sampler for every trial, seeded by the seed and the trial's number: what it knows it then has from the study alone."""
+    """A new sampler for every trial, seeded by the seed and the trial's number: what it knows it then has from the study alone.
 
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int, together: int | None = None) -> None:
-        self._make, self._seed = make, seed
+    together: trials that are asked for together. seen: how many complete trials it looks at, and pruned ones, if it learns from them;
+    None is all.
+    """
+
+    def __init__(
+        self, make: Callable[[int], BaseSampler], seed: int, together: int | None = None, seen: int | None = SEEN, pruned: bool = True
+    ) -> None:
+        self._make, self._seed, self._most, self._pruned = make, seed, seen, pruned
+        self._ranking = Ranking()
         if together is not None:
             self.group = lambda number: together
         self._sampler = self._made(0)
@@ -31,16 +43,19 @@ class Reseeded(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._sampler = self._made(trial.number)
-        self._sampler.before_trial(study, trial)
+        self._ranking.update(study)
+        self._study = study if self._most is None else Seen(study, self._ranking.some(self._most, self._pruned))
+        self._sampler.before_trial(self._study, trial)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         self._sampler.after_trial(study, trial, state, values)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(study, trial)
+        """From the best trial alone: all have the same parameters, and Optuna would compare those of all."""
+        return self._sampler.infer_relative_search_space(Seen(study, self._ranking.best()), trial)
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        return self._sampler.sample_relative(study, trial, search_space)
+        return self._sampler.sample_relative(self._study, trial, search_space)
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        return self._sampler.sample_independent(self._study, trial, param_name, param_distribution)
