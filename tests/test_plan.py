@@ -302,6 +302,25 @@ def test_a_small_file_does_not_fill_the_memory(content: bytes, message: str) -> 
     assert message in str(caught.value)
 
 
+def test_a_file_of_exactly_the_largest_size_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = plan()
+    original.write(tmp_path / "plan.json")
+    size = (tmp_path / "plan.json").stat().st_size
+    monkeypatch.setattr(plan_module, "MAX_BYTES", size)
+    assert Plan.read(tmp_path / "plan.json") == original
+    monkeypatch.setattr(plan_module, "MAX_BYTES", size - 1)
+    with pytest.raises(UserError, match=f"too large for a plan: more than {size - 1} bytes"):
+        Plan.read(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize(("changes", "more"), [({"nfe": 0}, ""), ({"nfe": 0, "guidance": "one"}, " (and 1 more)")])
+def test_how_many_more_findings_there_are(tmp_path: Path, changes: dict[str, Any], more: str) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(json.loads(plan().text()) | changes))
+    with pytest.raises(UserError) as caught:
+        Plan.read(tmp_path / "plan.json")
+    assert str(caught.value).partition(" (and")[1:] == more.partition(" (and")[1:]
+
+
 def test_the_largest_plan_is_within_the_limits() -> None:
     full = plan(nfe=1000, network_calls=2000, guidance=2.0, nodes=tuple(Node(1.0, 0.5, 0.5, 2.0) for _ in range(1000)),
                 rows=tuple(Row(0.1, (0.1,) * i, (0.1,) * i, (0.1,) * 1000) for i in range(1001)))  # fmt: skip

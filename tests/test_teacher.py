@@ -4,12 +4,14 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from math import atan2, hypot
+from math import atan2, cos, hypot, sin
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from solversearch import models
@@ -98,10 +100,29 @@ def test_angles_fall_from_noise_to_data_and_states_begin_with_the_noise(coins: M
     torch.testing.assert_close(teacher.state(first), teacher.noise)
 
 
+def test_states_between_the_nodes_are_the_cubic_through_values_and_slopes(coins: Model, cache: Path) -> None:
+    """Of p = 1 - 2 phi + 3 phi^2 - phi^3, p itself; beyond the ends what is there."""
+    teacher = teach(coins, "fit", 4)
+    given = [1.0, -2.0, 3.0, -1.0]
+    p = np.polynomial.Polynomial(given)
+
+    def along(function: np.polynomial.Polynomial) -> Tensor:
+        return torch.from_numpy(function(teacher.angles.numpy())).view(-1, 1, 1, 1, 1).expand(-1, 4, *coins.shape)
+
+    cubic = replace(teacher, states=along(p), slopes=along(p.deriv()))
+    last, first = float(teacher.angles[-1]), float(teacher.angles[0])
+    for angle in (last - 0.001, last, 0.2, 0.7, 1.3, first, first + 0.001):
+        expected = 2 * p(min(max(angle, last), first))
+        state = cubic.state(Node(0.0, 2 * cos(angle), 2 * sin(angle)))
+        torch.testing.assert_close(state, torch.full_like(state, expected), rtol=1e-6, atol=0)
+
+
 def test_without_trajectory_only_the_endpoint_is_kept(coins: Model, cache: Path) -> None:
     teacher = teach(coins, "held_out", 10, trajectory=False)
     assert len(teacher.states) == len(teacher.angles) == 0
     torch.testing.assert_close(teacher.endpoint, teach(coins, "held_out", 10).endpoint, atol=0, rtol=0)
+    again = teach(coins, "held_out", 10, trajectory=False)  # from the file of the whole trajectories
+    assert len(again.states) == len(again.slopes) == len(again.angles) == 0
 
 
 def test_first_is_the_teacher_of_fewer(coins: Model, cache: Path) -> None:
@@ -155,6 +176,22 @@ def test_a_damaged_file_is_made_again(coins: Model, cache: Path, content: bytes)
     again = teach(coins, "fit", 10, progress=counter)
     assert counter.told
     torch.testing.assert_close(again.endpoint, made.endpoint, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"states": torch.zeros(63, 10, 1, 2, 2)}, {"angles": torch.zeros(64, dtype=torch.int32)}, {"error": torch.zeros(1)},
+        {"more": torch.zeros(())},
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_made_again(coins: Model, cache: Path, change: dict[str, Tensor]) -> None:
+    first = teach(coins, "fit", 10)
+    (file,) = cache.iterdir()
+    content = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    save_file({**content, **change, "endpoint": content["endpoint"] + 1}, file)
+    again = teach(coins, "fit", 10)
+    assert torch.equal(again.endpoint, first.endpoint) and torch.equal(again.angles, first.angles)
 
 
 def test_a_cache_that_cannot_be_written_costs_time_not_the_run(coins: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,9 +66,9 @@ def fitting(
     prior: Tableau,
     teacher: Teacher,
     noise: Tensor,
-    ridge: float = 1e-4,
-    robust: bool = False,
-    split: bool = False,
+    ridge: float,
+    robust: bool,
+    split: bool,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Sampler[Fitted]:
     """`fit` as a sampling loop, for callers that run the network on their own, as `runtime.steps` is one; split as their denoiser is."""

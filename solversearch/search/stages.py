@@ -219,8 +219,8 @@ class Search:
             model, fitting, validation, self.objectives, max(scale, 1e-12), settings.splits, settings.batch_size, self.clock
         )  # fmt: skip
         origin: Origin = {"solver": best.solver, "grid": best.grid}
-        self.keep(self.log.once("best baseline", self.clock, lambda: self.evaluator.table(best.table, origin)))
-        if not self.best.error.any():  # as where the network's output does not depend on its input
+        result = self.keep(self.log.once("best baseline", self.clock, lambda: self.evaluator.table(best.table, origin)))
+        if not result.error.any():  # as where the network's output does not depend on its input
             raise UserError(
                 f"there is nothing to search: at {settings.nfe} evaluations {best.name} already makes exactly the teacher's samples of "
                 f"model {model.name!r}; check that its network looks at its input, or ask for a lower --nfe"

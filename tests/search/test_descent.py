@@ -34,7 +34,7 @@ def test_finds_better_times(digits: Model, fitting: Teacher, validation: Teacher
 
 def test_ends_with_the_best_of_the_iterates_on_validation_noise(digits: Model, fitting: Teacher) -> None:
     """Whichever of them that is: here validation asks for the samples of the start, then for those of the second iterate."""
-    start, seen = np.array([0.95, 0.6, 0.2]), []
+    start, seen = np.array([0.95, 0.6, 0.2]), list[float]()
 
     def found(iterations: int, validation: Teacher) -> Floats:
         seen.clear()

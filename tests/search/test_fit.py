@@ -41,6 +41,28 @@ def test_samples_returned_are_those_of_the_fitted_table(digits: Model, fitting: 
     torch.testing.assert_close(samples, sample(digits, table, fitting), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("robust", [False, True])
+def test_rows_are_those_of_weighted_ridge_regressions(digits: Model, fitting: Teacher, robust: bool) -> None:
+    """Row 1, from the noise and the first output, by `lstsq`: once, or three times with weights 1 / (error + median error)."""
+    prior, teacher, ridge = baseline(digits, nfe=2), fitting.first(33), 1e-3
+    table, _ = fit(prior, teacher, denoiser(digits, teacher), teacher.noise, ridge, robust)
+    output = denoiser(digits, teacher)(table.rows[0].x * teacher.noise, table.nodes[0])
+    assert isinstance(output, torch.Tensor)
+    columns = np.stack([teacher.noise.double().numpy(), output.detach().double().numpy()]).reshape(2, 33, -1)
+    start = np.array([prior.rows[1].x, *prior.rows[1].d])
+    residual = teacher.state(table.nodes[1]).double().numpy().reshape(33, -1) - np.tensordot(start, columns, 1)
+    weight, change = np.ones(33), np.zeros(2)
+    for _ in range(3 if robust else 1):
+        root = np.sqrt(weight / weight.mean())[:, None]
+        weighted = (columns * root).reshape(2, -1)
+        penalty = np.diag(np.sqrt(ridge * (weighted**2).sum(1)))
+        target = np.concatenate([(residual * root).ravel(), np.zeros(2)])
+        change = np.linalg.lstsq(np.concatenate([weighted.T, penalty]), target, rcond=None)[0]
+        error = ((residual - np.tensordot(change, columns, 1)) ** 2).mean(1)
+        weight = 1 / (error + np.median(error))
+    assert [table.rows[1].x, *table.rows[1].d] == pytest.approx(start + change, rel=1e-6)
+
+
 def test_infinite_ridge_is_the_prior_and_no_ridge_is_least_squares(digits: Model, fitting: Teacher) -> None:
     prior = baseline(digits, nfe=3)
     kept, _ = fit(prior, fitting, denoiser(digits, fitting), fitting.noise, ridge=1e12)
