@@ -141,7 +141,7 @@ def race(
     """
     tables, n = list(dict.fromkeys(candidate.table for candidate in candidates)), len(teacher)
     runs = Runs(model, tables, teacher, batch_size, clock, kept, name)
-    first, everyone = np.arange(min(n, FIRST if n >= MANY else SMALL)), list(range(len(tables)))
+    first, everyone = np.arange(first_round(n)), list(range(len(tables)))
     progress(len(everyone), len(first))
     runs.see(everyone, first)
     if not np.isfinite(runs.errors[:, first]).all(1).any():
@@ -152,7 +152,7 @@ def race(
             values = _values(runs, measure, everyone, first, np.ones((1, len(first))))[:, 0]
             leaders += [k for k in np.argsort(values, kind="stable")[:count].tolist() if k not in leaders]
         runs.see(leaders, np.arange(n))
-        hard = _hardest(runs.errors[leaders], min(HARD, n // HARD_SHARE))
+        hard = _hardest(runs.errors[leaders], hard_samples(n))
     worse, size = _times_worse(runs, everyone, first), len(first)
     going = [k for k in everyone if worse[k] <= COARSE or k in leaders]
     while size < n and len(set(going) - set(leaders)):
@@ -163,11 +163,20 @@ def race(
         for leader in sorted(best - set(leaders)):
             runs.see([leader], np.arange(n))
             leaders.append(leader)
-            hard = np.union1d(hard, _hardest(runs.errors[[leader]], min(HARD, n // HARD_SHARE) // 2))
+            hard = np.union1d(hard, _hardest(runs.errors[[leader]], hard_samples(n) // 2))
         size *= 2
     progress(len(going), n)
     runs.see(going, np.arange(n))
     return Race(candidates, runs, sorted({*leaders, *going}), [k for k in everyone if worse[k] <= CARRIED], hard)
+
+
+def first_round(n: int) -> int:
+    """Samples on which everything is run."""
+    return min(n, FIRST if n >= MANY else SMALL)
+
+
+def hard_samples(n: int) -> int:
+    return min(HARD, n // HARD_SHARE)
 
 
 def _hardest(errors: Floats, count: int) -> Places:
@@ -179,7 +188,7 @@ def _hardest(errors: Floats, count: int) -> Places:
 
 def _times_worse(runs: Runs, tables: Sequence[int], samples: Places) -> Floats:
     """How many times the geometric mean of each is that of the best, at least; NaN of those that run away."""
-    logs = np.log(np.maximum(runs.errors[np.ix_(tables, samples)], TINY))
+    logs = np.log(np.maximum(runs.errors[tables][:, samples], TINY))
     apart = logs - logs[int(np.argmin(np.where(np.isfinite(logs).all(1), logs.mean(1), np.inf)))]
     with np.errstate(invalid="ignore", over="ignore"):
         return np.exp(apart.mean(1) - DEVIATIONS * apart.std(1, ddof=1) / len(samples) ** 0.5)
@@ -214,7 +223,7 @@ def _still(runs: Runs, going: Sequence[int], measures: Sequence[str], hard: Plac
 
 def _values(runs: Runs, measure: str, tables: Sequence[int], samples: Places, weights: Floats) -> Floats:
     """ln of a measure of each table, with each row of weights (W, n): (tables, W); NaN or inf where a table runs away."""
-    errors, share = runs.errors[np.ix_(tables, samples)], weights / weights.sum(1, keepdims=True)
+    errors, share = runs.errors[tables][:, samples], weights / weights.sum(1, keepdims=True)
     with np.errstate(invalid="ignore"):
         if measure == MEAN:
             return np.log(np.maximum(errors @ share.T, TINY))

@@ -22,7 +22,7 @@ from solversearch.measures import Measured, Rivals
 from solversearch.models.base import Clock
 from solversearch.objectives import Objective, Outcome
 from solversearch.plan import Interval, Threshold
-from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN
+from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN, Places
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.teacher import Teacher
@@ -133,7 +133,7 @@ def _values(
 
 
 def _value(
-    objective: Objective, table: Tableau, x: Tensor, states: Sequence[Tensor], rivals: Rivals, teacher: Teacher, some: "np.ndarray",  # type: ignore[type-arg]
+    objective: Objective, table: Tableau, x: Tensor, states: Sequence[Tensor], rivals: Rivals, teacher: Teacher, some: Places,
     batch_size: int, clock: Clock | None,
 ) -> float:  # fmt: skip
     here = torch.from_numpy(some).to(x.device)

@@ -56,7 +56,8 @@ def compare(
     clock, start, rounds = Clock(), time.perf_counter(), iter(range(1, 10**6))
     with Display(stderr()) as display:
         teacher = teach(
-            loaded, "held_out", sized.samples, chosen.guidance, seed, "trajectory" in decider.needs, batch_size=sized.batch_size, clock=clock,
+            loaded, "held_out", sized.samples, chosen.guidance, seed, "trajectory" in decider.needs,
+            batch_size=sized.batch_size, clock=clock,
             progress=lambda done: display("teacher", done, STEPS * 3 // 2, f"{sized.samples} samples"),
         )  # fmt: skip
         comparison = run(

@@ -37,8 +37,8 @@ def verdict(comparison: Comparison) -> str:
     geometric, *others = found.ratios
     share, low, high = (percent(each) for each in (found.share.mean, found.share.low, found.share.high))
     parts = [
-        f"{found.verdict.capitalize()} at {cost}: the plan's error is less than that of {found.best_baseline}, the best baseline, on {share} "
-        f"of {found.samples:,} held-out samples [{low} to {high}], and {_ratio(geometric)} of it in the geometric mean.",
+        f"{found.verdict.capitalize()} at {cost}: on {share} of {found.samples:,} held-out samples [{low} to {high}] the plan's error is "
+        f"less than that of the best baseline, {found.best_baseline}; in the geometric mean it is {_ratio(geometric)} of it.",
         "Over the least of all baselines: " + ", ".join(f"{each.measure} {_ratio(each)} ({each.baseline})" for each in others) + ".",
         *_caveats(found),
     ]
@@ -56,11 +56,7 @@ def _caveats(found: Comparison) -> Iterator[str]:
         if geometric.sign:
             yield "Most samples say one thing, and the mean, which the worst samples decide, another."
         more = found.samples_to_decide
-        yield (
-            f"About {more:,} samples would decide (--samples)."
-            if more
-            else "More samples than anybody would take would be needed to decide."
-        )
+        yield f"About {more:,} samples would decide (--samples)." if more else "No number of samples that one would take decides that."
     if own.lower_bound:
         why = f"the worst hundredth of the samples has {percent(own.worst_hundredth)} of the plan's sum of errors"
         yield f"Intervals of mean errors are lower bounds here, for {why}; the truth may lie above."
@@ -68,11 +64,8 @@ def _caveats(found: Comparison) -> Iterator[str]:
         yield f"plan.json holds the baseline, {found.deciding.baseline}."
     needed, last = found.baseline_nfe_for_plan_error, found.ladder[-1].nfe
     if mean.value < 1:
-        yield (
-            f"A baseline needs {needed} evaluations for the plan's mean error."
-            if needed
-            else f"No baseline has its mean error up to {last}."
-        )
+        rest = f"a baseline needs {needed} evaluations" if needed else f"no baseline is enough up to {last} evaluations"
+        yield f"For the plan's mean error {rest}."
     if found.left_out:
         yield f"{found.left_out} of {found.samples + found.left_out:,} samples are left out: the network returned NaN or inf there."
 

@@ -58,7 +58,7 @@ def descend(
         return np.array(values)
 
     def errors(tables: Sequence[Tableau], teacher: Teacher) -> list[float]:
-        values = []
+        values: list[float] = []
         for samples in sample_together(model, tables, teacher, batch_size, clock):
             if isinstance(samples, UserError):
                 values.append(inf)

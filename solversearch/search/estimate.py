@@ -7,10 +7,10 @@ import torch
 
 from solversearch import memory
 from solversearch.baselines import BETTER, OF_EACH, baselines, rounds, screening
-from solversearch.compare import LADDER_WIDTH
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.objectives import parse_many
 from solversearch.objectives.ays import LEVELS
+from solversearch.race import first_round, hard_samples
 from solversearch.search.columns import CHUNK
 from solversearch.search.compensation import FREE_FROM, ITERATIONS
 from solversearch.search.compensation import SAMPLES as FEWEST
@@ -21,8 +21,8 @@ from solversearch.search.strategies import predicts
 from solversearch.solvers import SOLVERS
 from solversearch.teacher import STEPS, cost
 
-RUNGS = 3
-"""Of the comparison's ladder, usually."""
+RUNGS, FULL, GOING_ON = 3, 16, 0.4
+"""Of the comparison, usually: NFEs of its ladder, baselines that are run on all samples, and what share of them goes on to hard samples."""
 SECONDS, CALLS, FEW = 0.3, 50, 8
 """How long the network is tried, how often at most, and with how many samples first."""
 
@@ -69,8 +69,8 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.search * goes_on,
         "polish": (SHORT * POLISHED + LONG) * nfe * (passes * settings.fit_samples + settings.validation_samples)
         * bool(settings.polish) * goes_on,
-        "comparison": nfe * (_screening(model, count, settings.samples) + len(SOLVERS) * settings.samples)
-        + RUNGS * (nfe + 2) * (_screening(model, LADDER_WIDTH, settings.samples, 0) + 3 * settings.samples),
+        "comparison": nfe * (_racing(count, settings.samples) + FULL * settings.samples)
+        + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples),
     }  # fmt: skip
     evaluations = {name: value * guided for name, value in stages.items()}
     evaluations["teacher"] += taught * (settings.guidance != 1)
@@ -86,6 +86,11 @@ def _prepared(model: Model, settings: Settings, bounds: bool) -> int:
     ratios = f"compensation.{nfe - 1}" in settings.space.fitting(settings.fit).domain(model.schedule, nfe, settings.guidance).distributions
     observed = min(NOISES, settings.validation_samples) * nfe * (STARTS + OBSERVED) * predicts(settings.strategy)
     return bounds * LEVELS * settings.fit_samples + ratios * FEWEST * (nfe + (nfe - FREE_FROM) * (1 + 3 * ITERATIONS)) + observed
+
+
+def _racing(count: int, samples: int) -> int:
+    """Samples of the first two rounds of a race of so many baselines."""
+    return int(count * (first_round(samples) + GOING_ON * hard_samples(samples)))
 
 
 def _screening(model: Model, count: int, samples: int, of_each: int = OF_EACH) -> int:

@@ -219,7 +219,8 @@ class Search:
             model, fitting, validation, self.objectives, max(scale, 1e-12), settings.splits, settings.batch_size, self.clock
         )  # fmt: skip
         origin: Origin = {"solver": best.solver, "grid": best.grid}
-        result = self.keep(self.log.once("best baseline", self.clock, lambda: self.evaluator.table(best.table, origin)))
+        result = self.log.once("best baseline", self.clock, lambda: self.evaluator.table(best.table, origin))
+        self.keep(result)
         if not result.error.any():  # as where the network's output does not depend on its input
             raise UserError(
                 f"there is nothing to search: at {settings.nfe} evaluations {best.name} already makes exactly the teacher's samples of "
