@@ -178,7 +178,9 @@ def climb(
     while (not rungs or rungs[-1].endpoint_mse > target) and nfe < limit:
         nfe += 1
         among = found.race.carried() | {(solver, name) for solver in ("heun", "plms", "pndm") for name in GRIDS}  # these skip some counts
-        found = rivals(model, nfe, guidance, base.teacher, integer, batch_size, clock, kept, (MEAN,), among, base.race.hard, progress)
+        found = rivals(
+            model, nfe, guidance, base.teacher, integer, batch_size, clock, kept, (MEAN,), among, base.race.hard, target, progress
+        )
         best = found.best(MEAN)
         rungs.append(Rung(nfe=nfe, name=best.name, endpoint_mse=best.value(MEAN, None)))
     return rungs

@@ -178,17 +178,18 @@ def measures_of(model: Model) -> tuple[str, ...]:
 def rivals(
     model: Model, nfe: int, guidance: float, teacher: Teacher, integer: bool = False, batch_size: int = 512, clock: Clock | None = None,
     kept: Kept = compute, measures: Sequence[str] | None = None, among: set[tuple[str, str]] | None = None, hard: Places | None = None,
-    progress: Callable[[str], None] = lambda note: None,
+    target: float | None = None, progress: Callable[[str], None] = lambda note: None,
 ) -> Rivals:  # fmt: skip
     """The race of every solver on every grid (or of the named pairs) that can spend exactly nfe evaluations.
 
-    measures are those in which the best is looked for, by default all that the model has. Raises `UserError` where nothing can spend
-    nfe evaluations, and `NotFinite` where every baseline runs away.
+    measures are those in which the best is looked for, by default all that the model has; hard and target are `race`'s. Raises `UserError`
+    where nothing can spend nfe evaluations, and `NotFinite` where every baseline runs away.
     """
     found = baselines(model, nfe, guidance, integer, among)
     name = f"race NFE {nfe}"
     told = partial(_told, progress, nfe)
-    return Rivals(model, teacher, race(model, found, teacher, measures or measures_of(model), batch_size, clock, kept, hard, name, told))
+    raced = race(model, found, teacher, measures or measures_of(model), batch_size, clock, kept, hard, target, name, told)
+    return Rivals(model, teacher, raced)
 
 
 def _told(progress: Callable[[str], None], nfe: int, tables: int, samples: int) -> None:

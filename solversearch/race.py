@@ -45,11 +45,12 @@ HARD, HARD_SHARE = 16, 8
 LEADERS = ((GEOMETRIC, 2), (MEAN, 1))
 """The best of the first round, which say what is hard."""
 COARSE, CARRIED = 4.0, 3.0
-"""What is surely so many times worse than the best in the geometric mean is dropped at once; or is not tried at the next NFE."""
+"""What surely is so many times worse than the best in the geometric mean after the first round is dropped at
+once; or is not tried at the next NFE."""
 DEVIATIONS, GROUPS = 3.0, 8
 BLUR = 0.5
 """Least variance, times samples, of ln of a Frechet distance: what is wrong with covariances of a few samples, no group left out shows."""
-WORTH = 0.99
+WORTH = 0.985
 """A baseline that cannot be better than the least value by this factor is not worth going on with."""
 
 
@@ -131,11 +132,12 @@ class Race:
 
 def race(
     model: Model, candidates: Sequence[Baseline], teacher: Teacher, measures: Sequence[str], batch_size: int = 512,
-    clock: Clock | None = None, kept: Kept = compute, hard: Places | None = None, name: str = "race",
-    progress: Callable[[int, int], None] = lambda tables, samples: None,
+    clock: Clock | None = None, kept: Kept = compute, hard: Places | None = None, target: float | None = None,
+    name: str = "race", progress: Callable[[int, int], None] = lambda tables, samples: None,
 ) -> Race:  # fmt: skip
     """The race of the candidates on a teacher's samples; hard samples may be those of an earlier race on the same teacher.
 
+    With a target it is enough to find one whose mean error is at most that, and baselines that surely have a larger one are dropped.
     progress is told how many tables are about to be run, on how many samples.
     Raises `NotFinite` where no candidate has a finite error on every sample that it was tried on.
     """
@@ -159,11 +161,13 @@ def race(
         seen = np.union1d(hard, np.arange(size))
         progress(len(going), len(seen))
         runs.see(going, seen)
-        going, best = _still(runs, going, measures, hard, size)
+        going, best = _still(runs, going, measures, hard, size, target)
         for leader in sorted(best - set(leaders)):
             runs.see([leader], np.arange(n))
             leaders.append(leader)
             hard = np.union1d(hard, _hardest(runs.errors[[leader]], hard_samples(n) // 2))
+        if target is not None and leaders and runs.errors[leaders].mean(1).min() <= target:
+            going = []
         size *= 2
     progress(len(going), n)
     runs.see(going, np.arange(n))
@@ -194,8 +198,11 @@ def _times_worse(runs: Runs, tables: Sequence[int], samples: Places) -> Floats:
         return np.exp(apart.mean(1) - DEVIATIONS * apart.std(1, ddof=1) / len(samples) ** 0.5)
 
 
-def _still(runs: Runs, going: Sequence[int], measures: Sequence[str], hard: Places, size: int) -> tuple[list[int], set[int]]:
-    """Those that may be the best in some measure, as far as the hard samples and the first `size` tell, and those that are it so far."""
+def _still(
+    runs: Runs, going: Sequence[int], measures: Sequence[str], hard: Places, size: int, target: float | None
+) -> tuple[list[int], set[int]]:
+    """Those that may be the best in some measure (or as good as the target), as far as the hard samples and the first `size` tell; and
+    those that are the best so far."""
     n, others = len(runs.teacher), np.setdiff1d(np.arange(size), hard)
     groups = min(GROUPS, len(others))
     if groups < 2:
@@ -211,7 +218,7 @@ def _still(runs: Runs, going: Sequence[int], measures: Sequence[str], hard: Plac
             continue
         best = int(np.argmin(np.where(np.isfinite(values[:, 0]), values[:, 0], np.inf)))
         with np.errstate(invalid="ignore"):
-            apart = values - values[best]
+            apart = values - (values[best] if target is None else np.log(max(target, TINY)))
             spread = ((apart[:, 1:] - apart[:, 1:].mean(1, keepdims=True)) ** 2).sum(1) * (groups - 1) / groups
             least = BLUR / len(others) if measure == FRECHET else 0.0
             error = np.sqrt(np.maximum(spread, least) * (1 - len(others) / (n - len(hard))))  # all samples are a finite population
