@@ -40,7 +40,7 @@ MEAN, MEDIAN, GEOMETRIC, FRECHET = "mean", "median", "geometric mean", "Frechet 
 FIRST, SMALL = 8, 4
 """Samples of the first round; of fewer than `MANY` in all."""
 MANY = 512
-HARD, HARD_SHARE = 16, 8
+HARD, HARD_SHARE = 12, 8
 """Hard samples: so many, but at most one in HARD_SHARE."""
 LEADERS = ((GEOMETRIC, 2), (MEAN, 1))
 """The best of the first round, which say what is hard."""
@@ -156,7 +156,7 @@ def race(
         runs.see(leaders, np.arange(n))
         hard = _hardest(runs.errors[leaders], hard_samples(n))
     worse, size = _times_worse(runs, everyone, first), len(first)
-    going = [k for k in everyone if worse[k] <= COARSE or k in leaders]
+    going = [k for k in everyone if worse[k] <= (COARSE if target is None else CARRIED) or k in leaders]
     while size < n and len(set(going) - set(leaders)):
         seen = np.union1d(hard, np.arange(size))
         progress(len(going), len(seen))
