@@ -50,8 +50,9 @@ once; or is not tried at the next NFE."""
 DEVIATIONS, GROUPS = 3.0, 8
 BLUR = 0.5
 """Least variance, times samples, of ln of a Frechet distance: what is wrong with covariances of a few samples, no group left out shows."""
-WORTH = 0.985
-"""A baseline that cannot be better than the least value by this factor is not worth going on with."""
+WORTH, ROUGHLY = 0.985, 0.9
+"""A baseline that cannot be better than the least value by this factor is not worth going on with; where there is a target to reach, the
+second is enough."""
 
 
 def compute(key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -137,7 +138,7 @@ def race(
 ) -> Race:  # fmt: skip
     """The race of the candidates on a teacher's samples; hard samples may be those of an earlier race on the same teacher.
 
-    With a target it is enough to find one whose mean error is at most that, and baselines that surely have a larger one are dropped.
+    With a target the race ends when one is found whose mean error is at most that; else the best is found within `ROUGHLY`.
     progress is told how many tables are about to be run, on how many samples.
     Raises `NotFinite` where no candidate has a finite error on every sample that it was tried on.
     """
@@ -218,11 +219,12 @@ def _still(
             continue
         best = int(np.argmin(np.where(np.isfinite(values[:, 0]), values[:, 0], np.inf)))
         with np.errstate(invalid="ignore"):
-            apart = values - (values[best] if target is None else np.log(max(target, TINY)))
+            apart = values - values[best]
+            worth = WORTH if target is None else np.clip(target / np.exp(values[best, 0]), ROUGHLY, WORTH)
             spread = ((apart[:, 1:] - apart[:, 1:].mean(1, keepdims=True)) ** 2).sum(1) * (groups - 1) / groups
             least = BLUR / len(others) if measure == FRECHET else 0.0
             error = np.sqrt(np.maximum(spread, least) * (1 - len(others) / (n - len(hard))))  # all samples are a finite population
-            kept |= apart[:, 0] - DEVIATIONS * error <= np.log(WORTH)
+            kept |= apart[:, 0] - DEVIATIONS * error <= np.log(worth)
         kept[best] = True
         leading.add(going[best])
     return [table for table, keep in zip(going, kept, strict=True) if keep], leading
