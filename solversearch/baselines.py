@@ -25,7 +25,7 @@ LIMIT = 40
 
 
 def screening(samples: int) -> int:
-    """Of so many samples, those on which every baseline is tried before each solver's best grid is measured in full."""
+    """Of so many samples, those on which a search tries every baseline, and every candidate first."""
     return min(samples, max(8, min(64, samples // 4)))
 
 
@@ -74,7 +74,6 @@ def screen(
     batch_size: int = 512,
     clock: Clock | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    of_each: int = OF_EACH,
     keeper: Keeper = COMPUTED,
 ) -> list[tuple[float, Baseline]]:
     """Mean endpoint error of every candidate on the teacher's noise, best first. Equal tables are run once.
@@ -84,7 +83,7 @@ def screen(
     """
     ranked: list[tuple[float, Baseline]] = []
     for size in rounds(model, len(teacher)):
-        going_on = _promoted(ranked, of_each) or dict.fromkeys(candidates)
+        going_on = _promoted(ranked) or dict.fromkeys(candidates)
         errors = _errors(model, [candidate.table for candidate in going_on], teacher.first(size), batch_size, clock, progress, keeper)
         now = sorted(((errors[candidate.table], candidate) for candidate in candidates if candidate in going_on), key=lambda pair: pair[0])
         ranked = now + [pair for pair in ranked if pair[1] not in going_on]
@@ -93,12 +92,12 @@ def screen(
     return ranked
 
 
-def _promoted(ranked: Sequence[tuple[float, Baseline]], of_each: int) -> dict[Baseline, None]:
+def _promoted(ranked: Sequence[tuple[float, Baseline]]) -> dict[Baseline, None]:
     """The better part, with the best of every solver."""
     going_on, counts = dict.fromkeys(candidate for _, candidate in ranked[: -(-len(ranked) // BETTER)]), Counter[str]()
     for _, candidate in ranked:
         counts[candidate.solver] += 1
-        if counts[candidate.solver] <= of_each:
+        if counts[candidate.solver] <= OF_EACH:
             going_on[candidate] = None
     return going_on
 
@@ -120,11 +119,3 @@ def _errors(
         known |= zip(group, keeper.numbers(partial(errors, group)), strict=True)
         progress(first + len(group), len(different))
     return known
-
-
-def best_of_each_solver(screened: Sequence[tuple[float, Baseline]]) -> list[Baseline]:
-    """The best grid of every solver, best first."""
-    kept: dict[str, Baseline] = {}
-    for _, candidate in screened:
-        kept.setdefault(candidate.solver, candidate)
-    return list(kept.values())

@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict
 
 from solversearch import intervals
 from solversearch.baselines import LIMIT, SMALL
+from solversearch.keeping import COMPUTED, Keeper
 from solversearch.measures import Rivals, Row, finite, measured, rivals
 from solversearch.models.base import Clock, Model
 from solversearch.objectives import parse_many
 from solversearch.plan import Count, Interval, Many, Plan
-from solversearch.race import GEOMETRIC, MEAN, Kept, compute
+from solversearch.race import GEOMETRIC, MEAN
 from solversearch.runtime import Node
 from solversearch.schedules import GRIDS
 from solversearch.teacher import Teacher
@@ -165,7 +166,7 @@ class Comparison(BaseModel):
 
 
 def climb(
-    model: Model, base: Rivals, nfe: int, target: float, guidance: float, integer: bool, batch_size: int, clock: Clock, kept: Kept,
+    model: Model, base: Rivals, nfe: int, target: float, guidance: float, integer: bool, batch_size: int, clock: Clock, keeper: Keeper,
     progress: Callable[[str], None], limit: int | None = None,
 ) -> list[Rung]:  # fmt: skip
     """The baseline of the least mean error at each higher NFE until one reaches the target, or up to `LIMIT`.
@@ -179,7 +180,7 @@ def climb(
         nfe += 1
         among = found.race.carried() | {(solver, name) for solver in ("heun", "plms", "pndm") for name in GRIDS}  # these skip some counts
         found = rivals(
-            model, nfe, guidance, base.teacher, integer, batch_size, clock, kept, (MEAN,), among, base.race.hard, target, progress
+            model, nfe, guidance, base.teacher, integer, batch_size, clock, keeper, (MEAN,), among, base.race.hard, target, progress
         )
         best = found.best(MEAN)
         rungs.append(Rung(nfe=nfe, name=best.name, endpoint_mse=best.value(MEAN, None)))
@@ -197,32 +198,32 @@ def compare(
     stages: tuple[Stage, ...] = (),
     progress: Callable[[str], None] = lambda what: None,
     objective: str = ENDPOINT,
-    kept: Kept = compute,
+    keeper: Keeper = COMPUTED,
 ) -> Comparison:
     """Measures a plan and races every baseline at its NFE and guidance on the teacher's (held-out) noise.
 
-    Of several objectives the first decides. kept keeps what has been run for when the comparison is interrupted. Raises `NotFinite`
+    Of several objectives the first decides. keeper keeps what has been run, for when the comparison is interrupted. Raises `NotFinite`
     where fewer than `LEAST` samples are finite.
     """
     before, count = clock.evaluations, len(teacher)
     progress("the plan")
     words = {"solver": str(plan.decisions.get("solver", "table")), "grid": str(plan.decisions.get("grid", "searched"))}
-    own = measured(model, plan.tableau, teacher, batch_size, clock, plan.threshold, kept, **words)
+    own = measured(model, plan.tableau, teacher, batch_size, clock, plan.threshold, keeper, **words)
     if len(places := finite(model, teacher, own.errors)) < count:
         own, teacher = own.at(places), teacher.at(places.tolist())
-    found = rivals(model, plan.nfe, plan.guidance, teacher, integer, batch_size, clock, kept, progress=progress)
+    found = rivals(model, plan.nfe, plan.guidance, teacher, integer, batch_size, clock, keeper, progress=progress)
     compared, decider = ratios(own, found, teacher.seed), parse_many(objective)[0]
     geometric, mean = compared[0], next(each for each in compared if each.measure == MEAN)
     verdict, more = decide(geometric, mean), None
     if decider.name != ENDPOINT:
         progress(f"objective {decider.name}")
-        compared = (*compared, objective_ratio(decider, plan.tableau, plan.threshold, found, batch_size, clock))
+        compared = (*compared, objective_ratio(decider, plan.tableau, plan.threshold, found, batch_size, clock, keeper))
         verdict = ("better", "undecided", "worse")[compared[-1].sign + 1]
     elif verdict == "undecided":
         more = needed(geometric, mean, len(teacher))
     ladder = [Rung(nfe=plan.nfe, name=mean.baseline, endpoint_mse=mean.baseline_value)]
     if mean.baseline_value > mean.plan_value:
-        ladder += climb(model, found, plan.nfe, mean.plan_value, plan.guidance, integer, batch_size, clock, kept, progress)
+        ladder += climb(model, found, plan.nfe, mean.plan_value, plan.guidance, integer, batch_size, clock, keeper, progress)
     best = found.best(GEOMETRIC)
     real = model.real.gaussian if model.real is not None else None
     return Comparison(

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 1000
 LEVEL = 0.95
-TINY = 1e-300
+TINY = 1e-100
 """Stands for an error of zero where a logarithm is taken."""
 CARRIED, FEW = 0.1, 256
 """Share of the worst hundredth of the samples from which on they carry a mean; and samples of which the worst are not known."""
@@ -112,4 +112,4 @@ def _exponential(value: float, low: float, high: float) -> Interval:
 
 
 def _exp(value: float) -> float:
-    return exp(min(max(value, -690.0), 690.0))
+    return exp(min(max(value, -600.0), 600.0))

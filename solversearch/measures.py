@@ -1,6 +1,5 @@
 """What samplers reach on held-out noise: their errors and Frechet distances as a row of a comparison, and the best of all baselines."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -14,10 +13,11 @@ from solversearch import intervals
 from solversearch.baselines import baselines
 from solversearch.distances import Gaussian, frechet_influence
 from solversearch.intervals import TINY, Floats
+from solversearch.keeping import COMPUTED, Keeper
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.plan import Interval, Score, Threshold
-from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN, Kept, Places, Race, compute, race
+from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN, Places, Race, race
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.teacher import Teacher
@@ -115,7 +115,7 @@ def _around(value: float, error: float) -> Interval:
 
 def measured(
     model: Model, table: Tableau, teacher: Teacher, batch_size: int = 512, clock: Clock | None = None, threshold: Threshold | None = None,
-    kept: Kept = compute, name: str = "plan", solver: str = "table", grid: str = "searched",
+    keeper: Keeper = COMPUTED, name: str = "plan", solver: str = "table", grid: str = "searched",
 ) -> Measured:  # fmt: skip
     """A plan's table on all of the teacher's samples. solver and grid are how the row of a comparison names it."""
 
@@ -124,7 +124,7 @@ def measured(
         found = {"errors": endpoint_mse(x, teacher.endpoint).nan_to_num(nan=torch.inf)}
         return found if model.features is None else {**found, "features": model.features(x).cpu()}
 
-    made = kept(f"{name} {hashlib.sha256(repr((table, threshold)).encode()).hexdigest()}", run)
+    made = keeper.tensors(run)
     features = made["features"].double() if "features" in made else None
     return Measured(name, "plan", solver, grid, table, made["errors"].numpy(), features)
 
@@ -177,7 +177,7 @@ def measures_of(model: Model) -> tuple[str, ...]:
 
 def rivals(
     model: Model, nfe: int, guidance: float, teacher: Teacher, integer: bool = False, batch_size: int = 512, clock: Clock | None = None,
-    kept: Kept = compute, measures: Sequence[str] | None = None, among: set[tuple[str, str]] | None = None, hard: Places | None = None,
+    keeper: Keeper = COMPUTED, measures: Sequence[str] | None = None, among: set[tuple[str, str]] | None = None, hard: Places | None = None,
     target: float | None = None, progress: Callable[[str], None] = lambda note: None,
 ) -> Rivals:  # fmt: skip
     """The race of every solver on every grid (or of the named pairs) that can spend exactly nfe evaluations.
@@ -186,9 +186,8 @@ def rivals(
     where nothing can spend nfe evaluations, and `NotFinite` where every baseline runs away.
     """
     found = baselines(model, nfe, guidance, integer, among)
-    name = f"race NFE {nfe}"
     told = partial(_told, progress, nfe)
-    raced = race(model, found, teacher, measures or measures_of(model), batch_size, clock, kept, hard, target, name, told)
+    raced = race(model, found, teacher, measures or measures_of(model), batch_size, clock, keeper, hard, target, told)
     return Rivals(model, teacher, raced)
 
 

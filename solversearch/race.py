@@ -12,7 +12,6 @@ samples; Shao and Tu 1995, chapter 2). The first round alone drops what is surel
 other values. What is left at the end has been measured on all samples.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,14 +24,13 @@ from torch import Tensor
 from solversearch.baselines import Baseline
 from solversearch.distances import FrechetToTwins
 from solversearch.intervals import TINY, Floats
+from solversearch.keeping import COMPUTED, Keeper
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample_together
 from solversearch.teacher import Teacher
 
-Kept = Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
-"""kept(key, compute): the tensors that an earlier process has computed under the key, else what compute returns."""
 Places = NDArray[np.int_]
 """Of samples, (n,)."""
 
@@ -55,23 +53,17 @@ WORTH, ROUGHLY = 0.985, 0.9
 second is enough."""
 
 
-def compute(key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Keeps nothing."""
-    return compute()
-
-
 class Runs:
     """Errors (tables, samples) of tables on a teacher's samples, and features, as far as they have been run; NaN is not yet.
 
-    A table that runs away on a sample has an infinite error there. name sets the keys of these runs apart from others'.
+    A table that runs away on a sample has an infinite error there.
     """
 
     def __init__(
         self, model: Model, tables: Sequence[Tableau], teacher: Teacher, batch_size: int = 512, clock: Clock | None = None,
-        kept: Kept = compute, name: str = "",
+        keeper: Keeper = COMPUTED,
     ) -> None:  # fmt: skip
-        self.model, self.tables, self.teacher, self.batch_size, self.clock, self.kept = model, tables, teacher, batch_size, clock, kept
-        self.name = name
+        self.model, self.tables, self.teacher, self.batch_size, self.clock, self.keeper = model, tables, teacher, batch_size, clock, keeper
         self.errors = np.full((len(tables), len(teacher)), np.nan)
         self._features: dict[int, dict[int, Tensor]] = {}
         self.target = None if model.features is None else model.features(teacher.endpoint).cpu()
@@ -93,8 +85,7 @@ class Runs:
         return torch.stack([seen[place] for place in samples.tolist()]).double()
 
     def _see(self, tables: Sequence[int], samples: Places) -> None:
-        asked = hashlib.sha256(f"{list(tables)} {samples.tolist()}".encode()).hexdigest()[:32]
-        made = self.kept(f"{self.name} {asked}", partial(self._run, tables, samples))
+        made = self.keeper.tensors(partial(self._run, tables, samples))
         for k, table in enumerate(tables):
             self.errors[table, samples] = made["errors"][k].numpy()
             if self.target is not None:
@@ -133,8 +124,8 @@ class Race:
 
 def race(
     model: Model, candidates: Sequence[Baseline], teacher: Teacher, measures: Sequence[str], batch_size: int = 512,
-    clock: Clock | None = None, kept: Kept = compute, hard: Places | None = None, target: float | None = None,
-    name: str = "race", progress: Callable[[int, int], None] = lambda tables, samples: None,
+    clock: Clock | None = None, keeper: Keeper = COMPUTED, hard: Places | None = None, target: float | None = None,
+    progress: Callable[[int, int], None] = lambda tables, samples: None,
 ) -> Race:  # fmt: skip
     """The race of the candidates on a teacher's samples; hard samples may be those of an earlier race on the same teacher.
 
@@ -143,7 +134,7 @@ def race(
     Raises `NotFinite` where no candidate has a finite error on every sample that it was tried on.
     """
     tables, n = list(dict.fromkeys(candidate.table for candidate in candidates)), len(teacher)
-    runs = Runs(model, tables, teacher, batch_size, clock, kept, name)
+    runs = Runs(model, tables, teacher, batch_size, clock, keeper)
     first, everyone = np.arange(first_round(n)), list(range(len(tables)))
     progress(len(everyone), len(first))
     runs.see(everyone, first)

@@ -8,7 +8,7 @@ The mean contradicts where its interval lies on the other side of 1, or its rati
 plan's value over the least one of the baselines decides, by its own interval alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -18,14 +18,14 @@ from scipy import stats
 from torch import Tensor
 
 from solversearch import intervals
+from solversearch.keeping import COMPUTED, Keeper
 from solversearch.measures import Measured, Rivals
 from solversearch.models.base import Clock
 from solversearch.objectives import Objective, Outcome
 from solversearch.plan import Interval, Threshold
-from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN, Places
+from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
-from solversearch.teacher import Teacher
 
 Verdict = Literal["better", "worse", "undecided"]
 
@@ -100,44 +100,40 @@ def needed(geometric: Ratio, mean: Ratio, n: int) -> int | None:
 
 
 def objective_ratio(
-    objective: Objective, own: Tableau, threshold: Threshold | None, rivals: Rivals, batch_size: int = 512, clock: Clock | None = None
-) -> Ratio:
+    objective: Objective, own: Tableau, threshold: Threshold | None, rivals: Rivals, batch_size: int = 512, clock: Clock | None = None,
+    keeper: Keeper = COMPUTED,
+) -> Ratio:  # fmt: skip
     """Of an objective's values on the teacher's samples: the plan against the least of the baselines that were measured in full.
 
     The interval is the jackknife's, which leaves out one of `GROUPS` groups of samples at a time, of the plan and the baseline alike
     (Shao and Tu 1995, chapter 2). Errors are not tempered here.
     """
-    values = {each.name: _values(objective, each.table, None, rivals, batch_size, clock, 0)[0] for each in rivals.measured}
-    name = min(values, key=lambda each: values[each])
-    table = next(each.table for each in rivals.measured if each.name == name)
-    plan, best = (_values(objective, *each, rivals, batch_size, clock, GROUPS) for each in ((own, threshold), (table, None)))
-    positive = min(plan.min(), best.min()) > 0
-    apart = np.log(plan / best) if positive else plan - best
+
+    def values(table: Tableau, threshold: Threshold | None, groups: int) -> intervals.Floats:
+        """On all samples, then without each group: (1 + groups,)."""
+        return np.array(keeper.numbers(lambda: _values(objective, table, threshold, rivals, batch_size, clock, groups)))
+
+    best = min(rivals.measured, key=lambda each: values(each.table, None, 0)[0])
+    ours, theirs = values(own, threshold, GROUPS), values(best.table, None, GROUPS)
+    positive = min(ours.min(), theirs.min()) > 0
+    apart = np.log(ours / theirs) if positive else ours - theirs
     spread = np.sqrt((GROUPS - 1) / GROUPS * ((apart[1:] - apart[1:].mean()) ** 2).sum())
     half = float(stats.t.ppf((1 + intervals.LEVEL) / 2, GROUPS - 1) * spread)
     ends = [float(np.exp(min(each, 690.0)) if positive else each) for each in (apart[0], apart[0] - half, apart[0] + half)]
-    return Ratio(measure=objective.name, value=ends[0], low=ends[1], high=ends[2], baseline=name, plan_value=float(plan[0]),
-                 baseline_value=float(best[0]), difference=not positive)  # fmt: skip
+    return Ratio(measure=objective.name, value=ends[0], low=ends[1], high=ends[2], baseline=best.name, plan_value=float(ours[0]),
+                 baseline_value=float(theirs[0]), difference=not positive)  # fmt: skip
 
 
 def _values(
     objective: Objective, table: Tableau, threshold: Threshold | None, rivals: Rivals, batch_size: int, clock: Clock | None, groups: int
-) -> intervals.Floats:
-    """The objective's value on all samples, then without each group: (1 + groups,)."""
+) -> list[float]:
     model, teacher = rivals.model, rivals.teacher
     states: list[Tensor] = []
-    x = sample(model, table, teacher, batch_size, clock, threshold, (lambda i, x, d: states.append(x)) if objective.needs else None)
-    every = np.arange(len(teacher))
-    chosen = [every, *(every[every % groups != group] for group in range(groups))]
-    return np.array([_value(objective, table, x, states, rivals, teacher.at(some.tolist()), some, batch_size, clock) for some in chosen])
-
-
-def _value(
-    objective: Objective, table: Tableau, x: Tensor, states: Sequence[Tensor], rivals: Rivals, teacher: Teacher, some: Places,
-    batch_size: int, clock: Clock | None,
-) -> float:  # fmt: skip
-    here = torch.from_numpy(some).to(x.device)
-    outcome = Outcome(
-        rivals.model, teacher, table, x[here], None, tuple(state[here] for state in states) or None, batch_size, clock
-    )  # fmt: skip
-    return objective.value(outcome)
+    keep = (lambda i, x, prediction: states.append(x)) if "states" in objective.needs else None
+    x = sample(model, table, teacher, batch_size, clock, threshold, keep)
+    every, found = np.arange(len(teacher)), []
+    for some in (every, *(every[every % groups != group] for group in range(groups))):
+        here = torch.from_numpy(some).to(x.device)
+        visited = tuple(state[here] for state in states) or None
+        found.append(objective.value(Outcome(model, teacher.at(some.tolist()), table, x[here], None, visited, batch_size, clock)))
+    return found

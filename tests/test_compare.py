@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from solversearch.meter import Meter
 from torch import Tensor
 
 from solversearch import models
@@ -16,7 +17,6 @@ from solversearch.compare import climb, compare
 from solversearch.distances import Gaussian, frechet
 from solversearch.errors import UserError
 from solversearch.matching import check_model, reguided, rival
-from solversearch.meter import Meter
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.plan import Plan, Provenance, Score

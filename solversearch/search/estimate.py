@@ -93,10 +93,10 @@ def _racing(count: int, samples: int) -> int:
     return int(count * (first_round(samples) + GOING_ON * hard_samples(samples)))
 
 
-def _screening(model: Model, count: int, samples: int, of_each: int = OF_EACH) -> int:
+def _screening(model: Model, count: int, samples: int) -> int:
     """Samples that the screening of so many baselines makes."""
     first, *more = rounds(model, screening(samples))
-    going_on = min(count, count // BETTER + of_each * len(SOLVERS))
+    going_on = min(count, count // BETTER + OF_EACH * len(SOLVERS))
     return count * first + sum(going_on * size for size in more)
 
 

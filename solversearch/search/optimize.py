@@ -166,7 +166,7 @@ def _compared(search: Search, plan: Plan) -> Comparison:
 
     comparison = compare(
         search.model, plan, search.held_out, search.clock, settings.batch_size, settings.integer, search.timing, tuple(search.stages), told,
-        settings.objective, lambda key, compute: search.log.tensors(f"comparison: {key}", search.clock, compute),
+        settings.objective, search.parts("comparison"),
     )  # fmt: skip
     course = () if search.loop is None else tuple(best if isfinite(best) else None for best in search.loop.progress)
     notes = [search.predictor.note if search.predictor else None, search.befell and f"workers: {search.befell}"]

@@ -98,7 +98,8 @@ class Search:
         return self.objectives[0].unit
 
     def parts(self, key: str) -> Parts:
-        return Parts(self.log, key, self.clock)
+        """Keeps the parts of a computation, which depend on how many samples are evaluated together."""
+        return Parts(self.log, f"{key}, {self.settings.batch_size} together", self.clock)
 
     def learn(self) -> None:
         """The stages before the comparison; `best` holds what they reached."""

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from solversearch.meter import Meter
 from torch import Tensor
 
 from solversearch import meter as module
 from solversearch import models
 from solversearch.distances import Gaussian, Reference, frechet_distance
-from solversearch.meter import Meter
 from solversearch.models.base import Model
 from solversearch.plan import Score
 from solversearch.runtime import Tableau
