@@ -98,7 +98,7 @@ class Measured:
         if not bool(self.features.isfinite().all()):
             return np.inf, torch.zeros(len(self.features), dtype=torch.float64)
         value, influence = frechet_influence(self.features, reference)
-        return max(float(value), 0.0), influence
+        return max(float(value), 0.0), influence - influence.mean()  # the weights of samples add up to n
 
     def _frechet_interval(self, reference: Tensor | Gaussian | None) -> Interval | None:
         if self.features is None or reference is None:

@@ -40,6 +40,8 @@ FIRST, SMALL = 8, 4
 MANY = 512
 HARD, HARD_SHARE = 12, 8
 """Hard samples: so many, but at most one in HARD_SHARE."""
+MORE = 4
+"""Hard samples of whatever leads later."""
 LEADERS = ((GEOMETRIC, 2), (MEAN, 1))
 """The best of the first round, which say what is hard."""
 COARSE, CARRIED = 4.0, 3.0
@@ -153,11 +155,14 @@ def race(
         seen = np.union1d(hard, np.arange(size))
         progress(len(going), len(seen))
         runs.see(going, seen)
-        going, best = _still(runs, going, measures, hard, size, target)
-        for leader in sorted(best - set(leaders)):
-            runs.see([leader], np.arange(n))
-            leaders.append(leader)
-            hard = np.union1d(hard, _hardest(runs.errors[[leader]], hard_samples(n) // 2))
+        still, best = _still(runs, going, measures, hard, size, target)
+        if new := sorted(best - set(leaders)):  # before anything is dropped in favour of them
+            runs.see(new, np.arange(n))
+            leaders += new
+            hard = np.unique([*hard, *(place for k in new for place in _hardest(runs.errors[[k]], MORE))])
+            runs.see(going, hard)
+            still, _ = _still(runs, going, measures, hard, size, target)
+        going = still
         if target is not None and leaders and runs.errors[leaders].mean(1).min() <= target:
             going = []
         size *= 2

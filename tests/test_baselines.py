@@ -1,13 +1,12 @@
 """The screening of baselines: of large models most are tried on a few samples only, and every solver keeps a good grid."""
 
 from collections import Counter
-from math import isfinite
 
 import pytest
 import torch
 from torch import Tensor
 
-from solversearch.baselines import BETTER, Baseline, baselines, best_of_each_solver, rounds, screen, screening
+from solversearch.baselines import BETTER, Baseline, baselines, rounds, screen, screening
 from solversearch.models.base import Clock, Model
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.sampling import sample
@@ -41,12 +40,10 @@ def test_large_models_are_screened_on_few_samples_first(found: list[Baseline]) -
     assert few == len(different) and len(different) / BETTER < going_on < 0.8 * few
     assert clock.evaluations == 4 * (4 * few + 16 * going_on)
     assert len(screened) == len(found) and {b for _, b in screened} == set(found)
-    kept = best_of_each_solver(screened)
-    assert {b.solver for b in kept} == {b.solver for b in found}
     errors = {b: error for error, b in screened}
-    for baseline in kept:  # what represents a solver has been seen on all samples
+    for baseline in [b for _, b in screened][: len(different) // 4]:  # what comes first has been seen on all samples
         alone = float(endpoint_mse(sample(LARGE, baseline.table, teacher), teacher.endpoint).mean())
-        assert errors[baseline] == pytest.approx(alone, rel=1e-5) or not isfinite(alone)
+        assert errors[baseline] == pytest.approx(alone, rel=1e-5)
     assert screened[0][0] == min(errors.values())
 
 

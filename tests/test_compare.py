@@ -3,23 +3,27 @@
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
-from solversearch.meter import Meter
 from torch import Tensor
 
 from solversearch import models
-from solversearch.baselines import Baseline, baselines, best_of_each_solver, screen, screening
-from solversearch.compare import climb, compare
+from solversearch.baselines import Baseline, baselines, screen
+from solversearch.compare import Comparison, climb, compare
 from solversearch.distances import Gaussian, frechet
 from solversearch.errors import UserError
+from solversearch.keeping import COMPUTED
 from solversearch.matching import check_model, reguided, rival
+from solversearch.measures import measured, rivals
 from solversearch.models.base import Clock, Model, NotFinite
+from solversearch.noise import draw
 from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.plan import Plan, Provenance, Score
+from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import GRIDS, DiscreteVP, Flow, grid
@@ -100,15 +104,6 @@ def test_screening_agrees_with_sampling_one_by_one(coins: Model, teacher: Teache
         assert error == pytest.approx(float(alone), rel=1e-4) or not isfinite(error)
 
 
-def test_each_solver_keeps_its_best_grid(coins: Model, teacher: Teacher) -> None:
-    screened = screen(coins, baselines(coins, 5, 1.0), teacher.first(64))
-    kept = best_of_each_solver(screened)
-    assert len(kept) == len({b.solver for b in kept}) == len({b.solver for _, b in screened})
-    errors = {(b.solver, b.grid): error for error, b in screened}
-    for baseline in kept:
-        assert errors[baseline.solver, baseline.grid] == min(e for (solver, _), e in errors.items() if solver == baseline.solver)
-
-
 # Objectives ----------------------------------------------------------------------------------------------------
 
 
@@ -150,78 +145,126 @@ def test_frechet_survives_features_that_never_vary() -> None:
     assert float(frechet(Gaussian.of(a), Gaussian.of(a + 1))) == pytest.approx(3, rel=1e-6)
 
 
-def test_resampled_moments_are_those_of_repeated_rows() -> None:
-    features = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    counts = torch.tensor([[1, 1, 1, 1, 1, 1], [3, 0, 2, 0, 1, 0]])
-    resampled = Gaussian.resampled(features, counts)
-    for i, count in enumerate(counts):
-        repeated = features.repeat_interleave(count, dim=0)
-        torch.testing.assert_close(resampled.mean[i], repeated.mean(0))
-        torch.testing.assert_close(resampled.covariance[i], torch.cov(repeated.T))
-
-
 # Measuring -----------------------------------------------------------------------------------------------------
 
 
-def test_intervals_hold_the_value_and_shrink_with_samples(coins: Model, teacher: Teacher) -> None:
-    table = get("ddim").tableau(coins.schedule, grid("linspace", coins.schedule, 4))
-    scores = [Meter(coins, t).measure("ddim", "baseline", "ddim", "linspace", table) for t in (teacher.first(50), teacher)]
-    for score in scores:
-        for value in (score.endpoint_mse, score.frechet_teacher, score.frechet_data):
-            assert value is not None and 0 <= value.low <= value.mean <= value.high
-        assert score.endpoint_mse.median is not None and score.endpoint_mse.median > 0
-    widths = [score.endpoint_mse.high - score.endpoint_mse.low for score in scores]
-    assert widths[1] < widths[0]
-    assert scores[1].samples == 200 and scores[1].network_calls == scores[1].nfe == 4
-    error = endpoint_mse(sample(coins, table, teacher), teacher.endpoint)
-    assert scores[1].endpoint_mse.mean == pytest.approx(float(error.mean())) and scores[1].endpoint_mse.median == float(error.median())
-    half = 1.96 * float(error.std()) / len(error) ** 0.5  # the central limit's interval
-    assert widths[1] == pytest.approx(2 * half, rel=0.35)
+def compared(model: Model, table: Tableau, teacher: Teacher, guidance: float = 1.0, **more: Any) -> Comparison:
+    return compare(model, plan_of(table, model, guidance), teacher, Clock(), **more)
 
 
 def test_a_model_without_features_has_no_distances() -> None:
     free = models.load(f"{COINS}:unconditional")
-    held_out = teach(free, "held_out", 64, trajectory=False)
-    comparison = compare(free, plan_of(baselines(free, 2, 1.0)[0].table, free), held_out, Clock())
-    assert comparison.ratio_frechet_teacher is None and all(row.frechet_teacher is None for row in comparison.rows)
+    comparison = compared(free, baselines(free, 2, 1.0)[0].table, teach(free, "held_out", 64, trajectory=False))
+    assert [ratio.measure for ratio in comparison.ratios] == [GEOMETRIC, MEAN, MEDIAN]
+    assert all(row.frechet_teacher is None for row in comparison.rows)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_the_best_baseline_as_a_plan_is_itself(coins: Model, guidance: float) -> None:
     held_out = teach(coins, "held_out", 150, guidance, trajectory=False)
-    meter = Meter(coins, held_out)
-    kept = best_of_each_solver(screen(coins, baselines(coins, 4, guidance), held_out.first(64)))
-    best = min(kept, key=lambda b: meter.baseline(b).endpoint_mse.mean)
-    comparison = compare(coins, plan_of(best.table, coins, guidance), held_out, Clock())
-    assert comparison.ratio_endpoint_mse == 1 and comparison.baseline_nfe_for_plan_error == 4
-    assert comparison.best_baseline == best.name and comparison.guidance == guidance
-    assert [rung.nfe for rung in comparison.ladder] == [4]
+    best = rivals(coins, 4, guidance, held_out).best(GEOMETRIC)
+    comparison = compared(coins, best.table, held_out, guidance)
+    assert comparison.is_baseline and comparison.verdict == "undecided" and comparison.samples_to_decide is None
+    assert comparison.best_baseline == best.name and comparison.guidance == guidance and comparison.share.mean == 0.5
+    by_mean = rivals(coins, 4, guidance, held_out).best(MEAN)
+    again = compared(coins, by_mean.table, held_out, guidance)
+    ratio = again.ratio(MEAN)
+    assert ratio is not None and ratio.value == 1 and ratio.baseline == by_mean.name
+    assert again.baseline_nfe_for_plan_error == 4 and [rung.nfe for rung in again.ladder] == [4]
 
 
 def test_a_bad_plan_is_told_so(coins: Model, teacher: Teacher) -> None:
     table = get("ddim").tableau(coins.schedule, grid("karras", coins.schedule, 4))
-    comparison = compare(coins, plan_of(table, coins), teacher, Clock())
-    assert comparison.ratio_endpoint_mse > 1 and comparison.baseline_nfe_for_plan_error == 4
-    assert comparison.rows[0].kind == "plan" and len(comparison.rows) == 1 + len({b.solver for b in baselines(coins, 4, 1.0)})
+    comparison = compared(coins, table, teacher)
+    assert comparison.verdict == "worse" and all(ratio.value > 1 for ratio in comparison.ratios)
+    assert comparison.baseline_nfe_for_plan_error == 4 and comparison.share.mean < 0.2
+    assert comparison.rows[0].kind == "plan" and {row.kind for row in comparison.rows[1:]} == {"baseline"}
     errors = [row.endpoint_mse.mean for row in comparison.rows[1:]]
     assert errors == sorted(errors) and all(row.nfe == 4 and row.samples == 200 for row in comparison.rows)
+    assert comparison.pairs == len(baselines(coins, 4, 1.0)) and comparison.evaluations > 0
+
+
+def test_a_good_plan_is_better_with_true_numbers(coins: Model, teacher: Teacher) -> None:
+    """Two steps less far from the teacher: the plan of seven evaluations is shown beside the baselines of four."""
+    table = rivals(coins, 8, 1.0, teacher, measures=(MEAN,)).best(MEAN).table
+    four = rivals(coins, 4, 1.0, teacher)
+    own = endpoint_mse(sample(coins, table, teacher), teacher.endpoint).numpy()
+    best = four.best(GEOMETRIC)
+    assert np.mean(own < best.errors) > 0.9
+    from solversearch.verdict import decide, ratios
+
+    geometric, mean, *_ = ratios(measured(coins, table, teacher), four, 0)
+    assert decide(geometric, mean) == "better"
+    assert geometric.value == pytest.approx(float(np.exp(np.log(own / best.errors).mean())), rel=1e-3)
+
+
+def test_the_comparison_has_the_best_of_all_pairs(coins: Model, teacher: Teacher) -> None:
+    comparison = compared(coins, get("ddim").tableau(coins.schedule, grid("linspace", coins.schedule, 3)), teacher)
+    errors = {b.name: endpoint_mse(sample(coins, b.table, teacher), teacher.endpoint) for b in baselines(coins, 3, 1.0)}
+    for measure, of in ((MEAN, torch.mean), (MEDIAN, torch.median), (GEOMETRIC, lambda e: e.log().mean().exp())):
+        ratio = comparison.ratio(measure)
+        assert ratio is not None and ratio.baseline_value <= 1.02 * min(float(of(each)) for each in errors.values())
+        assert ratio.baseline_value == pytest.approx(float(of(errors[ratio.baseline])), rel=1e-4)
+    frechet = comparison.ratio(FRECHET)
+    assert frechet is not None and frechet.baseline in errors
 
 
 def test_the_ladder_finds_the_cost_of_an_error(coins: Model, teacher: Teacher) -> None:
-    """With the error of the best baseline at NFE 6 as target, the climb from 4 stops at 6 or before."""
-    meter, few = Meter(coins, teacher), teacher.first(64)
-    screened = screen(coins, baselines(coins, 4, 1.0), few)
-    best = screen(coins, baselines(coins, 6, 1.0), few)[0][1]
-    target = meter.baseline(best).endpoint_mse.mean
-    rungs = climb(coins, meter, screened, target, 1.0, False, lambda note: None)
-    assert rungs[-1].nfe <= 6 and rungs[-1].endpoint_mse <= target
-    assert [rung.nfe for rung in rungs] == list(range(5, rungs[-1].nfe + 1))
+    """With the mean error of the best baseline at NFE 6 as target, the climb from 4 stops at 6, and not before."""
+    base = rivals(coins, 4, 1.0, teacher)
+    means = {nfe: rivals(coins, nfe, 1.0, teacher).best(MEAN).value(MEAN, None) for nfe in (5, 6)}
+    assert means[6] < means[5]
+    rungs = climb(coins, base, 4, means[6], 1.0, False, 512, Clock(), COMPUTED, lambda note: None)
+    assert [rung.nfe for rung in rungs] == [5, 6] and rungs[-1].endpoint_mse <= means[6]
+    assert means[5] <= rungs[0].endpoint_mse <= means[5] / 0.9 and rungs[0].endpoint_mse > means[6]
 
 
 def test_an_error_out_of_reach_ends_at_the_limit(coins: Model, teacher: Teacher) -> None:
-    screened = screen(coins, baselines(coins, 2, 1.0)[:3], teacher.first(64))
-    rungs = climb(coins, Meter(coins, teacher.first(64)), screened, 0.0, 1.0, False, lambda note: None, limit=5)
+    rungs = climb(coins, rivals(coins, 2, 1.0, teacher), 2, 0.0, 1.0, False, 512, Clock(), COMPUTED, lambda note: None, limit=5)
     assert [rung.nfe for rung in rungs] == [3, 4, 5]
+
+
+def test_the_ladder_is_for_the_plans_mean_error(coins: Model, teacher: Teacher) -> None:
+    """A plan of three evaluations with the error of five."""
+    six = rivals(coins, 6, 1.0, teacher, measures=(MEAN,)).best(MEAN)
+    three = rivals(coins, 3, 1.0, teacher)
+    target = six.value(MEAN, None)
+    rungs = climb(coins, three, 3, target, 1.0, False, 512, Clock(), COMPUTED, lambda note: None)
+    assert rungs[-1].nfe <= 6 and rungs[-1].endpoint_mse <= target < rungs[-2].endpoint_mse
+
+
+def test_a_held_out_sample_that_is_not_finite_is_left_out() -> None:
+    coins = models.load(f"{COINS}:factory")
+    limit = float(draw(coins, "held_out", 100).noise.flatten(1).max(1).values.topk(2).values.mean())
+
+    class Fragile(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            broken = (t > 0.999) & (x.flatten(1).max(1).values > limit)
+            return torch.where(broken.view(-1, 1, 1, 1), torch.nan, coins.network(x, t, condition))
+
+    model = replace(coins, network=Fragile())
+    held_out = teach(model, "held_out", 100, trajectory=False)
+    assert int(held_out.endpoint.flatten(1).isnan().any(1).sum()) == 1
+    table = get("unipc_2").tableau(coins.schedule, grid("linspace", coins.schedule, 3))
+    comparison = compared(model, table, held_out)
+    assert (comparison.samples, comparison.left_out) == (99, 1) and all(row.samples == 99 for row in comparison.rows)
+    whole = teach(coins, "held_out", 100, trajectory=False)
+    kept = [k for k in range(100) if bool(held_out.endpoint[k].isfinite().all())]
+    expected = endpoint_mse(sample(coins, table, whole), whole.endpoint)[kept]
+    assert comparison.rows[0].endpoint_mse.mean == pytest.approx(float(expected.mean()), rel=1e-4)
+    with pytest.raises(NotFinite, match="10 of 11 held-out samples are finite, too few for any verdict"):
+        compared(model, table, held_out.at([*kept[:10], *(k for k in range(100) if k not in kept)]))
+
+
+@pytest.mark.parametrize("objective", ["frechet", "trajectory", "endpoint + 0.1*frechet", "network_calls", "frechet, endpoint"])
+def test_the_objective_decides(coins: Model, objective: str) -> None:
+    held_out = teach(coins, "held_out", 96, trajectory=True)
+    table = get("ddim").tableau(coins.schedule, grid("karras", coins.schedule, 4))
+    comparison = compared(coins, table, held_out, objective=objective)
+    name = objective.split(",", maxsplit=1)[0]
+    assert comparison.objective == name == comparison.deciding.measure == comparison.ratios[-1].measure
+    assert comparison.verdict == ("undecided" if name == "network_calls" else "worse")
+    assert comparison.exported_row == comparison.rows[0]
 
 
 def test_batch_size_changes_nothing(coins: Model, teacher: Teacher) -> None:
@@ -273,14 +316,16 @@ def test_split_or_mixed_guidance_stays(coins: Model) -> None:
             reguided(plan_of(table, coins, 2.0), 4.0)
 
 
-def test_the_rival_is_the_best_of_the_scores_else_of_a_screening(coins: Model, teacher: Teacher, plan: Plan) -> None:
-    meter = Meter(coins, teacher.first(64))
-    named = [b for b in baselines(coins, 3, 1.0) if b.name in ("ddim on linspace", "dpmpp_2m on karras")]
-    scores = tuple(meter.baseline(b) for b in named)
-    expected = min(scores, key=lambda score: score.endpoint_mse.mean).name
-    assert rival(plan.with_scores(scores), coins, teacher).name == expected
-    found = rival(plan, coins, teacher)
-    assert found == screen(coins, baselines(coins, 3, 1.0), teacher.first(screening(len(teacher))))[0][1]
+def test_the_rival_is_that_of_the_scores_else_of_a_race(coins: Model, teacher: Teacher, plan: Plan) -> None:
+    few = teacher.first(64)
+    table = get("dpmpp_2m").tableau(coins.schedule, grid("karras", coins.schedule, 3))
+    row = measured(coins, table, few, name="dpmpp_2m on karras", solver="dpmpp_2m", grid="karras").row(None, None, 0)
+    score = row.score().model_copy(update={"kind": "baseline"})
+    assert rival(plan.with_scores((score,)), coins, teacher) == Baseline("dpmpp_2m", "karras", table)
+    gone = score.model_copy(update={"solver": "no more"})
+    best = rivals(coins, 3, 1.0, teacher).best(GEOMETRIC)
+    for unknown in (plan, plan.with_scores((gone,))):
+        assert rival(unknown, coins, teacher).table == best.table
 
 
 def test_no_baseline_at_all_is_said(coins: Model) -> None:
@@ -293,18 +338,3 @@ def test_a_stochastic_baseline_is_the_same_each_time(coins: Model, teacher: Teac
     table = get("ddim_eta1").tableau(coins.schedule, grid("linspace", coins.schedule, 3))
     first: Tensor = sample(coins, table, teacher)
     torch.testing.assert_close(sample(coins, table, teacher, batch_size=17), first, atol=1e-6, rtol=1e-6)
-
-
-def test_a_baseline_that_runs_away_costs_the_others_nothing() -> None:
-    """A network that fails for large inputs fails for one table; a network that always fails is told."""
-    schedule = DiscreteVP.named()
-    table = get("ddim").tableau(schedule, grid("logsnr", schedule, 3))
-    wild = replace(table, rows=(replace(table.rows[0], x=1e6), *table.rows[1:]))
-    model = Model("fragile", lambda x, t: torch.where(x.abs() > 1e3, torch.nan, 0.5 * x), schedule, "sample", (4,))
-    teacher = teach(model, "held_out", 16, trajectory=False)
-    candidates = [Baseline("wild", "logsnr", wild), Baseline("tame", "logsnr", table)]
-    ranked = screen(model, candidates, teacher)
-    assert [candidate.solver for _, candidate in ranked] == ["tame", "wild"]
-    assert ranked[0][0] == screen(model, candidates[1:], teacher)[0][0] and ranked[1][0] == float("inf")
-    with pytest.raises(NotFinite, match="every baseline"):
-        screen(model, candidates[:1], teacher)

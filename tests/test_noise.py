@@ -26,12 +26,12 @@ def test_the_first_of_a_larger_draw_are_the_same(coins: Model, split: str) -> No
     assert few.conditions is not None and many.conditions is not None
     torch.testing.assert_close(many.noise[:5], few.noise, atol=0, rtol=0)
     torch.testing.assert_close(many.conditions[:5], few.conditions, atol=0, rtol=0)
-    torch.testing.assert_close(fresh_noise(coins, split, 40, 3)[:5], fresh_noise(coins, split, 5, 3), atol=0, rtol=0)
+    torch.testing.assert_close(fresh_noise(coins, split, range(40), 3)[:5], fresh_noise(coins, split, range(5), 3), atol=0, rtol=0)
 
 
 def test_splits_seeds_and_fresh_noises_differ(coins: Model) -> None:
     draws = [draw(coins, split, 20, seed).noise for split in SPLITS for seed in (0, 1)]
-    draws += [fresh_noise(coins, split, 20, k, seed) for split in SPLITS for seed in (0, 1) for k in (0, 1)]
+    draws += [fresh_noise(coins, split, range(20), k, seed) for split in SPLITS for seed in (0, 1) for k in (0, 1)]
     values = torch.stack(draws).flatten()
     assert len(set(values.tolist())) == len(values)
 

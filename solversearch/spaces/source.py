@@ -33,7 +33,7 @@ def load(path: Path, what: str = "search space") -> tuple[Any, yaml.Node]:
         _single(path, nodes)
         return loader.construct_document(nodes), nodes
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: not YAML: {one_line(' '.join(str(error).split()), 1000)}") from None
 
 
 class _Loader(yaml.SafeLoader):
