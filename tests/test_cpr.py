@@ -10,14 +10,15 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from solversearch import cpr
-from solversearch.cpr import Cpr
-from solversearch.cpr.parameters import coefficient_curves, coefficient_table, nodes_at, summed
+from solversearch.cpr import Cpr, tuning
+from solversearch.cpr.parameters import coefficient_curves, coefficient_table, nodes_at, position, summed
 from solversearch.cpr.polynomial import Cascade, Floats, degrees, fit_cascade
 from solversearch.cpr.tuning import tune
 from solversearch.errors import UserError
+from solversearch.models.base import Clock
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.plan import Plan, Provenance
 from solversearch.runtime import Row, Tableau
@@ -253,6 +254,8 @@ def test_files_keep_everything_and_betray_changes(tmp_path: Path) -> None:
     found.write(tmp_path / "cpr.json")
     again = Cpr.read(tmp_path / "cpr.json")
     assert again == found and again.predict(7, 3.0, MODEL) == found.predict(7, 3.0, MODEL)
+    with pytest.raises(ValidationError, match="frozen"):
+        again.model = "other"  # type: ignore[misc]
     text = (tmp_path / "cpr.json").read_text()
     for changed, message in (
         (text.replace('"coins"', '"other"'), "the digest does not match"),
@@ -310,6 +313,20 @@ def test_plans_are_read_from_run_folders_and_files(tmp_path: Path) -> None:
     assert only_nfe.guidance == (2.0, 2.0) and only_nfe.predict(5, 2.0, MODEL).nfe == 5
 
 
+def test_the_loss_that_is_tuned_is_the_error_of_the_table() -> None:
+    """ln of the mean error of samples by the plan's own loop, under guidance with columns for its difference."""
+    nfe, guidance = 3, 3.0
+    surfaces = tuning._Surfaces([(nfe, g) for g in (1.0, 2.0, 3.0)], split=True)
+    teacher = teach(MODEL, "fit", 32, guidance, trajectory=False)
+    start = {"position": {i: position(node) for i, node in enumerate(grid("quadratic", MODEL.schedule, nfe)[:-1])}}
+    cell = tuning._Cell(MODEL, nfe, guidance, start, surfaces, teacher, teacher, None, Clock())
+    theta = torch.from_numpy(0.02 * np.random.default_rng(0).standard_normal(surfaces.size))
+    tableau = cell.table(theta)
+    assert all(len(row.delta) == i and all(row.delta) for i, row in enumerate(tableau.rows))
+    expected = endpoint_mse(sample(MODEL, tableau, teacher), teacher.endpoint).mean().log()
+    assert float(cell.loss(theta, teacher)) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_tuning_lowers_the_error_at_configurations_that_no_plan_was_for() -> None:
     def changed(nfe: int, guidance: float) -> Plan:
         table = get("unip_2").tableau(MODEL.schedule, grid("quadratic", MODEL.schedule, nfe)).guided(guidance)
@@ -321,7 +338,9 @@ def test_tuning_lowers_the_error_at_configurations_that_no_plan_was_for() -> Non
 
     plans = [changed(n, g) for n in (3, 5) for g in (1.0, 3.0)]
     start = cpr.fit(plans, MODEL)
-    tuned = tune(start, plans, MODEL, iterations=10)
+    told: list[int] = []
+    tuned = tune(start, plans, MODEL, iterations=10, progress=lambda done, total, note: told.append(done))
+    assert told == [5, 10]
     for guidance in (1.4, 2.4):
         assert error(tuned.predict(4, guidance, MODEL)) < 0.5 * error(start.predict(4, guidance, MODEL))
     assert all(cell.ratio is not None and cell.ratio < 1 for cell in tuned.cells)

@@ -18,6 +18,7 @@ from solversearch.solvers import get
 from solversearch.solvers.dc import compensated
 from solversearch.solvers.mixed import Decision
 from solversearch.spaces import Candidate, Domain, SearchSpace, presets
+from solversearch.spaces.source import load
 from solversearch.tableau import trace
 
 VP = DiscreteVP.named()
@@ -140,6 +141,23 @@ def test_what_is_no_space_at_all_is_one_line(tmp_path: Path, content: bytes, mes
     with pytest.raises(UserError) as caught:
         SearchSpace.read(path)
     assert str(path) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_nesting_has_a_limit(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("[" * 16 + "]" * 16)
+    found, _ = load(file)
+    for _ in range(15):
+        (found,) = found
+    assert found == []
+    file.write_text("[" * 17 + "]" * 17)
+    with pytest.raises(UserError, match="nested deeper than 16"):
+        load(file)
+
+
+def test_the_fit_can_be_switched_and_nothing_else_changes() -> None:
+    space = SearchSpace.named("full")
+    assert space.fits and not space.fitting(False).fits and space.fitting(False).fitting(True) == space
 
 
 def test_a_missing_space_is_one_line(tmp_path: Path) -> None:
@@ -334,6 +352,15 @@ def test_an_analytic_first_step_adds_a_step_and_no_evaluation() -> None:
     assert not space.domain(VP, 1, 1.0).candidate({}).analytic_first_step, "no time is left between"
 
 
+def test_an_analytic_first_step_leaves_the_curve_of_free_times() -> None:
+    """It has one step more, the first of which is free."""
+    each = SearchSpace.model_validate({"analytic_first_step": True}).domain(VP, 4, 1.0)
+    params = each.random(np.random.default_rng(0))
+    times = each.candidate({**params, **{f"time.{i}": 1 - i / 3 for i in range(4)}}).times
+    last, first = VP.position([VP.t_end, VP.t_start])
+    assert (VP.position(times) - last) / (first - last) == pytest.approx([0.75, 0.5, 0.25, 0.0], abs=0.02)
+
+
 def test_an_input_shift_moves_what_the_network_is_told_and_nothing_else() -> None:
     each = domain(SearchSpace.named("ld3"))
     params = each.seed(grid("linspace", VP, 5))
@@ -364,6 +391,11 @@ def test_guidance_is_a_share_and_an_interval_saves_calls() -> None:
     assert not space.domain(VP, 4, 1.0).distributions, "harmless without guidance"
 
 
+def test_ends_of_an_interval_belong_to_it() -> None:
+    space = SearchSpace.model_validate({"timesteps": "linspace", "guidance_interval": {"above": 1.0, "below": 1.0}})
+    assert space.domain(VP, 4, 3.0).candidate({}).guidance == (3.0, 1.0, 1.0, 1.0)
+
+
 def test_churn_makes_a_stochastic_table() -> None:
     each = domain(SearchSpace.model_validate({"churn": {"choose": [0.3], "per": "step"}}))
     candidate = drawn(each)
@@ -375,6 +407,8 @@ def test_whole_times_run_out() -> None:
         SearchSpace.named("autodiffusion").domain(DiscreteVP(np.full(4, 0.1)), 5, 1.0)
     with pytest.raises(UserError, match="5 evaluations"):
         SearchSpace().domain(VP, 5, 1.0, [grid("linspace", VP, 4)])
+    five = SearchSpace.named("autodiffusion").domain(DiscreteVP(np.full(5, 0.1)), 5, 1.0)
+    assert drawn(five).times == (4.0, 3.0, 2.0, 1.0, 0.0)
 
 
 def test_size_counts_the_listed_values() -> None:
