@@ -16,8 +16,9 @@ from solversearch.report.space_view import space_view
 from solversearch.schedules import VE, DiscreteVP, Flow, LinearVP, NoiseSchedule, grid
 from solversearch.solvers import get
 from solversearch.solvers.dc import compensated
-from solversearch.solvers.mixed import Decision
+from solversearch.solvers.mixed import Decision, mixed
 from solversearch.spaces import Candidate, Domain, SearchSpace, presets
+from solversearch.spaces.candidate import canonical
 from solversearch.spaces.source import load
 from solversearch.tableau import trace
 
@@ -294,6 +295,20 @@ def test_conditions_leave_a_decision_at_its_default() -> None:
     off = each.candidate({**params, "solver.3": "ipndm"}).decisions[3]
     assert (off.order, off.derivative) == (2, "exact")
     assert each.candidate({**params, "solver.3": "ipndm"}) == each.candidate({**params, "solver.3": "ipndm", "order.3": 2})
+
+
+@pytest.mark.parametrize(
+    ("solver", "prediction", "derivative", "order"),
+    [("dpmpp", "noise", "exact", 1), ("unip", "data", "exact", 1), ("unip", "noise", "low", 1), ("unip", "noise", "exact", 3)],
+)
+def test_a_last_step_that_takes_the_data_prediction_is_of_first_order(solver: str, prediction: Any, derivative: Any, order: int) -> None:
+    """The shorter name of the same table."""
+    nodes = grid("linspace", VP, 4)
+    given = [Decision(solver=solver, order=3, prediction=prediction, derivative=derivative)] * 4
+    found = canonical(given, False)
+    assert found[-1].order == order
+    for a, b in zip(trace(mixed(given), VP, nodes).rows, trace(mixed(found), VP, nodes).rows, strict=True):
+        assert a.d == pytest.approx(b.d, abs=1e-12)
 
 
 def test_orders_are_lowered_to_what_solver_history_and_end_allow() -> None:

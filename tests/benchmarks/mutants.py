@@ -49,6 +49,7 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
         ("teacher.py", "_read(path, drawn.noise, steps if trajectory else 0)", "_read(path, drawn.noise, steps)"),
         ("teacher.py", "_read(path, drawn.noise, steps if trajectory else 0)", "_read(path, drawn.noise, steps if trajectory else 1)"),
         ("search/columns.py", "CHUNK = 2**23", "CHUNK = 3**23"),
+        ("search/columns.py", "CHUNK = 2**23", "CHUNK = 2*23"),
         ("search/columns.py", "count = max(1, CHUNK", "count = min(1, CHUNK"),
         ("search/columns.py", "count = max(1, CHUNK", "count = max(2, CHUNK"),
         ("plan.py", "include_context=False", "include_context=True"),
@@ -62,10 +63,14 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
         ("solvers/dpmpp_2m_sde.py", "x + problem.noise()", "x - problem.noise()"),  # whose distribution is symmetric
         ("spaces/domain.py", "t_start - self.schedule.t_end", "t_start + self.schedule.t_end"),  # whole times end at 0
         ("cpr/regression.py", "plans[0].threshold", "plans[1].threshold"),  # all have the same
+        ("plan.py", "allow_nan=False", "allow_nan=True"),  # a plan's numbers are finite
+        ("solvers/mixed.py", "self.order > 2", "self.order >= 2"),  # a history of two is never `low`
     ),
     "weights count relative to each other, so that the unit of the errors does not matter": (
         ("search/fit.py", ".clamp(min=0) / self.teacher.noise[0].numel()", ".clamp(min=0) * self.teacher.noise[0].numel()"),
         ("search/fit.py", "self.teacher.noise[0].numel()", "self.teacher.noise[1].numel()"),
+        ("search/fit.py", "weight / weight.mean()", "weight * weight.mean()"),
+        ("search/fit.py", "weight = 1 /", "weight = 2 /"),
     ),
     "guards a division by zero that needs errors of exactly zero": (
         ("search/fit.py", "error.median() + 1e-12", "error.median() - 1e-12"),
