@@ -115,6 +115,7 @@ def test_a_space_is_found_by_path_too(tmp_path: Path) -> None:
         ("order: 1\norder: 2", 2, "order: the key stands twice"),
         ("solver: &a [unip]\nprediction: *a", 2, "aliases"),
         ("- a list", 1, "expected a mapping"),
+        ("guidance: 10.5", 1, "guidance: expected a number from 0 to 10, got 10.5"),
         ("[" * 30 + "]" * 30, 1, "nested deeper"),
     ],
 )  # fmt: skip
@@ -142,6 +143,13 @@ def test_what_is_no_space_at_all_is_one_line(tmp_path: Path, content: bytes, mes
     with pytest.raises(UserError) as caught:
         SearchSpace.read(path)
     assert str(path) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_length_has_a_limit(tmp_path: Path) -> None:
+    text = "order: 1\n"
+    assert read(tmp_path, text + "#" * (64 * 1024 - len(text))).order.choose == (1,)
+    with pytest.raises(UserError, match="more than 64 KiB"):
+        read(tmp_path, text + "#" * (64 * 1024 - len(text) + 1))
 
 
 def test_nesting_has_a_limit(tmp_path: Path) -> None:
@@ -278,6 +286,8 @@ def test_a_domain_has_parameters_where_decisions_have_an_effect() -> None:
     fitted = {"ridge": {"low": 0.1, "high": 1}, "analytic_first_step": [True, False], **space}
     names = set(SearchSpace.model_validate(fitted).domain(VP, 4, 2.0).distributions)
     assert {"ridge", "order.0", "compensation.1", "guidance.0", "analytic_first_step"} <= names and "compensation.0" not in names
+    stretched = {"timesteps": "linspace", "order": 3, "derivative_scale": {"low": -0.2, "high": 0.2, "per": "step"}}
+    assert list(SearchSpace.model_validate(stretched).domain(VP, 5, 1.0).distributions) == [f"derivative_scale.{i}" for i in (1, 2, 3)]
     bare = {**fitted, "search": {"stages": {"fit": False}}}
     assert "ridge" not in SearchSpace.model_validate(bare).domain(VP, 4, 2.0).distributions
     assert "analytic_first_step" not in SearchSpace.model_validate(fitted).domain(Flow(), 4, 2.0).distributions

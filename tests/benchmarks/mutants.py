@@ -32,7 +32,7 @@ GUARDS: dict[str, tuple[str, ...]] = {
     "runtime.py": ("tests/test_runtime.py",),
     "plan.py": ("tests/test_plan.py",),
     "solvers/*.py": ("tests/solvers",),
-    "spaces/*.py": ("tests/test_spaces.py",),
+    "spaces/*.py": ("tests/test_spaces.py", "tests/solvers/test_mixed.py"),
     "search/fit.py": ("tests/search/test_fit.py",),
     "search/columns.py": ("tests/search/test_fit.py", "tests/search/test_polish.py"),
     "teacher.py": ("tests/test_teacher.py",),
@@ -62,6 +62,10 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
         ("solvers/deis.py", "[-rho(s.node), rho(t)]", "[rho(s.node), rho(t)]"),  # the other nodes' polynomials vanish at s
         ("solvers/dpmpp_2m_sde.py", "x + problem.noise()", "x - problem.noise()"),  # whose distribution is symmetric
         ("spaces/domain.py", "t_start - self.schedule.t_end", "t_start + self.schedule.t_end"),  # whole times end at 0
+        ("spaces/space.py", "t_start - schedule.t_end", "t_start + schedule.t_end"),
+        ("spaces/sections.py", "END = Kind(0.0,", "END = Kind(1.0,"),  # only the type of such a default counts
+        ("spaces/sections.py", "Kind(False,", "Kind(True,"),
+        ("teacher.py", "VERSION = 2", "VERSION = 3"),  # any number that no earlier version had
         ("cpr/regression.py", "plans[0].threshold", "plans[1].threshold"),  # all have the same
         ("plan.py", "allow_nan=False", "allow_nan=True"),  # a plan's numbers are finite
         ("solvers/mixed.py", "self.order > 2", "self.order >= 2"),  # a history of two is never `low`
