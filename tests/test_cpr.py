@@ -10,16 +10,17 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from solversearch import cpr
-from solversearch.cpr import Cpr
-from solversearch.cpr.parameters import coefficient_curves, coefficient_table, nodes_at, summed
+from solversearch.cpr import Cpr, tuning
+from solversearch.cpr.parameters import coefficient_curves, coefficient_table, nodes_at, position, summed
 from solversearch.cpr.polynomial import Cascade, Floats, degrees, fit_cascade
 from solversearch.cpr.tuning import tune
 from solversearch.errors import UserError
+from solversearch.models.base import Clock
 from solversearch.objectives.endpoint import endpoint_mse
-from solversearch.plan import Plan, Provenance
+from solversearch.plan import Plan, Provenance, Threshold
 from solversearch.runtime import Row, Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import DiscreteVP, explicit, grid
@@ -85,6 +86,15 @@ def test_the_published_form_reproduces_the_published_ratios() -> None:
         assert [f"{rho:.6f}" for rho in (1, 1, *ratios(cascade, nfe, guidance))] == [
             f"{rho:.6f}" for rho in cast(list[float], check["rho"])
         ]
+
+
+def test_the_published_table_has_the_highest_powers_first() -> None:
+    """[power of u][power of g, falling][power of n, falling], of u, g = guidance / 12 and n = NFE / 50."""
+    table = [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]], [[0.5, 0.0, 0.0], [0.0, 0.0, 0.25], [0.0, -1.0, 0.0]]]
+    u, g, n = 0.4, 0.25, 0.2
+    rows = [[sum(c * n ** (2 - i) for i, c in enumerate(row)) for row in plane] for plane in table]
+    expected = sum(u**p * sum(d * g ** (2 - k) for k, d in enumerate(row)) for p, row in enumerate(rows))
+    assert Cascade.published(table)(np.array(u), 12 * g, 50 * n) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_fit_to_ratios_of_the_published_form_is_the_published_function() -> None:
@@ -215,6 +225,11 @@ def test_cells_tell_residuals_and_errors_left_out() -> None:
     smooth = cpr.fit(plans, MODEL)
     assert max(cell.left_out_parameters for cell in smooth.cells) < 0.05
     assert [cell.plan for cell in smooth.cells] == [p.digest for p in plans]
+    times_alone = cpr.fit([compensated(p.nfe, p.guidance, 1.0) for p in plans], MODEL)
+    assert {cell.residual_parameters for cell in times_alone.cells} == {cell.left_out_parameters for cell in times_alone.cells} == {0.0}
+    at = np.arange(6) / 6
+    assert smooth.cascades["position"](at, 2.0, 6) == pytest.approx(np.array([position(node) for node in plans[4].nodes]), abs=0.05)
+    assert smooth.cascades["compensation"](at, 2.0, 6) == pytest.approx(0.9 + 0.3 * at**2, abs=1e-4)
     rough = cpr.fit([compensated(p.nfe, p.guidance, 1 + 0.5 * sin(40 * p.guidance + p.nfe)) for p in plans], MODEL)
     assert np.mean([cell.left_out_parameters for cell in rough.cells]) > 10 * np.mean([cell.left_out_parameters for cell in smooth.cells])
 
@@ -253,6 +268,8 @@ def test_files_keep_everything_and_betray_changes(tmp_path: Path) -> None:
     found.write(tmp_path / "cpr.json")
     again = Cpr.read(tmp_path / "cpr.json")
     assert again == found and again.predict(7, 3.0, MODEL) == found.predict(7, 3.0, MODEL)
+    with pytest.raises(ValidationError, match="frozen"):
+        again.model = "other"
     text = (tmp_path / "cpr.json").read_text()
     for changed, message in (
         (text.replace('"coins"', '"other"'), "the digest does not match"),
@@ -297,6 +314,9 @@ def test_only_plans_that_belong_together_are_regressed() -> None:
     noisy = get("ddim_eta1").tableau(MODEL.schedule, grid("quadratic", MODEL.schedule, 5)).guided(2.0)
     with pytest.raises(UserError, match="adds fresh noise"):
         cpr.fit([plan(noisy, 2.0), two], MODEL)
+    clipped = one.model_copy(update={"threshold": Threshold(kind="clamp")})
+    with pytest.raises(UserError, match="clip their data predictions differently"):
+        cpr.fit([clipped, two], MODEL)
     with pytest.raises(UserError, match="no plans to regress"):
         cpr.read_plans([])
 
@@ -310,6 +330,27 @@ def test_plans_are_read_from_run_folders_and_files(tmp_path: Path) -> None:
     assert only_nfe.guidance == (2.0, 2.0) and only_nfe.predict(5, 2.0, MODEL).nfe == 5
 
 
+def test_the_loss_that_is_tuned_is_the_error_of_the_table() -> None:
+    """ln of the mean error of samples by the plan's own loop, under guidance with columns for its difference."""
+    nfe, guidance = 3, 3.0
+    surfaces = tuning._Surfaces([(nfe, g) for g in (1.0, 2.0, 3.0)], split=True)
+    teacher = teach(MODEL, "fit", 32, guidance, trajectory=False)
+    start = {"position": {i: position(node) for i, node in enumerate(grid("quadratic", MODEL.schedule, nfe)[:-1])}}
+    cell = tuning._Cell(MODEL, nfe, guidance, start, surfaces, teacher, teacher, None, Clock())
+    theta = torch.from_numpy(0.02 * np.random.default_rng(0).standard_normal(surfaces.size))
+    tableau = cell.table(theta)
+    assert all(len(row.delta) == i and all(row.delta) for i, row in enumerate(tableau.rows))
+    expected = endpoint_mse(sample(MODEL, tableau, teacher), teacher.endpoint).mean().log()
+    loss = cell.loss(theta.requires_grad_(), teacher)
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss, theta)
+    for k in range(surfaces.places["position"].start, surfaces.places["position"].stop):
+        step = 1e-3 * torch.nn.functional.one_hot(torch.tensor(k), surfaces.size).double()
+        with torch.no_grad():
+            slope = float(cell.loss(theta + step, teacher) - cell.loss(theta - step, teacher)) / 2e-3
+        assert slope == pytest.approx(float(gradient[k]), abs=1e-2 * float(gradient.abs().max()))
+
+
 def test_tuning_lowers_the_error_at_configurations_that_no_plan_was_for() -> None:
     def changed(nfe: int, guidance: float) -> Plan:
         table = get("unip_2").tableau(MODEL.schedule, grid("quadratic", MODEL.schedule, nfe)).guided(guidance)
@@ -321,7 +362,9 @@ def test_tuning_lowers_the_error_at_configurations_that_no_plan_was_for() -> Non
 
     plans = [changed(n, g) for n in (3, 5) for g in (1.0, 3.0)]
     start = cpr.fit(plans, MODEL)
-    tuned = tune(start, plans, MODEL, iterations=10)
+    told: list[int] = []
+    tuned = tune(start, plans, MODEL, iterations=10, progress=lambda done, total, note: told.append(done))
+    assert told == [5, 10]
     for guidance in (1.4, 2.4):
         assert error(tuned.predict(4, guidance, MODEL)) < 0.5 * error(start.predict(4, guidance, MODEL))
     assert all(cell.ratio is not None and cell.ratio < 1 for cell in tuned.cells)

@@ -227,6 +227,8 @@ def test_sample_runs_the_table_with_its_threshold() -> None:
     result = clipped.sample(lambda x, node: 3 * x, np.ones((2, 3)), callback=lambda i, x, d: seen.append(i))
     assert result.tolist() == [[0.5] * 3] * 2 and seen == [0]
     assert plan().sample(lambda x, node: 3 * x, np.ones((2, 3))).tolist() == [[3.0] * 3] * 2
+    dynamic = plan(threshold=Threshold(kind="dynamic", limit=0.5, percentile=1.0))
+    assert dynamic.sample(lambda x, node: x, np.array([[0.5, 1.0, -2.0]])).tolist() == [[0.125, 0.25, -0.5]]
 
 
 # What is refused ---------------------------------------------------------------------------------------------
@@ -319,6 +321,13 @@ def test_how_many_more_findings_there_are(tmp_path: Path, changes: dict[str, Any
     with pytest.raises(UserError) as caught:
         Plan.read(tmp_path / "plan.json")
     assert str(caught.value).partition(" (and")[1:] == more.partition(" (and")[1:]
+
+
+def test_a_newer_or_another_file_is_told_what_it_may_be(tmp_path: Path) -> None:
+    for changes, hint in (({"version": 2}, "; a newer solversearch wrote this; update to read it"), ({"format": "x"}, "; is this a plan?")):
+        (tmp_path / "plan.json").write_text(json.dumps(json.loads(plan().text()) | changes))
+        with pytest.raises(UserError, match=re.escape(hint) + "$"):
+            Plan.read(tmp_path / "plan.json")
 
 
 def test_the_largest_plan_is_within_the_limits() -> None:

@@ -16,8 +16,10 @@ from solversearch.report.space_view import space_view
 from solversearch.schedules import VE, DiscreteVP, Flow, LinearVP, NoiseSchedule, grid
 from solversearch.solvers import get
 from solversearch.solvers.dc import compensated
-from solversearch.solvers.mixed import Decision
+from solversearch.solvers.mixed import Decision, mixed
 from solversearch.spaces import Candidate, Domain, SearchSpace, presets
+from solversearch.spaces.candidate import canonical
+from solversearch.spaces.source import load
 from solversearch.tableau import trace
 
 VP = DiscreteVP.named()
@@ -113,6 +115,7 @@ def test_a_space_is_found_by_path_too(tmp_path: Path) -> None:
         ("order: 1\norder: 2", 2, "order: the key stands twice"),
         ("solver: &a [unip]\nprediction: *a", 2, "aliases"),
         ("- a list", 1, "expected a mapping"),
+        ("guidance: 10.5", 1, "guidance: expected a number from 0 to 10, got 10.5"),
         ("[" * 30 + "]" * 30, 1, "nested deeper"),
     ],
 )  # fmt: skip
@@ -140,6 +143,30 @@ def test_what_is_no_space_at_all_is_one_line(tmp_path: Path, content: bytes, mes
     with pytest.raises(UserError) as caught:
         SearchSpace.read(path)
     assert str(path) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_length_has_a_limit(tmp_path: Path) -> None:
+    text = "order: 1\n"
+    assert read(tmp_path, text + "#" * (64 * 1024 - len(text))).order.choose == (1,)
+    with pytest.raises(UserError, match="more than 64 KiB"):
+        read(tmp_path, text + "#" * (64 * 1024 - len(text) + 1))
+
+
+def test_nesting_has_a_limit(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("[" * 16 + "]" * 16)
+    found, _ = load(file)
+    for _ in range(15):
+        (found,) = found
+    assert found == []
+    file.write_text("[" * 17 + "]" * 17)
+    with pytest.raises(UserError, match="nested deeper than 16"):
+        load(file)
+
+
+def test_the_fit_can_be_switched_and_nothing_else_changes() -> None:
+    space = SearchSpace.named("full")
+    assert space.fits and not space.fitting(False).fits and space.fitting(False).fitting(True) == space
 
 
 def test_a_missing_space_is_one_line(tmp_path: Path) -> None:
@@ -259,6 +286,8 @@ def test_a_domain_has_parameters_where_decisions_have_an_effect() -> None:
     fitted = {"ridge": {"low": 0.1, "high": 1}, "analytic_first_step": [True, False], **space}
     names = set(SearchSpace.model_validate(fitted).domain(VP, 4, 2.0).distributions)
     assert {"ridge", "order.0", "compensation.1", "guidance.0", "analytic_first_step"} <= names and "compensation.0" not in names
+    stretched = {"timesteps": "linspace", "order": 3, "derivative_scale": {"low": -0.2, "high": 0.2, "per": "step"}}
+    assert list(SearchSpace.model_validate(stretched).domain(VP, 5, 1.0).distributions) == [f"derivative_scale.{i}" for i in (1, 2, 3)]
     bare = {**fitted, "search": {"stages": {"fit": False}}}
     assert "ridge" not in SearchSpace.model_validate(bare).domain(VP, 4, 2.0).distributions
     assert "analytic_first_step" not in SearchSpace.model_validate(fitted).domain(Flow(), 4, 2.0).distributions
@@ -276,6 +305,20 @@ def test_conditions_leave_a_decision_at_its_default() -> None:
     off = each.candidate({**params, "solver.3": "ipndm"}).decisions[3]
     assert (off.order, off.derivative) == (2, "exact")
     assert each.candidate({**params, "solver.3": "ipndm"}) == each.candidate({**params, "solver.3": "ipndm", "order.3": 2})
+
+
+@pytest.mark.parametrize(
+    ("solver", "prediction", "derivative", "order"),
+    [("dpmpp", "noise", "exact", 1), ("unip", "data", "exact", 1), ("unip", "noise", "low", 1), ("unip", "noise", "exact", 3)],
+)
+def test_a_last_step_that_takes_the_data_prediction_is_of_first_order(solver: str, prediction: Any, derivative: Any, order: int) -> None:
+    """The shorter name of the same table."""
+    nodes = grid("linspace", VP, 4)
+    given = [Decision(solver=solver, order=3, prediction=prediction, derivative=derivative)] * 4
+    found = canonical(given, False)
+    assert found[-1].order == order
+    for a, b in zip(trace(mixed(given), VP, nodes).rows, trace(mixed(found), VP, nodes).rows, strict=True):
+        assert a.d == pytest.approx(b.d, abs=1e-12)
 
 
 def test_orders_are_lowered_to_what_solver_history_and_end_allow() -> None:
@@ -334,6 +377,15 @@ def test_an_analytic_first_step_adds_a_step_and_no_evaluation() -> None:
     assert not space.domain(VP, 1, 1.0).candidate({}).analytic_first_step, "no time is left between"
 
 
+def test_an_analytic_first_step_leaves_the_curve_of_free_times() -> None:
+    """It has one step more, the first of which is free."""
+    each = SearchSpace.model_validate({"analytic_first_step": True}).domain(VP, 4, 1.0)
+    params = each.random(np.random.default_rng(0))
+    times = each.candidate({**params, **{f"time.{i}": 1 - i / 3 for i in range(4)}}).times
+    last, first = VP.position([VP.t_end, VP.t_start])
+    assert (VP.position(times) - last) / (first - last) == pytest.approx([0.75, 0.5, 0.25, 0.0], abs=0.02)
+
+
 def test_an_input_shift_moves_what_the_network_is_told_and_nothing_else() -> None:
     each = domain(SearchSpace.named("ld3"))
     params = each.seed(grid("linspace", VP, 5))
@@ -364,6 +416,11 @@ def test_guidance_is_a_share_and_an_interval_saves_calls() -> None:
     assert not space.domain(VP, 4, 1.0).distributions, "harmless without guidance"
 
 
+def test_ends_of_an_interval_belong_to_it() -> None:
+    space = SearchSpace.model_validate({"timesteps": "linspace", "guidance_interval": {"above": 1.0, "below": 1.0}})
+    assert space.domain(VP, 4, 3.0).candidate({}).guidance == (3.0, 1.0, 1.0, 1.0)
+
+
 def test_churn_makes_a_stochastic_table() -> None:
     each = domain(SearchSpace.model_validate({"churn": {"choose": [0.3], "per": "step"}}))
     candidate = drawn(each)
@@ -375,6 +432,8 @@ def test_whole_times_run_out() -> None:
         SearchSpace.named("autodiffusion").domain(DiscreteVP(np.full(4, 0.1)), 5, 1.0)
     with pytest.raises(UserError, match="5 evaluations"):
         SearchSpace().domain(VP, 5, 1.0, [grid("linspace", VP, 4)])
+    five = SearchSpace.named("autodiffusion").domain(DiscreteVP(np.full(5, 0.1)), 5, 1.0)
+    assert drawn(five).times == (4.0, 3.0, 2.0, 1.0, 0.0)
 
 
 def test_size_counts_the_listed_values() -> None:

@@ -32,7 +32,7 @@ GUARDS: dict[str, tuple[str, ...]] = {
     "runtime.py": ("tests/test_runtime.py",),
     "plan.py": ("tests/test_plan.py",),
     "solvers/*.py": ("tests/solvers",),
-    "spaces/*.py": ("tests/test_spaces.py",),
+    "spaces/*.py": ("tests/test_spaces.py", "tests/solvers/test_mixed.py"),
     "search/fit.py": ("tests/search/test_fit.py",),
     "search/columns.py": ("tests/search/test_fit.py", "tests/search/test_polish.py"),
     "teacher.py": ("tests/test_teacher.py",),
@@ -49,13 +49,32 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
         ("teacher.py", "_read(path, drawn.noise, steps if trajectory else 0)", "_read(path, drawn.noise, steps)"),
         ("teacher.py", "_read(path, drawn.noise, steps if trajectory else 0)", "_read(path, drawn.noise, steps if trajectory else 1)"),
         ("search/columns.py", "CHUNK = 2**23", "CHUNK = 3**23"),
+        ("search/columns.py", "CHUNK = 2**23", "CHUNK = 2*23"),
         ("search/columns.py", "count = max(1, CHUNK", "count = min(1, CHUNK"),
         ("search/columns.py", "count = max(1, CHUNK", "count = max(2, CHUNK"),
         ("plan.py", "include_context=False", "include_context=True"),
+        ("spaces/source.py", "LONGEST + 1", "LONGEST + 2"),
+    ),
+    "both forms are right there": (
+        ("solvers/integrals.py", "if h > 2:", "if h > 3:"),
+        ("solvers/__init__.py", "10**6", "10**7"),
+        ("solvers/ddim.py", "order=1", "order=2"),  # of whatever history, its step takes the newest evaluation
+        ("solvers/deis.py", "[-rho(s.node), rho(t)]", "[rho(s.node), rho(t)]"),  # the other nodes' polynomials vanish at s
+        ("solvers/dpmpp_2m_sde.py", "x + problem.noise()", "x - problem.noise()"),  # whose distribution is symmetric
+        ("spaces/domain.py", "t_start - self.schedule.t_end", "t_start + self.schedule.t_end"),  # whole times end at 0
+        ("spaces/space.py", "t_start - schedule.t_end", "t_start + schedule.t_end"),
+        ("spaces/sections.py", "END = Kind(0.0,", "END = Kind(1.0,"),  # only the type of such a default counts
+        ("spaces/sections.py", "Kind(False,", "Kind(True,"),
+        ("teacher.py", "VERSION = 2", "VERSION = 3"),  # any number that no earlier version had
+        ("cpr/regression.py", "plans[0].threshold", "plans[1].threshold"),  # all have the same
+        ("plan.py", "allow_nan=False", "allow_nan=True"),  # a plan's numbers are finite
+        ("solvers/mixed.py", "self.order > 2", "self.order >= 2"),  # a history of two is never `low`
     ),
     "weights count relative to each other, so that the unit of the errors does not matter": (
         ("search/fit.py", ".clamp(min=0) / self.teacher.noise[0].numel()", ".clamp(min=0) * self.teacher.noise[0].numel()"),
         ("search/fit.py", "self.teacher.noise[0].numel()", "self.teacher.noise[1].numel()"),
+        ("search/fit.py", "weight / weight.mean()", "weight * weight.mean()"),
+        ("search/fit.py", "weight = 1 /", "weight = 2 /"),
     ),
     "guards a division by zero that needs errors of exactly zero": (
         ("search/fit.py", "error.median() + 1e-12", "error.median() - 1e-12"),
@@ -319,14 +338,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200, help="mutants that are drawn, as many of each part")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="*", help="modules, such as 'solvers/*'")
+    parser.add_argument("--only", default=["*"], nargs="+", help="modules, such as plan.py 'solvers/*'")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     asked = parser.parse_args()
-    parts = [
-        [module for path in Path("solversearch").glob(glob) if fnmatch(module := str(path.relative_to("solversearch")), asked.only)]
-        for glob in GUARDS
-    ]
-    guards = {module: tests for modules, tests in zip(parts, GUARDS.values(), strict=True) for module in sorted(modules)}
+    modules = {glob: [str(path.relative_to("solversearch")) for path in sorted(Path("solversearch").glob(glob))] for glob in GUARDS}
+    parts = [[each for each in modules[glob] if any(fnmatch(each, only) for only in asked.only)] for glob in GUARDS]
+    guards = {module: tests for modules, tests in zip(parts, GUARDS.values(), strict=True) for module in modules}
     drawn, possible = draw([[m for module in modules for m in mutants_of(module)] for modules in parts], asked.count, asked.seed)
     drawn.sort(key=lambda mutant: (mutant.module, mutant.line))
     known = [mutant for mutant in drawn if equivalent(mutant)]

@@ -11,6 +11,7 @@ from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Row, Tableau, steps
 from solversearch.sampling import alone, sample
 from solversearch.schedules import CLEAN, VE, explicit, grid
+from solversearch.search import columns
 from solversearch.search.columns import Recorder, row, weights
 from solversearch.search.fit import fit
 from solversearch.solvers import get
@@ -48,19 +49,35 @@ def test_rows_are_those_of_weighted_ridge_regressions(digits: Model, fitting: Te
     table, _ = fit(prior, teacher, denoiser(digits, teacher), teacher.noise, ridge, robust)
     output = denoiser(digits, teacher)(table.rows[0].x * teacher.noise, table.nodes[0])
     assert isinstance(output, torch.Tensor)
-    columns = np.stack([teacher.noise.double().numpy(), output.detach().double().numpy()]).reshape(2, 33, -1)
+    known = np.stack([teacher.noise.double().numpy(), output.detach().double().numpy()]).reshape(2, 33, -1)
     start = np.array([prior.rows[1].x, *prior.rows[1].d])
-    residual = teacher.state(table.nodes[1]).double().numpy().reshape(33, -1) - np.tensordot(start, columns, 1)
+    residual = teacher.state(table.nodes[1]).double().numpy().reshape(33, -1) - np.tensordot(start, known, 1)
     weight, change = np.ones(33), np.zeros(2)
     for _ in range(3 if robust else 1):
         root = np.sqrt(weight / weight.mean())[:, None]
-        weighted = (columns * root).reshape(2, -1)
+        weighted = (known * root).reshape(2, -1)
         penalty = np.diag(np.sqrt(ridge * (weighted**2).sum(1)))
         target = np.concatenate([(residual * root).ravel(), np.zeros(2)])
         change = np.linalg.lstsq(np.concatenate([weighted.T, penalty]), target, rcond=None)[0]
-        error = ((residual - np.tensordot(change, columns, 1)) ** 2).mean(1)
+        error = ((residual - np.tensordot(change, known, 1)) ** 2).mean(1)
         weight = 1 / (error + np.median(error))
     assert [table.rows[1].x, *table.rows[1].d] == pytest.approx(start + change, rel=1e-6)
+
+
+def test_few_columns_at_a_time_are_the_same(digits: Model, fitting: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, prior = fitting.first(33), baseline(digits, nfe=3)
+
+    def fitted() -> tuple[Tableau, torch.Tensor]:
+        seen = Recorder(teacher.noise, False)
+        alone(denoiser(digits, teacher), seen.watched(steps(prior.nodes, prior.rows, teacher.noise)))
+        return fit(prior, teacher, denoiser(digits, teacher), teacher.noise)[0], seen.gram(3)
+
+    whole, gram = fitted()
+    monkeypatch.setattr(columns, "CHUNK", 64 * 4 * 10)  # ten samples of four columns
+    parts, sums = fitted()
+    torch.testing.assert_close(sums, gram, rtol=1e-12, atol=0)
+    for a, b in zip(parts.rows, whole.rows, strict=True):
+        assert [a.x, *a.d] == pytest.approx([b.x, *b.d], rel=1e-6)
 
 
 def test_infinite_ridge_is_the_prior_and_no_ridge_is_least_squares(digits: Model, fitting: Teacher) -> None:

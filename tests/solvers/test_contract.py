@@ -352,6 +352,24 @@ def test_dualfast_leads_noise_predictions_away_from_the_first() -> None:
     np.testing.assert_allclose(found, get("ddim").rule(Problem(schedule, led, lambda: x), x, nodes), rtol=0, atol=1e-13)
 
 
+def test_a_half_weight_is_the_exact_one_after_pure_noise() -> None:
+    """The first step from alpha = 0, of infinite h, corrected: B(h) has no say in it."""
+    schedule = DiscreteVP.named(zero_terminal_snr=True)
+    nodes = [*map(schedule.node, (999, 700, 300)), CLEAN]
+    exact, half = (
+        trace(multistep(unip("data", variant), 1, unic("data", variant)), schedule, nodes) for variant in ("exact", "bh2")
+    )  # fmt: skip
+    plain = get("ddim").tableau(schedule, nodes)
+    assert half.rows[2].d == pytest.approx(exact.rows[2].d, rel=1e-12)
+    assert half.rows[2].d != pytest.approx(plain.rows[2].d, rel=1e-3)
+
+
+def test_velocities_of_ghvb_remember_everything() -> None:
+    schedule = DiscreteVP.named()
+    nodes = grid("linspace", schedule, 80)
+    assert get("ghvb_1.8").tableau(schedule, nodes) == trace(multistep(ghvb(2, 0.8), 80), schedule, nodes)
+
+
 @pytest.mark.parametrize("b", [0.8, 0.5])
 @pytest.mark.parametrize(
     ("order", "sums"),
