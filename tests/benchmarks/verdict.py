@@ -3,11 +3,11 @@
     python -m tests.benchmarks.verdict pairs [--model digits] [--nfe 3,5] [--guidance 1,4] [--samples 1024] [--fresh 8192]
     python -m tests.benchmarks.verdict coverage [--model digits] [--nfe 5] [--guidance 1] [--redraws 400] [--plan FILE]
 
-`pairs` runs every solver on every grid on all samples, which takes minutes a cell: the least value of each measure over all of them is the
-truth. fresh: the mean of the named best on samples of other noise, over the least there among what is within 3 times of it. `coverage` draws
+`pairs` runs every solver on every grid on all samples, which takes minutes a cell: the least value of each measure over all is the truth.
+fresh: the mean of the named best on samples of other noise, over the least there among what is within 3 times of it. `coverage` draws
 samples again and again from the errors of a plan and of its best baselines on 16,384 samples, and counts how often the intervals hold the
-value of all of them; intervals of means that are not called lower bounds stand apart. In the A/A runs a plan is compared with itself on
-other noise. Without a plan file the instant plan is taken, which is found on a surrogate in seconds. Run by hand.
+value of all; intervals of means that are not called lower bounds stand apart. In the A/A runs a plan is compared with itself on other
+noise. Without a plan file the instant plan is taken, which is found on a surrogate in seconds. Run by hand.
 """
 
 import argparse
