@@ -37,7 +37,10 @@ GUARDS: dict[str, tuple[str, ...]] = {
     "search/columns.py": ("tests/search/test_fit.py", "tests/search/test_polish.py"),
     "teacher.py": ("tests/test_teacher.py",),
     "compare.py": ("tests/test_compare.py",),
-    "meter.py": ("tests/test_meter.py",),
+    "race.py": ("tests/test_race.py",),
+    "measures.py": ("tests/test_measures.py", "tests/test_compare.py"),
+    "verdict.py": ("tests/test_verdict.py",),
+    "intervals.py": ("tests/test_intervals.py", "tests/test_verdict.py"),
     "distances.py": ("tests/objectives/test_distances.py",),
     "cpr/*.py": ("tests/test_cpr.py",),
 }
