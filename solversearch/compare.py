@@ -1,10 +1,10 @@
 """The comparison: a plan against every published solver on every grid at the same cost, on held-out noise."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from solversearch import intervals
 from solversearch.baselines import LIMIT, SMALL
@@ -120,7 +120,7 @@ class Comparison(BaseModel):
     evaluations: Count
     timing: Timing
     stages: Many[Stage] = ()
-    ladder: Many[Rung] = ()
+    ladder: Many[Rung] = Field(min_length=1)
     progress: Many[float | None] = ()
     """Of a search: the best value so far after each trial, in `unit`; None before the first that did not fail."""
     predictor: Many[Tau] = ()
@@ -133,6 +133,16 @@ class Comparison(BaseModel):
     """Where the best baseline evaluates the network."""
     schedule: Many[Node] = ()
     """Points of the model's noise schedule, from noise to data, to draw the nodes on."""
+
+    @model_validator(mode="after")
+    def _has_what_the_verdict_rests_on(self) -> Self:
+        if [each.measure for each in self.ratios[:2]] != [GEOMETRIC, MEAN]:
+            raise ValueError(f"ratios: the first must be of the {GEOMETRIC}, the second of the {MEAN}")
+        if len(self.rows) < 2:
+            raise ValueError("rows: a plan and at least one baseline are needed")
+        if self.exported == "baseline" and self.deciding.baseline not in {row.name for row in self.rows}:
+            raise ValueError("exported: rows do not have the baseline")
+        return self
 
     @property
     def unit(self) -> str:

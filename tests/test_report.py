@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
 from solversearch import models
@@ -16,8 +17,11 @@ from solversearch.cpr import Cpr
 from solversearch.cpr.polynomial import Cascade
 from solversearch.cpr.regression import Cell
 from solversearch.errors import UserError
+from solversearch.intervals import CARRIED
+from solversearch.measures import Row
 from solversearch.models.base import Model
 from solversearch.plan import Interval, Plan, Provenance, Score
+from solversearch.race import GEOMETRIC, MEAN, MEDIAN
 from solversearch.report import pictures, tables
 from solversearch.report.cpr_view import cpr_table
 from solversearch.report.progress import Display
@@ -25,6 +29,7 @@ from solversearch.report.search_picture import search_picture
 from solversearch.runtime import Tableau
 from solversearch.schedules import CosineVP, DiscreteVP, Flow, NoiseSchedule, grid
 from solversearch.solvers import get
+from solversearch.verdict import Ratio, decide
 
 COINS = f"python:{Path(__file__).parent / 'assets' / 'coins.py'}"
 
@@ -38,15 +43,30 @@ def score(name: str, mean: float, kind: str = "baseline", median: float | None =
     )  # fmt: skip
 
 
+def row(name: str, mean: float, kind: str = "baseline", tail: float = 0.05) -> Row:
+    """tail is what the worst hundredth of the samples has."""
+    more = {"geometric_mean": mean / 3, "quantile_90": 2 * mean, "quantile_99": 9 * mean, "worst_hundredth": tail}
+    return Row.model_validate({**score(name, mean, kind).model_dump(), **more, "lower_bound": tail > CARRIED})
+
+
+def ratio(measure: str, value: float, baseline: str = "solver_0", within: float = 1.25, difference: bool = False) -> Ratio:
+    """Half of the interval is a factor, or a difference."""
+    low, high = (value - within, value + within) if difference else (value / within, value * within)
+    return Ratio(measure=measure, value=value, low=low, high=high, baseline=baseline, plan_value=0.1 * value, baseline_value=0.1,
+                 difference=difference)  # fmt: skip
+
+
 def comparison(error: float = 0.002, best: float = 0.01, needed: int | None = 8, stages: bool = True) -> Comparison:
-    rows = [score("plan", error, "plan"), *(score(f"solver_{i}", best * 1.2**i) for i in range(12))]
+    """solver_0 has the least mean error of the baselines, solver_1 the least geometric mean, solver_2 the least median."""
+    rows = [row("plan", error, "plan"), *(row(f"solver_{i}", best * 1.2**i) for i in range(12))]
+    ratios = ratio(GEOMETRIC, 0.9 * error / best, "solver_1"), ratio(MEAN, error / best), ratio(MEDIAN, 1.1 * error / best, "solver_2")
     end = needed or 40
     ladder = [Rung(nfe=n, name="unipc_2", endpoint_mse=best * (error / best) ** ((n - 5) / (end - 5) * (1.05 if needed else 0.9)))
               for n in range(5, end + 1)] if end > 5 else [Rung(nfe=5, name="unipc_2", endpoint_mse=best)]  # fmt: skip
     return Comparison(
-        model="digits", nfe=5, guidance=4.0, samples=1024, seed=0, ratio_endpoint_mse=error / best, ratio_endpoint_median=error / best,
-        ratio_frechet_teacher=1.0, best_baseline="solver_0", baseline_nfe_for_plan_error=needed, teacher_error=1e-7,
-        timing=Timing(wall_s=60, network_s=50),
+        model="digits", nfe=5, guidance=4.0, samples=1024, seed=0, verdict=decide(*ratios[:2]),
+        share=Interval(mean=0.93, low=0.91, high=0.945), ratios=ratios, best_baseline="solver_1", baseline_nfe_for_plan_error=needed,
+        teacher_error=1e-7, pairs=500, evaluations=123_456, timing=Timing(wall_s=60, network_s=50),
         stages=tuple(Stage(name=n, value=v, unit="tempered validation error", endpoint_mse=e, median=e / 3, seconds=3.2, evaluations=12345)
                      for n, v, e in (("best baseline", 0.005, 0.01), ("fit", 0.003, 0.005), ("search", 0.002, 0.004),
                                      ("polish", 0.001, 0.002))) if stages else (),
@@ -93,45 +113,141 @@ def printed(what: RenderableType, width: int = 250) -> str:
 # The verdict ---------------------------------------------------------------------------------------------------
 
 
+def told(error: float = 0.002, needed: int | None = 8, **changes: object) -> str:
+    return tables.verdict(comparison(error, needed=needed).model_copy(update=changes))
+
+
+def judged(geometric: float, mean: float, within: float = 1.25, **changes: object) -> str:
+    """The verdict on these ratios."""
+    ratios = ratio(GEOMETRIC, geometric, "solver_1", within), ratio(MEAN, mean, within=within), ratio(MEDIAN, geometric, "solver_2")
+    return told(ratios=ratios, verdict=decide(*ratios[:2]), **changes)
+
+
 def test_the_verdict_says_by_how_much_and_what_it_saves() -> None:
-    assert tables.verdict(comparison()) == (
-        "The plan's error at 5 evaluations is 0.2 of the best baseline's (solver_0; median over samples: 0.2 of the best); "
-        "the best baseline needs 8 evaluations for it."
+    assert told() == (
+        "Better at 5 evaluations: on 93.0 % of 1,024 held-out samples [91.0 % to 94.5 %] the plan's error is less than that of the best "
+        "baseline, solver_1; in the geometric mean it is 0.18 [0.144, 0.225] of it. "
+        "Over the least of all baselines: mean 0.2 [0.16, 0.25] (solver_0), median 0.22 [0.176, 0.275] (solver_2). "
+        "For the plan's mean error a baseline needs 8 evaluations."
     )
-    assert "no baseline reaches it up to 40 evaluations" in tables.verdict(comparison(needed=None))
+    assert told(needed=None).endswith("For the plan's mean error no baseline is enough up to 40 evaluations.")
+    assert told(nfe=1).startswith("Better at 1 evaluation: ")
 
 
 def test_the_verdict_admits_defeat() -> None:
-    assert "does not beat the best baseline: at 5 evaluations its error is 2 of that of solver_0" in tables.verdict(
-        comparison(0.02, needed=5)
+    text = told(0.02, needed=5, exported="baseline")
+    assert text.startswith("Worse at 5 evaluations: ") and "in the geometric mean it is 1.8 [1.44, 2.25] of it. " in text
+    assert text.endswith("(solver_2). plan.json holds the baseline, solver_1.")
+    same = Ratio(measure=GEOMETRIC, value=1, low=1, high=1, baseline="solver_1", plan_value=0.1, baseline_value=0.1)
+    case = comparison(0.01, needed=5)
+    assert told(0.01, 5, ratios=(same, *case.ratios[1:])) == (
+        "The plan is the best baseline itself, solver_1: nothing better was found at 5 evaluations."
     )
-    assert "is the best baseline itself, solver_0" in tables.verdict(comparison(0.01, needed=5))
+
+
+def test_an_open_verdict_says_what_would_decide() -> None:
+    open_one = judged(0.95, 1.02, samples_to_decide=4711, exported="baseline")
+    assert open_one.startswith("Undecided at 5 evaluations: ") and "About 4,711 samples would decide (--samples)." in open_one
+    assert open_one.endswith("plan.json holds the baseline, solver_1.") and "Most samples say" not in open_one
+    assert "No number of samples that one would take decides that." in judged(1.0, 1.0)
+    assert "would decide" not in judged(0.5, 0.5) and "No number" not in judged(2.0, 2.0)
+
+
+@pytest.mark.parametrize(("geometric", "mean", "begins"), [(0.5, 2.0, "Undecided"), (2.0, 0.5, "Undecided"), (0.5, 1.12, "Undecided"),
+                                                           (0.5, 1.09, "Better"), (2.0, 0.92, "Worse")])  # fmt: skip
+def test_a_mean_that_says_another_thing_than_most_samples_is_told(geometric: float, mean: float, begins: str) -> None:
+    text = judged(geometric, mean)
+    assert text.startswith(f"{begins} at 5 evaluations: ")
+    assert ("Most samples say one thing, and the mean, which the worst samples decide, another." in text) == (begins == "Undecided")
+
+
+def test_the_verdict_says_that_intervals_are_lower_bounds() -> None:
+    def rows(tail: float, bound: bool) -> tuple[Row, ...]:
+        own, *rest = comparison().rows
+        return own.model_copy(update={"worst_hundredth": tail, "lower_bound": bound}), *rest
+
+    assert (
+        "Intervals of mean errors are lower bounds here, for the worst hundredth of the samples has 43.0 % of the plan's sum of errors; "
+        "the truth may lie above."
+    ) in told(rows=rows(0.43, True))
+    few = told(rows=rows(0.06, True), samples=64)
+    assert "lower bounds here, for 64 samples are few; the truth may lie above." in few and "hundredth" not in few
+    assert "lower bounds" not in told(rows=rows(0.06, False))
+
+
+def test_the_verdict_says_what_is_left_out() -> None:
+    assert told(left_out=3).endswith("3 of 1,027 samples are left out: the network returned NaN or inf there.")
+    assert "left out" not in told()
+
+
+def test_the_verdict_names_an_objective_that_decides() -> None:
+    ratios = comparison().ratios
+    text = told(objective="frechet", ratios=(*ratios, ratio("frechet", 0.7, "solver_5")), verdict="better")
+    assert "median 0.22 [0.176, 0.275] (solver_2), frechet 0.7 [0.56, 0.875] (solver_5). The objective, frechet, decides." in text
+    lower = ratio("klub", -3.0, "solver_4", 1.0, difference=True)
+    text = told(objective="klub", ratios=(*ratios, lower), verdict="better")
+    assert "klub lower by 3 [2, 4] (solver_4). The objective, klub, decides." in text
+
+
+@pytest.mark.parametrize(("exported", "objective", "name"), [("plan", "endpoint", "plan"), ("baseline", "endpoint", "solver_1"),
+                                                             ("baseline", "frechet", "solver_5")])  # fmt: skip
+def test_what_is_exported_has_ratios_of_its_own(exported: str, objective: str, name: str) -> None:
+    found = comparison()
+    ratios = (*found.ratios, ratio("frechet", 0.7, "solver_5"))
+    found = found.model_copy(update={"exported": exported, "objective": objective, "ratios": ratios})
+    assert found.exported_row.name == name
+    assert found.exported_ratio(MEAN) == pytest.approx(found.exported_row.endpoint_mse.mean / 0.1)
+    assert found.exported_ratio(GEOMETRIC) == pytest.approx(found.exported_row.endpoint_mse.mean / 3 / 0.1)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"ratios": ()}, "ratios: the first must be of the geometric mean, the second of the mean"),
+    ({"ratios": comparison().ratios[1:]}, "ratios: the first must be of the geometric mean"),
+    ({"ladder": ()}, "ladder"),
+    ({"rows": comparison().rows[:1]}, "rows: a plan and at least one baseline are needed"),
+    ({"rows": comparison().rows[:2], "exported": "baseline"}, "exported: rows do not have the baseline"),
+    ({"verdict": "good"}, "verdict"),
+    ({"version": 1}, "version"),
+])  # fmt: skip
+def test_a_comparison_has_what_its_verdict_rests_on(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Comparison.model_validate_json(comparison().model_copy(update=changes).model_dump_json())
+    assert Comparison.model_validate_json(comparison().model_dump_json()) == comparison()
 
 
 # Tables --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("error", "median", "won"), [(0.005, 2.0, True), (0.011, 0.1, True), (0.011, 1.1, False), (0.03, 0.1, False)])
-def test_outliers_alone_do_not_decide(error: float, median: float, won: bool) -> None:
-    """The mean decides; where the means' intervals overlap, the median."""
-    case = comparison(error, needed=5).model_copy(update={"ratio_endpoint_median": median})
-    assert case.won is won
-    assert ("a few outliers decide" in tables.verdict(case)) is (won and error > 0.01)
 
 
 def test_the_comparison_has_the_plan_first_and_says_what_it_leaves_out() -> None:
     text = printed(tables.comparison_table(comparison()))
     names = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
     assert names == ["plan", *(f"solver_{i}" for i in range(8))]
-    assert "1024 held-out samples" in text and "4 more baselines" in text
-    assert "0.002 [0.0016, 0.0026]" in text
+    assert "1024 held-out samples" in text and "4 more baselines" in text and "the best of 500 pairs of solver and grid" in text
+    own = next(line for line in text.splitlines() if "│ plan" in line)
+    assert [cell.strip() for cell in own.split("│")[1:-1]] == [
+        "plan", "0.002 [0.0016, 0.0026]", "0.000667", "0.001", "0.004", "0.018", "5.0 %", "0.1 [0.05, 0.2]", "-", "10"
+    ]  # fmt: skip
 
 
-def test_baselines_that_are_the_same_are_shown_once() -> None:
-    shown = comparison()
-    twin = shown.rows[1].model_copy(update={"name": "twin"})
-    text = printed(tables.comparison_table(shown.model_copy(update={"rows": (*shown.rows[:2], twin, *shown.rows[2:])})))
-    assert "twin" not in text and "solver_7" in text
+def test_means_that_a_few_samples_carry_are_marked() -> None:
+    own, first, *rest = comparison().rows
+    carried = comparison().model_copy(update={"rows": (own, row("solver_0", 0.01, tail=0.5), *rest)})
+    text = printed(tables.comparison_table(carried))
+    marked = [line.split("│")[2].strip().endswith("]*") for line in text.splitlines() if line.startswith("│")]
+    assert marked == [False, True, *[False] * 7]
+    assert "of means marked * only lower bounds" in " ".join(text.split())
+    assert "lower bounds" not in printed(tables.comparison_table(comparison()))
+
+
+def test_every_ratio_stands_with_the_baseline_that_is_best_in_its_measure() -> None:
+    lower = ratio("klub", -3.0, "solver_4", 1.0, difference=True)
+    text = printed(tables.ratio_table(comparison().model_copy(update={"ratios": (*comparison().ratios, lower)})))
+    assert [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")] == [
+        ["geometric mean", "0.018", "0.1", "0.18 [0.144, 0.225]", "solver_1"],
+        ["mean", "0.02", "0.1", "0.2 [0.16, 0.25]", "solver_0"],
+        ["median", "0.022", "0.1", "0.22 [0.176, 0.275]", "solver_2"],
+        ["klub", "-0.3", "0.1", "lower by 3 [2, 4]", "solver_4"],
+    ]
 
 
 def test_the_stages_say_what_each_brought() -> None:
@@ -204,7 +320,9 @@ def test_every_plan_can_be_drawn(name: str, tmp_path: Path) -> None:
 def test_every_comparison_can_be_drawn(case: Comparison, tmp_path: Path) -> None:
     figure = pictures.comparison_picture(case)
     assert len(figure.axes) == (2 if case.stages else 1)
-    if case.ratio_endpoint_mse < 1:
+    mean = case.ratio(MEAN)
+    assert mean is not None and any(f"plan: {tables.number(mean.value)} of the least" in text for text in texts(figure))
+    if mean.value < 1:
         wanted = f"needs {case.baseline_nfe_for_plan_error}" if case.baseline_nfe_for_plan_error else "not reached by any baseline up to 40"
         assert any(wanted in text for text in texts(figure))
     pictures.save(figure, tmp_path / "comparison.png")

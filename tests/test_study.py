@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from numpy.typing import NDArray
 from rich.console import Console
 
 import solversearch.baselines as peers
@@ -15,10 +16,14 @@ from solversearch.errors import UserError
 from solversearch.plan import Plan
 from solversearch.report import pictures
 from solversearch.report.study_view import methods, study_picture, study_tables
+from solversearch.report.tables import percent
+from solversearch.runtime import Tableau
+from solversearch.sampling import sample
 from solversearch.search import stages
 from solversearch.search.settings import Settings
 from solversearch.spaces import SearchSpace, presets
 from solversearch.study import BASELINE, Asked, Study, ablations, study
+from solversearch.teacher import teach
 from tests.assets import coins
 
 MODEL = coins.factory()
@@ -68,10 +73,40 @@ def test_every_method_has_a_row_in_every_cell(done: tuple[Path, Study]) -> None:
         assert row.network_calls == row.nfe * (2 if row.guidance != 1 else 1)
         assert row.endpoint_mse.low <= row.endpoint_mse.mean <= row.endpoint_mse.high and row.frechet_teacher is not None
         rival = found.row(BASELINE, row.nfe, row.guidance)
-        assert rival is not None and row.ratio == pytest.approx(row.endpoint_mse.mean / rival.endpoint_mse.mean)
+        assert rival is not None and row.endpoint_mse.mean / row.ratio == pytest.approx(rival.endpoint_mse.mean / rival.ratio)
+        assert (rival.ratio_geometric.low, rival.ratio_geometric.mean, rival.ratio_geometric.high) == (1, 1, 1) and rival.share.mean == 0.5
+        assert rival.ratio >= 1 and rival.ratio_median >= 1
         assert (row.seconds > 0) == (row.evaluations > 0) == (row.method != BASELINE)
     # Fitted coefficients beat hand-made ones on such a model, whatever else.
     assert all(row.ratio < 0.5 for row in found.rows if row.method == "nonstationary" and row.guidance == 1)
+
+
+@pytest.mark.parametrize(("nfe", "guidance"), [(3, 1.0), (4, 2.0)])
+def test_ratios_are_over_the_least_of_all_baselines(done: tuple[Path, Study], nfe: int, guidance: float) -> None:
+    folder, found = done
+    teacher = teach(MODEL, "held_out", 128, guidance, 3, trajectory=False)
+
+    def errors(table: Tableau) -> NDArray[np.float64]:
+        return ((sample(MODEL, table, teacher) - teacher.endpoint).double() ** 2).flatten(1).mean(1).numpy()
+
+    def geometric(values: NDArray[np.float64]) -> float:
+        return float(np.exp(np.log(values).mean()))
+
+    rivals = [errors(each.table) for each in peers.baselines(MODEL, nfe, guidance)]
+    assert len(rivals) >= 6
+    best = min(rivals, key=geometric)
+    for name in METHODS:
+        row, own = found.row(name, nfe, guidance), errors(Plan.read(folder / f"{name}-nfe{nfe}-g{guidance:g}.json").tableau)
+        assert row is not None and row.endpoint_mse.mean == pytest.approx(own.mean(), rel=1e-4)
+        assert row.ratio == pytest.approx(own.mean() / min(each.mean() for each in rivals), rel=1e-3)
+        medians = [np.sort(each)[63] for each in (own, *rivals)]
+        assert row.ratio_median == pytest.approx(medians[0] / min(medians[1:]), rel=1e-3)
+        assert row.ratio_geometric.mean == pytest.approx(geometric(own) / geometric(best), rel=1e-3)
+        logs = np.log(own / best)
+        half = 1.9788 * logs.std(ddof=1) / 128**0.5  # Student's t with 127 degrees of freedom
+        assert row.ratio_geometric.low == pytest.approx(np.exp(logs.mean() - half), rel=1e-3)
+        assert row.ratio_geometric.high == pytest.approx(np.exp(logs.mean() + half), rel=1e-3)
+        assert row.share.mean == pytest.approx((own < best).mean(), abs=1 / 128)
 
 
 def test_the_budget_is_the_same_for_all(done: tuple[Path, Study]) -> None:
@@ -93,14 +128,17 @@ def test_every_row_has_its_plan(done: tuple[Path, Study]) -> None:
 
 
 def test_a_study_goes_on_where_it_was_interrupted(done: tuple[Path, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(stage: str, *_: Any) -> None:
-        if stage.startswith("nonstationary, NFE 3, guidance 2"):
-            raise KeyboardInterrupt
+    """Within a cell, too: while its baselines race, and between its methods."""
+    for place, rows in (("best baseline, NFE 3, guidance 2", 3), ("nonstationary, NFE 3, guidance 2", 5)):
 
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, progress=interrupt)
-    kept = Study.model_validate_json((tmp_path / "study.json").read_text())
-    assert without_seconds(kept) == without_seconds(done[1])[:5]
+        def interrupt(stage: str, *_: Any, place: str = place) -> None:
+            if stage.startswith(place):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, progress=interrupt)
+        kept = Study.model_validate_json((tmp_path / "study.json").read_text())
+        assert without_seconds(kept) == without_seconds(done[1])[:rows]
     assert without_seconds(run(tmp_path)) == without_seconds(done[1])
 
     def fails(*_: Any) -> None:
@@ -213,11 +251,16 @@ def printed(found: Study) -> str:
 
 def test_tables_say_what_was_measured(done: tuple[Path, Study]) -> None:
     text = printed(done[1])
-    assert text.count("error over the best baseline's, mean / median") == 2 and "searches of 6,000 network evaluations each" in text
+    told = " ".join(text.split())
+    assert told.count("error over the least of all baselines, geometric mean; mean / median; samples with less error than the best baseline") == 2
+    assert "searches of 6,000 network evaluations each; the best baseline is the one of the least geometric mean" in told
     lines = [line for line in text.splitlines() if line.startswith("│ nonstationary")]
     assert len(lines) == 2
     row = done[1].row("nonstationary", 4, 1.0)
-    assert row is not None and f"{row.ratio:.3g} / {row.ratio_median:.3g}" in lines[0].split("│")[3]
+    assert row is not None and row.frechet_teacher is not None
+    assert lines[0].split("│")[3].strip() == (
+        f"{row.ratio_geometric.mean:.3g}; {row.ratio:.3g} / {row.ratio_median:.3g}; {percent(row.share.mean)} [{row.frechet_teacher.mean:.3g}]"
+    )
     part = Study(asked=ASKED, rows=done[1].rows[:2])  # as after an interruption
     cells = next(line for line in printed(part).splitlines() if "autodiffusion" in line).split("│")
     assert cells[2].strip() != "-" and cells[3].strip() == "-"
@@ -231,8 +274,9 @@ def test_the_picture_has_a_line_a_method(done: tuple[Path, Study], tmp_path: Pat
     drawn = figure.axes[0].get_lines()[2]
     assert list(drawn.get_xdata()) == [3, 4]  # type: ignore[arg-type]
     assert list(drawn.get_ydata()) == [  # type: ignore[arg-type]
-        row.ratio for row in done[1].rows if row.method == "nonstationary" and row.guidance == 1
+        row.ratio_geometric.mean for row in done[1].rows if row.method == "nonstationary" and row.guidance == 1
     ]
+    assert figure.axes[0].get_title() == "guidance 1: geometric mean error / least baseline"
     assert any("guidance 2" in found.get_text() for found in figure.findobj(Text) if isinstance(found, Text))
     pictures.save(figure, tmp_path / "study.png")
     written = (tmp_path / "study.png").read_bytes()

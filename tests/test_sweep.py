@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 import solversearch.sweep_trials as trials
+from solversearch.compare import Comparison
 from solversearch.cpr import Cpr
 from solversearch.errors import UserError
 from solversearch.models import DEFAULT
-from solversearch.plan import Plan
+from solversearch.plan import Plan, read_json
 from solversearch.search.optimize import optimize
 from solversearch.search.run_folder import Run
 from solversearch.search.workers import Fleet
@@ -88,6 +89,9 @@ def test_cells_are_searched_and_begun_ones_go_on(tmp_path: Path, monkeypatch: py
         plan = Plan.read(folder / str(row.plan))
         assert (plan.nfe, plan.guidance, plan.network_calls) == (row.nfe, row.guidance, row.network_calls)
         assert plan.scores[0].endpoint_mse.mean == row.endpoint_mse
+        compared = read_json(Comparison, folder / row.path / "comparison.json", "comparison")
+        assert row.verdict == compared.verdict and row.ratio_geometric == compared.exported_row.geometric_mean / compared.ratios[0].baseline_value
+        assert row.ratio == compared.exported_row.endpoint_mse.mean / compared.ratios[1].baseline_value
         assert list((folder / "tune" / row.path).glob("events.out.tfevents*"))
         last = json.loads((folder / "tune" / row.path / "result.json").read_text().splitlines()[-1])
         assert last["endpoint_mse"] == row.endpoint_mse and last["trials"] == 12

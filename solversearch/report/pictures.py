@@ -117,7 +117,7 @@ def _error_against_cost(ax: Axes, comparison: Comparison) -> None:
         ax.hlines(plan.mean, nfe, end, color=ORANGE, linestyle="--", linewidth=1)
         told = f"the best baseline needs {needed}" if needed else f"not reached by any baseline up to {end}"
         ax.annotate(told, (nfe, plan.mean), xytext=(12, -6), textcoords="offset points", ha="left", va="top", color=ORANGE)
-    ax.plot([nfe], [plan.mean], "*", color=ORANGE, markersize=15, label=f"plan: {number(plan.mean / best.mean)} of the best")
+    ax.plot([nfe], [plan.mean], "*", color=ORANGE, markersize=15, label=f"plan: {number(plan.mean / best.mean)} of the least")
     ax.set_yscale("log")
     low = min(max(plan.low, plan.mean / 10), *(rung.endpoint_mse for rung in ladder))
     high = max(*shown, best.high, plan.high, 1.01 * low)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rich.table import Table
 
-from solversearch.report.tables import number
+from solversearch.report.tables import number, percent
 from solversearch.study import BASELINE, Row, Study
 
 MARKERS = "osD^vP*Xph<>"
@@ -15,14 +15,16 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 def study_tables(study: Study) -> list[Table]:
-    """Error over the best baseline's, Frechet distance, and what the search spent, a row a method, a column an NFE."""
+    """Error over the least of all baselines, Frechet distance, and what the search spent, a row a method, a column an NFE."""
     return [_table(study, guidance) for guidance in study.asked.guidance]
 
 
 def _table(study: Study, guidance: float) -> Table:
     asked = study.asked
-    title = f"{asked.model}, guidance {guidance:g}: error over the best baseline's, mean / median [Frechet distance to the teacher's]"
-    caption = f"{asked.samples} held-out samples; searches of {asked.evaluations:,} network evaluations each"
+    title = f"{asked.model}, guidance {guidance:g}: error over the least of all baselines, geometric mean; mean / median; "
+    title += f"samples with less error than the {BASELINE} [Frechet distance to the teacher's]"
+    caption = f"{asked.samples} held-out samples; searches of {asked.evaluations:,} network evaluations each; "
+    caption += f"the {BASELINE} is the one of the least geometric mean"
     if asked.features:
         caption += f"; Frechet distances are of {asked.features} features"
     table = Table(title=title, caption=caption)
@@ -48,14 +50,17 @@ def methods(study: Study) -> list[str]:
 def _cell(row: Row | None) -> str:
     if row is None:
         return "-"
-    error = f"MSE {number(row.endpoint_mse.mean)}" if row.method == BASELINE else f"{number(row.ratio)} / {number(row.ratio_median)}"
+    error = f"MSE {number(row.endpoint_mse.mean)}"
+    if row.method != BASELINE:
+        geometric, mean, median = map(number, (row.ratio_geometric.mean, row.ratio, row.ratio_median))
+        error = f"{geometric}; {mean} / {median}; {percent(row.share.mean)}"
     return error + (f" [{number(row.frechet_teacher.mean)}]" if row.frechet_teacher else "")
 
 
 def study_picture(study: Study) -> Figure:
-    """A row a guidance scale: error over the best baseline's, Frechet distance, and seconds, by NFE."""
+    """A row a guidance scale: geometric mean error over the least of all baselines, Frechet distance, and seconds, by NFE."""
     features = any(row.frechet_teacher for row in study.rows)
-    measures: list[tuple[str, Callable[[Row], float | None]]] = [("error / best baseline's", lambda row: row.ratio)]
+    measures: list[tuple[str, Callable[[Row], float | None]]] = [("geometric mean error / least baseline", lambda row: row.ratio_geometric.mean)]
     if features:
         measures.append(("Frechet distance", lambda row: row.frechet_teacher.mean if row.frechet_teacher else None))
     measures.append(("seconds of the search", lambda row: row.seconds or None))

@@ -12,8 +12,9 @@ def sweep_tables(sweep: Sweep) -> list[Table]:
 
 
 def _table(sweep: Sweep, model: str, guidance: float) -> Table:
-    table = Table(title=f"{model}, guidance {guidance:g}", caption="* no other plan has both a smaller error and fewer network calls")
-    for name in ("cell", "calls", "endpoint MSE", "of the best baseline's", "Frechet, teacher", "seconds", ""):
+    caption = "ratios are over the least of all baselines; * no other plan has both a smaller mean error and fewer network calls"
+    table = Table(title=f"{model}, guidance {guidance:g}", caption=caption)
+    for name in ("cell", "calls", "verdict", "geometric ratio", "mean ratio", "endpoint MSE", "Frechet, teacher", "seconds", ""):
         table.add_column(name, justify="left" if name == "cell" else "right")
     rows = [row for row in sweep.rows if (row.model, row.guidance) == (model, guidance)]
     for row in sorted(rows, key=lambda row: (row.network_calls or 0, row.endpoint_mse or 0)):
@@ -22,5 +23,6 @@ def _table(sweep: Sweep, model: str, guidance: float) -> Table:
 
 
 def _cells(row: Row) -> list[str]:
-    numbers = (row.endpoint_mse, row.ratio, row.frechet_teacher, row.seconds)
-    return [row.path, str(row.network_calls or "-"), *("-" if each is None else number(each) for each in numbers), "*" * row.pareto]
+    numbers = ("-" if each is None else number(each) for each in (row.ratio_geometric, row.ratio, row.endpoint_mse, row.frechet_teacher,
+                                                                  row.seconds))  # fmt: skip
+    return [row.path, str(row.network_calls or "-"), row.verdict or "-", *numbers, "*" * row.pareto]

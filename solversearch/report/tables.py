@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from solversearch.compare import ENDPOINT, Comparison, ParetoPoint, Stage
+from solversearch.intervals import CARRIED
 from solversearch.measures import Row
 from solversearch.plan import Interval, Plan, Score
 from solversearch.race import MEAN
@@ -38,8 +39,8 @@ def verdict(comparison: Comparison) -> str:
     share, low, high = (percent(each) for each in (found.share.mean, found.share.low, found.share.high))
     parts = [
         f"{found.verdict.capitalize()} at {cost}: on {share} of {found.samples:,} held-out samples [{low} to {high}] the plan's error is "
-        f"less than that of the best baseline, {found.best_baseline}; in the geometric mean it is {_ratio(geometric)} of it.",
-        "Over the least of all baselines: " + ", ".join(f"{each.measure} {_ratio(each)} ({each.baseline})" for each in others) + ".",
+        f"less than that of the best baseline, {found.best_baseline}; in the geometric mean it is {ratio_text(geometric)} of it.",
+        "Over the least of all baselines: " + ", ".join(f"{each.measure} {ratio_text(each)} ({each.baseline})" for each in others) + ".",
         *_caveats(found),
     ]
     return " ".join(parts)
@@ -59,6 +60,7 @@ def _caveats(found: Comparison) -> Iterator[str]:
         yield f"About {more:,} samples would decide (--samples)." if more else "No number of samples that one would take decides that."
     if own.lower_bound:
         why = f"the worst hundredth of the samples has {percent(own.worst_hundredth)} of the plan's sum of errors"
+        why = why if own.worst_hundredth > CARRIED else f"{found.samples:,} samples are few"
         yield f"Intervals of mean errors are lower bounds here, for {why}; the truth may lie above."
     if found.exported == "baseline":
         yield f"plan.json holds the baseline, {found.deciding.baseline}."
@@ -70,10 +72,11 @@ def _caveats(found: Comparison) -> Iterator[str]:
         yield f"{found.left_out} of {found.samples + found.left_out:,} samples are left out: the network returned NaN or inf there."
 
 
-def _ratio(ratio: Ratio) -> str:
-    what = "lower by " if ratio.difference else ""
-    low, high = (number(each) for each in (ratio.low, ratio.high))
-    return f"{what}{number(-ratio.value if ratio.difference else ratio.value)} [{low}, {high}]"
+def ratio_text(ratio: Ratio) -> str:
+    """With its interval; a difference as by how much the plan's value is lower."""
+    if ratio.difference:
+        return f"lower by {number(-ratio.value)} [{number(-ratio.high)}, {number(-ratio.low)}]"
+    return f"{number(ratio.value)} [{number(ratio.low)}, {number(ratio.high)}]"
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -111,7 +114,7 @@ def ratio_table(comparison: Comparison) -> Table:
     for name in ("measure", "plan", "least of all baselines", "ratio [95 %]", "of"):
         table.add_column(name, justify="left" if name in ("measure", "of") else "right")
     for each in comparison.ratios:
-        table.add_row(each.measure, number(each.plan_value), number(each.baseline_value), _ratio(each), each.baseline)
+        table.add_row(each.measure, number(each.plan_value), number(each.baseline_value), ratio_text(each), each.baseline)
     return table
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from solversearch.compare import Tau
 from solversearch.errors import UserError
@@ -21,12 +22,13 @@ from solversearch.report.page.blocks import Matrix, Page
 from solversearch.report.page.build import render, strength
 from solversearch.report.page.charts import MARKED, steps, taus
 from solversearch.report.page.files import importances
+from solversearch.report.sweep_view import sweep_tables
 from solversearch.study import BASELINE, Asked, Study
 from solversearch.study import Row as StudyRow
 from solversearch.sweep import Asked as SweepAsked
 from solversearch.sweep import Row, Sweep
 from tests.report.conftest import EVIL, write_journal
-from tests.test_report import PLANS
+from tests.test_report import PLANS, ratio
 
 MOST = 2 * 10**6
 """Bytes of a page, pictures apart."""
@@ -73,10 +75,14 @@ def test_a_run_is_told_in_full(run: Path) -> None:
     assert (run.parent / "page.html").stat().st_size < MOST
     plan = Plan.read(run / "plan.json")
     for wanted in (
-        "The plan's error at 5 evaluations is 0.2 of the best baseline's",
+        "Better at 5 evaluations: on 93.0 % of 1,024 held-out samples",
+        "Of 500 pairs of solver and grid",
         "0.002 [0.0016, 0.0026]",
         "solver_11",
+        "0.18 ×",
         "0.2 ×",
+        "0.22 [0.176, 0.275]",
+        "mean, of the least of all baselines",
         "5 → 8",
         "best baseline",
         "polish",
@@ -91,7 +97,9 @@ def test_a_run_is_told_in_full(run: Path) -> None:
         assert wanted in page.text, wanted
     assert len(page.figures) == sum("data-figure" in attrs for _, attrs in page.tags) == 7
     names = {trace["name"] for figure in page.figures for trace in figure["data"]}
-    assert {"plan", "best baseline", "noise schedule", "surrogate alone", "median"} <= names
+    assert {"plan", "best baseline", "noise schedule", "surrogate alone"} <= names
+    bars = next(figure["data"][0] for figure in page.figures if figure["data"][0]["type"] == "bar")
+    assert bars["x"] == [0.005, 0.003, 0.002, 0.001] and bars["y"][0].startswith("best baseline")
     ladder = next(trace for trace in page.figures[0]["data"] if trace["name"] == "best baseline")
     assert ladder["x"] == [5, 6, 7, 8] and ladder["y"][0] == 0.01
     coefficients = [attrs for tag, attrs in page.tags if tag == "td" and attrs.get("class") in ("plus", "minus")]
@@ -117,8 +125,8 @@ def test_every_kind_of_plan_has_a_page(fresh: Callable[..., Path], name: str) ->
 
 
 def test_what_a_run_lacks_is_left_out(fresh: Callable[..., Path]) -> None:
-    """As after --instant, of a model without pictures and features, from an older version."""
-    bare = fresh(progress=(), predictor=(), stages=(), ladder=(), nodes=(), schedule=(), ratio_frechet_teacher=None)
+    """As of a comparison alone, of a model without pictures."""
+    bare = fresh(progress=(), predictor=(), stages=(), nodes=(), schedule=())
     for name in ("samples.png", "journal.log"):
         (bare / name).unlink()
     page = page_of(bare)
@@ -226,6 +234,11 @@ def changed(**values: Any) -> Callable[[Path], object]:
         (filled("plan.json", b"{}"), "plan.json: "),
         (filled("comparison.json", b"{"), "comparison.json: Invalid JSON"),
         (filled("comparison.json", b"\xff"), "comparison.json: Invalid JSON"),
+        (changed(ladder=[]), "comparison.json: ladder"),
+        (changed(ratios=[]), "comparison.json: ratios: the first must be of the geometric mean"),
+        (changed(exported="baseline", best_baseline="solver_0", ratios=[ratio("geometric mean", 2.0, "absent").model_dump(),
+                                                                        ratio("mean", 2.0).model_dump()]), "exported: rows do not have"),
+        (changed(version=1), "comparison.json: version"),
         (changed(extra=1), "comparison.json: extra: unknown key"),
         (changed(nfe=7), "of different runs"),
         (changed(rows=[]), "at least one baseline"),
@@ -288,7 +301,8 @@ def study() -> Study:
     )
     rows = [
         StudyRow(method=name, nfe=nfe, guidance=guidance, endpoint_mse=Interval(mean=ratio / nfe, low=0, high=1), frechet_teacher=None,
-            ratio=ratio, ratio_median=ratio, network_calls=nfe, evaluations=10, seconds=2.0 * ratio)
+            ratio=2 * ratio, ratio_median=3 * ratio, ratio_geometric=Interval(mean=ratio, low=0.9 * ratio, high=1.1 * ratio),
+            share=Interval(mean=1 - ratio / 2, low=0, high=1), network_calls=nfe, evaluations=10, seconds=2.0 * ratio)
         for nfe in asked.nfe for guidance in asked.guidance for name, ratio in ((BASELINE, 1.0), ("s3", 0.5), (EVIL, 0.25 * guidance))
     ]  # fmt: skip
     return Study(asked=asked, rows=tuple(rows))
@@ -297,10 +311,12 @@ def study() -> Study:
 def test_a_study_has_a_page(tmp_path: Path) -> None:
     write_text(tmp_path / "run" / "study.json", study().model_dump_json())
     page = page_of(tmp_path / "run")
-    assert f"Least mean error in each cell: {EVIL} 2 of 4, s3 2 of 4. The least of all is 0.25 of" in page.text
-    assert len(page.figures) == 6, "two guidance scales; no features"
+    assert f"Least geometric mean error in each cell: {EVIL} 2 of 4, s3 2 of 4. The best is 0.25 of the least of all baselines" in page.text
+    assert len(page.figures) == 8, "two guidance scales; no features"
     lines = {trace["name"]: trace["y"] for trace in page.figures[0]["data"]}
     assert lines["s3"] == [0.5, 0.5] and "<" not in "".join(lines)
+    assert [{trace["name"]: trace["y"] for trace in figure["data"]}["s3"] for figure in page.figures[1:4]] == [[1.0] * 2, [1.5] * 2, [1.0] * 2]
+    assert "0.5 [0.45, 0.55]" in page.text and "75.0 %" in page.text and "best baseline's" not in page.text
 
 
 def sweep(**changes: Any) -> Sweep:
@@ -308,7 +324,8 @@ def sweep(**changes: Any) -> Sweep:
 
     def row(calls: int, error: float, pareto: bool, guidance: float = 1.0, space: str = "s3") -> Row:
         return Row(path=f"cell-{calls}-{guidance:g}", model=EVIL, space=space, nfe=calls, guidance=guidance, seed=0, plan="p",
-                   endpoint_mse=error, endpoint_median=error, ratio=error / 2, network_calls=calls, seconds=2.5, pareto=pareto)  # fmt: skip
+                   endpoint_mse=error, endpoint_median=error, ratio=error / 2, ratio_geometric=error / 3, verdict="better", network_calls=calls, seconds=2.5,
+                   pareto=pareto)  # fmt: skip
 
     rows = [row(4, 0.4, True), row(8, 0.2, False, space=EVIL), row(6, 0.1, True), row(8, 0.9, True, 4.0),
             Row(path="cell-failed", model=EVIL, space="s3", nfe=9, guidance=4.0, seed=0, failure=f"interrupted {EVIL}")]  # fmt: skip
@@ -319,13 +336,28 @@ def sweep(**changes: Any) -> Sweep:
 def test_a_sweep_has_a_page(tmp_path: Path) -> None:
     write_text(tmp_path / "run" / "sweep.json", sweep().model_dump_json())
     page = page_of(tmp_path / "run")
-    for wanted in ("1 of 5 cells have no plan. 3 plans are beaten by no other", f"The largest gain: {EVIL}, NFE 6", "no regression",
+    for wanted in ("1 of 5 cells have no plan. 3 plans are beaten by no other", f"The largest gain: {EVIL}, NFE 6, guidance 1, space s3, with 0.0333 of the least geometric mean error", "no regression", "better",
+                   "geometric ratio",
                    f"interrupted {EVIL}", '{"trials": 3}', "cell-failed"):  # fmt: skip
         assert wanted in page.text, wanted
     assert len(page.figures) == 2
     line, *groups = page.figures[0]["data"]
     assert (line["x"], line["y"]) == ([4, 6], [0.4, 0.1]) and [len(group["x"]) for group in groups] == [2, 1]
     assert "<" not in "".join(group["name"] for group in groups)
+
+
+def test_a_sweep_has_a_table_a_model_and_guidance_scale() -> None:
+    console = Console(width=200, no_color=True)
+    with console.capture() as capture:
+        console.print(*sweep_tables(sweep()))
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capture.get().splitlines() if line.startswith("│")]
+    assert lines == [
+        ["cell-4-1", "4", "better", "0.133", "0.2", "0.4", "-", "2.5", "*"],
+        ["cell-6-1", "6", "better", "0.0333", "0.05", "0.1", "-", "2.5", "*"],
+        ["cell-8-1", "8", "better", "0.0667", "0.1", "0.2", "-", "2.5", ""],
+        ["cell-failed", "-", "-", "-", "-", "-", "-", "-", ""],
+        ["cell-8-4", "8", "better", "0.3", "0.45", "0.9", "-", "2.5", "*"],
+    ]
 
 
 def test_a_sweep_without_a_plan_has_no_page(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import solversearch
 from solversearch.compare import Comparison, Stage
 from solversearch.errors import UserError
 from solversearch.measures import Row
-from solversearch.plan import Interval, Plan, read_file, read_json
+from solversearch.plan import Plan, read_file, read_json
 from solversearch.report import tables
 from solversearch.report.page import charts, files
 from solversearch.report.page.blocks import (
@@ -47,8 +47,6 @@ def run_page(folder: Path) -> Page:
     comparison = read_json(Comparison, folder / "comparison.json", "comparison")
     if (plan.nfe, plan.guidance) != (comparison.nfe, comparison.guidance):
         raise UserError(f"{folder}: plan.json and comparison.json are of different runs")
-    if len(comparison.rows) < 2:
-        raise UserError(f"{folder / 'comparison.json'}: rows: a plan and at least one baseline are needed")
     if any(point.values.keys() != comparison.pareto[0].values.keys() for point in comparison.pareto):
         raise UserError(f"{folder / 'comparison.json'}: pareto: the plans have values of different objectives")
     evaluations = f"{plan.nfe} evaluation{'s' if plan.nfe > 1 else ''}"
@@ -115,7 +113,7 @@ def _compared(comparison: Comparison) -> list[Block]:
 def _ratios(comparison: Comparison) -> Table:
     rows = [
         [Cell(each.measure), figure(each.plan_value), figure(each.baseline_value),
-         interval(Interval(mean=each.value, low=each.low, high=each.high)), Cell(each.baseline)]
+         Cell(tables.ratio_text(each), each.value), Cell(each.baseline)]
         for each in comparison.ratios
     ]  # fmt: skip
     columns = ["measure", "plan", "least of all baselines", "ratio", "baseline"]

@@ -8,12 +8,13 @@ from solversearch.plan import read_json
 from solversearch.report.page import charts
 from solversearch.report.page.blocks import Block, Cell, Chart, Facts, Page, Section, Table, count, figure, interval
 from solversearch.report.study_view import methods
-from solversearch.report.tables import number
+from solversearch.report.tables import number, percent
 from solversearch.study import BASELINE, Row, Study
 
 MEASURES: dict[str, Callable[[Row], float | None]] = {
-    "Mean error, of the best baseline's": lambda row: row.ratio,
-    "Median error, of the best baseline's": lambda row: row.ratio_median,
+    "Geometric mean error, of the least of all baselines": lambda row: row.ratio_geometric.mean,
+    "Mean error, of the least of all baselines": lambda row: row.ratio,
+    "Median error, of the least of all baselines": lambda row: row.ratio_median,
     "Frechet distance to the teacher": lambda row: row.frechet_teacher.mean if row.frechet_teacher else None,
     "Seconds of the search": lambda row: row.seconds or None,
 }
@@ -45,10 +46,11 @@ def _verdict(study: Study) -> str:
         [row for row in study.rows if (row.nfe, row.guidance) == (nfe, guidance)]
         for nfe in study.asked.nfe for guidance in study.asked.guidance
     ]  # fmt: skip
-    best = [min(rows, key=lambda row: row.ratio) for rows in cells if rows]
+    best = [min(rows, key=lambda row: row.ratio_geometric.mean) for rows in cells if rows]
     wins = {name: sum(row.method == name for row in best) for name in dict.fromkeys(row.method for row in best)}
     told = ", ".join(f"{name} {count} of {len(best)}" for name, count in sorted(wins.items(), key=lambda pair: -pair[1]))
-    return f"Least mean error in each cell: {told}. The least of all is {number(min(row.ratio for row in best))} of the best baseline's."
+    least = number(min(row.ratio_geometric.mean for row in best))
+    return f"Least geometric mean error in each cell: {told}. The best is {least} of the least of all baselines in its cell."
 
 
 def _scale(study: Study, guidance: float) -> list[Block]:
@@ -64,8 +66,10 @@ def _scale(study: Study, guidance: float) -> list[Block]:
     columns = [
         "method",
         "NFE",
-        "of the best baseline's",
-        "median",
+        "geometric ratio",
+        "mean ratio",
+        "median ratio",
+        "share",
         "endpoint MSE",
         "Frechet, teacher",
         "network calls",
@@ -73,8 +77,13 @@ def _scale(study: Study, guidance: float) -> list[Block]:
         "seconds",
     ]
     cells = [
-        [Cell(row.method), count(row.nfe), figure(row.ratio), figure(row.ratio_median), interval(row.endpoint_mse),
-         interval(row.frechet_teacher), count(row.network_calls), count(row.evaluations), Cell(f"{row.seconds:.0f}", row.seconds)]
+        [Cell(row.method), count(row.nfe), interval(row.ratio_geometric), figure(row.ratio), figure(row.ratio_median),
+         Cell(percent(row.share.mean), row.share.mean), interval(row.endpoint_mse), interval(row.frechet_teacher),
+         count(row.network_calls), count(row.evaluations), Cell(f"{row.seconds:.0f}", row.seconds)]
         for row in rows
     ]  # fmt: skip
-    return [*blocks, Table(columns, cells, "Brackets are 95 % bootstrap intervals.")]
+    caption = (
+        "Ratios are over the least of all baselines in the same measure; share is that of the samples with less error than the "
+        f"{BASELINE}, the one of the least geometric mean. Brackets are 95 % intervals."
+    )
+    return [*blocks, Table(columns, cells, caption)]

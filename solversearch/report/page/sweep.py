@@ -12,8 +12,8 @@ from solversearch.report.tables import number
 from solversearch.sweep import NAME, Row, Sweep
 
 COLUMNS = (
-    "model", "space", "NFE", "guidance", "seed", "network calls", "endpoint MSE", "median", "of the best baseline's", "Frechet, teacher",
-    "seconds", "Pareto", "folder",
+    "model", "space", "NFE", "guidance", "seed", "network calls", "verdict", "geometric ratio", "mean ratio", "endpoint MSE", "median",
+    "Frechet, teacher", "seconds", "Pareto", "folder",
 )  # fmt: skip
 
 
@@ -27,7 +27,8 @@ def sweep_page(folder: Path) -> Page:
         Chart(f"{model}, guidance {guidance:g}", _front([row for row in done if (row.model, row.guidance) == (model, guidance)]))
         for model, guidance in groups
     ]
-    table = Table(COLUMNS, [_cells(row) for row in found.rows], "Pareto: no other plan has both a smaller error and fewer network calls.")
+    caption = "Ratios are over the least of all baselines. Pareto: no other plan has both a smaller mean error and fewer network calls."
+    table = Table(COLUMNS, [_cells(row) for row in found.rows], caption)
     notes: list[Block] = [Note(note) for note in found.notes]
     failures = {row.path: row.failure for row in found.rows if row.failure}
     asked = found.asked.model_dump(mode="json")
@@ -45,20 +46,21 @@ def sweep_page(folder: Path) -> Page:
 
 
 def _verdict(done: Sequence[Row], count: int) -> str:
-    best = min(done, key=lambda row: row.ratio or 1.0)
+    best = min(done, key=lambda row: row.ratio_geometric or 1.0)
     left = f"{count - len(done)} of {count} cells have no plan. " if len(done) < count else ""
     return (
-        f"{left}{sum(row.pareto for row in done)} plans are beaten by no other in error and network calls. The largest gain: {best.model}, "
-        f"NFE {best.nfe}, guidance {best.guidance:g}, space {best.space}, with {number(best.ratio or 1.0)} of the best baseline's error."
+        f"{left}{sum(row.pareto for row in done)} plans are beaten by no other in mean error and network calls. The largest gain: "
+        f"{best.model}, NFE {best.nfe}, guidance {best.guidance:g}, space {best.space}, with {number(best.ratio_geometric or 1.0)} of the "
+        "least geometric mean error of all baselines."
     )
 
 
 def _cells(row: Row) -> list[Cell]:
     calls = Cell("–") if row.network_calls is None else count(row.network_calls)
     return [
-        Cell(row.model), Cell(row.space), count(row.nfe), figure(row.guidance), count(row.seed), calls, figure(row.endpoint_mse),
-        figure(row.endpoint_median), figure(row.ratio), figure(row.frechet_teacher), figure(row.seconds), Cell("yes" if row.pareto else ""),
-        Cell(row.path),
+        Cell(row.model), Cell(row.space), count(row.nfe), figure(row.guidance), count(row.seed), calls, Cell(row.verdict or "–"),
+        figure(row.ratio_geometric), figure(row.ratio), figure(row.endpoint_mse), figure(row.endpoint_median), figure(row.frechet_teacher),
+        figure(row.seconds), Cell("yes" if row.pareto else ""), Cell(row.path),
     ]  # fmt: skip
 
 
