@@ -225,7 +225,7 @@ def test_the_comparison_has_the_plan_first_and_says_what_it_leaves_out() -> None
     assert "1024 held-out samples" in text and "4 more baselines" in text and "the best of 500 pairs of solver and grid" in text
     own = next(line for line in text.splitlines() if "│ plan" in line)
     assert [cell.strip() for cell in own.split("│")[1:-1]] == [
-        "plan", "0.002 [0.0016, 0.0026]", "0.000667", "0.001", "0.004", "0.018", "5.0 %", "0.1 [0.05, 0.2]", "-", "10"
+        "plan", "0.002 [0.0016, 0.0026]", "0.000667", "0.001", "0.004", "0.018", "5.0 %", "0.1", "-", "10"
     ]  # fmt: skip
 
 

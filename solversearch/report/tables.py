@@ -104,7 +104,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.name, _interval(row.endpoint_mse) + "*" * row.lower_bound,
         *map(number, (row.geometric_mean, row.endpoint_mse.median, row.quantile_90, row.quantile_99)), percent(row.worst_hundredth),
-        _interval(row.frechet_teacher), _interval(row.frechet_data), str(row.network_calls),
+        *("-" if each is None else number(each.mean) for each in (row.frechet_teacher, row.frechet_data)), str(row.network_calls),
     )  # fmt: skip
 
 
