@@ -95,6 +95,9 @@ def test_how_many_samples_would_decide() -> None:
     found = intervals.samples_to_decide(Interval(mean=1.1, low=1.1 / 1.2, high=1.1 * 1.2), 1000)
     assert found == round(1.1 * 1000 * (half / np.log(1.1)) ** 2)
     assert intervals.samples_to_decide(Interval(mean=1.0, low=0.9, high=1.1), 1000) is None
+    edge = Interval(mean=2.0, low=1.0, high=4.0)  # as wide as far from 1: as many samples again, or as few as say something
+    assert intervals.samples_to_decide(edge, 1000) == 1100 and intervals.samples_to_decide(edge, 10**6) == 1_100_000
+    assert intervals.samples_to_decide(Interval(mean=2.0, low=1.9, high=2.1), 1000) == 1001
     assert intervals.samples_to_decide(Interval(mean=1.0001, low=0.5, high=2.0), 1000) is None  # nobody would go so far
 
 

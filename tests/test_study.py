@@ -252,7 +252,10 @@ def printed(found: Study) -> str:
 def test_tables_say_what_was_measured(done: tuple[Path, Study]) -> None:
     text = printed(done[1])
     told = " ".join(text.split())
-    assert told.count("error over the least of all baselines, geometric mean; mean / median; samples with less error than the best baseline") == 2
+    assert (
+        told.count("error over the least of all baselines, geometric mean; mean / median; samples with less error than the best baseline")
+        == 2
+    )
     assert "searches of 6,000 network evaluations each; the best baseline is the one of the least geometric mean" in told
     lines = [line for line in text.splitlines() if line.startswith("│ nonstationary")]
     assert len(lines) == 2

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from solversearch import models
 from solversearch.baselines import baselines
 from solversearch.measures import Measured, Rivals, rivals
 from solversearch.models.base import Model
-from solversearch.objectives import parse
+from solversearch.objectives import Outcome, parse
 from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.objectives.frechet import OBJECTIVE
 from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN
@@ -125,7 +126,6 @@ def test_an_objective_is_compared_by_its_own_value(coins: Model, teacher: Teache
     objective = parse(name)
     worst = max(found.measured, key=lambda each: each.value(MEAN, None))
     compared = objective_ratio(objective, worst.table, None, found)
-    from solversearch.objectives import Outcome
 
     values = {
         each.name: objective.value(Outcome(coins, teacher, each.table, sample(coins, each.table, teacher))) for each in found.measured
@@ -136,21 +136,31 @@ def test_an_objective_is_compared_by_its_own_value(coins: Model, teacher: Teache
     assert compared.low <= compared.value <= compared.high and not compared.difference
 
 
-def test_an_objective_of_any_sign_is_compared_by_its_difference(found: Rivals) -> None:
-    compared = objective_ratio(parse("kid"), found.measured[0].table, None, found)
-    assert compared.value == pytest.approx(compared.plan_value - compared.baseline_value) or not compared.difference
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_the_interval_of_an_objective_is_the_jackknifes(found: Rivals, shift: float) -> None:
+    """Of the mean error; less 1 it is negative, and differences take the place of ratios."""
+    mean = replace(OBJECTIVE, name="mean", needs=frozenset(), function=lambda outcome: float(_errors(outcome).mean()) - shift)
+    ordered = sorted(found.measured, key=lambda each: each.errors.mean())
+    compared = objective_ratio(mean, ordered[-1].table, None, found)
+    without = [np.arange(256) % 8 != group for group in range(8)]
+    ours, theirs = (
+        np.array([each.errors.mean(), *(each.errors[some].mean() for some in without)]) - shift for each in (ordered[-1], ordered[0])
+    )
+    apart = ours - theirs if shift else np.log(ours / theirs)
+    half = stats.t.ppf(0.975, 7) * np.sqrt(7 / 8 * ((apart[1:] - apart[1:].mean()) ** 2).sum())
+    ends = np.array([apart[0], apart[0] - half, apart[0] + half])
+    assert compared.difference == bool(shift) and compared.baseline == ordered[0].name
+    assert (compared.value, compared.low, compared.high) == pytest.approx(tuple(ends if shift else np.exp(ends)), rel=1e-3)
+    assert (compared.plan_value, compared.baseline_value) == pytest.approx((ours[0], theirs[0]), rel=1e-4)
+    assert compared.sign == 1
 
 
-def test_the_jackknife_of_a_mean_is_the_standard_error(coins: Model, found: Rivals) -> None:
-    """An objective that is the mean error has about the interval of the ratio of two means."""
-    mean = replace(OBJECTIVE, name="mean", needs=frozenset(), function=lambda outcome: float(_errors(outcome).mean()))
-    by_mean = sorted(found.measured, key=lambda each: each.errors.mean())
-    compared = objective_ratio(mean, by_mean[-1].table, None, found)
-    a, b = by_mean[-1].errors, by_mean[0].errors
-    influence = a / a.mean() - b / b.mean()
-    expected = influence.std(ddof=1) / len(a) ** 0.5
-    found_error = np.log(compared.high / compared.low) / 2 / 2.365  # Student's t of 7 degrees of freedom
-    assert compared.value == pytest.approx(a.mean() / b.mean(), rel=1e-4) and found_error == pytest.approx(expected, rel=0.7)
+def test_an_objective_that_is_positive_for_one_only_is_compared_by_its_difference(found: Rivals) -> None:
+    ordered = sorted(found.measured, key=lambda each: each.errors.mean())
+    between = float(ordered[0].errors.mean() + ordered[-1].errors.mean()) / 2
+    for shift in (between, float(ordered[0].errors.mean())):
+        shifted = replace(OBJECTIVE, name="mean", needs=frozenset(), function=lambda outcome, s=shift: float(_errors(outcome).mean()) - s)
+        assert objective_ratio(shifted, ordered[-1].table, None, found).difference
 
 
 def _errors(outcome: object) -> torch.Tensor:

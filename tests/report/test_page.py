@@ -315,7 +315,11 @@ def test_a_study_has_a_page(tmp_path: Path) -> None:
     assert len(page.figures) == 8, "two guidance scales; no features"
     lines = {trace["name"]: trace["y"] for trace in page.figures[0]["data"]}
     assert lines["s3"] == [0.5, 0.5] and "<" not in "".join(lines)
-    assert [{trace["name"]: trace["y"] for trace in figure["data"]}["s3"] for figure in page.figures[1:4]] == [[1.0] * 2, [1.5] * 2, [1.0] * 2]
+    assert [{trace["name"]: trace["y"] for trace in figure["data"]}["s3"] for figure in page.figures[1:4]] == [
+        [1.0] * 2,
+        [1.5] * 2,
+        [1.0] * 2,
+    ]
     assert "0.5 [0.45, 0.55]" in page.text and "75.0 %" in page.text and "best baseline's" not in page.text
 
 
