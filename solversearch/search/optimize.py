@@ -19,6 +19,7 @@ import solversearch
 from solversearch.baselines import baselines
 from solversearch.compare import Comparison, ParetoPoint, compare
 from solversearch.errors import UserError
+from solversearch.measures import finite
 from solversearch.models import DEFAULT
 from solversearch.models.base import Model
 from solversearch.models.options import Options
@@ -98,7 +99,7 @@ def _begun(model: Model, settings: Settings, folder: Path, command: str, name: s
 def _completed(search: Search, folder: Path, run: Run) -> tuple[Plan, Comparison]:
     model, settings, command = search.model, search.settings, run.command
     try:
-        assert search.held_out  # a network that fails there is found out before the search
+        finite(model, search.held_out)  # a network that fails there is found out before the search
         search.learn()
         assert search.best is not None
         if search.predictor is not None:

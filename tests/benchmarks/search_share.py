@@ -38,7 +38,7 @@ def quiet(stage: str, done: int, total: int, note: str) -> None:
 
 def whole(model: Model, settings: Settings, folder: Path) -> tuple[Timing, float]:
     comparison = optimize(model, settings, folder, "", quiet)[1]
-    return comparison.timing, comparison.ratio_endpoint_mse
+    return comparison.timing, comparison.ratios[0].value
 
 
 def stages(model: Model, settings: Settings) -> Timing:
@@ -61,7 +61,7 @@ def main() -> None:
     counts = dict(zip(("samples", "fit_samples", "validation_samples"), given.samples or (), strict=False))
     asked = {name: getattr(given, name) for name in ("nfe", "guidance", "trials", "strategy", "evaluations")}
     settings = Settings.of(SearchSpace.named(given.space), **asked, **counts)
-    table = Table("teacher", "seconds", "in the network", "share", "ratio to the best baseline", title=f"{given.model}, NFE {given.nfe}")
+    table = Table("teacher", "seconds", "in the network", "share", "geometric mean error, of the least baseline", title=f"{given.model}, NFE {given.nfe}")
     shares = []
 
     def row(name: str, timing: Timing, ratio: str = "") -> None:

@@ -27,7 +27,8 @@ def test_optimize_writes_a_run_that_others_can_read(digits_run: tuple[Path, str]
     assert plan.provenance.command.startswith("solversearch optimize --model digits --nfe 2 --trials 2")
     assert {row.kind for row in plan.scores} == {"plan", "baseline"}
     comparison = Comparison.model_validate_json((folder / "comparison.json").read_text())
-    assert comparison.samples == 128 and comparison.rows[0].kind == "plan" and comparison.ratio_endpoint_mse < 1
+    assert comparison.samples == 128 and comparison.rows[0].kind == "plan" and comparison.ratios[0].high < 1
+    assert comparison.verdict == "better" and comparison.exported == "plan" and "baseline" not in plan.decisions
     assert [stage.name for stage in comparison.stages] == ["best baseline", "instant", "fit", "search"]
     for picture in ("samples.png", "comparison.png", "plan.png", "search.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG\r\n")
@@ -35,18 +36,20 @@ def test_optimize_writes_a_run_that_others_can_read(digits_run: tuple[Path, str]
 
 def test_optimize_says_what_it_found_and_how_to_use_it(digits_run: tuple[Path, str]) -> None:
     folder, printed = digits_run
-    for wanted in ("What each stage brought", "128 held-out samples", "The plan's error at 2 evaluations is 0.", "The teacher's own error",
+    for wanted in ("What each stage brought", "128 held-out samples", "Better at 2 evaluations: on ", "the plan's error is less than that of the best baseline, ",
+                   "Over the least of all baselines: mean 0.", "The plan against the best baseline of each measure", "The teacher's own error",
                    f"solversearch plan show {folder / 'plan.json'}", "solversearch sample --plan", "Plan.read("):  # fmt: skip
         assert wanted in printed, wanted
 
 
 def test_the_files_have_what_was_promised(digits_run: tuple[Path, str]) -> None:
     stored = json.loads((digits_run[0] / "comparison.json").read_text())
-    assert {"model", "nfe", "guidance", "samples", "seed", "ratio_endpoint_mse", "best_baseline", "baseline_nfe_for_plan_error",
+    assert {"model", "nfe", "guidance", "samples", "seed", "verdict", "exported", "share", "ratios", "left_out", "best_baseline", "baseline_nfe_for_plan_error",
             "timing", "stages", "rows"} <= set(stored)  # fmt: skip
     assert set(stored["timing"]) >= {"wall_s", "network_s"}
     for row in stored["rows"]:
-        assert {"name", "kind", "solver", "grid", "nfe", "network_calls"} <= set(row)
+        assert {"name", "kind", "solver", "grid", "nfe", "network_calls", "geometric_mean", "quantile_90", "quantile_99", "worst_hundredth",
+                "lower_bound"} <= set(row)  # fmt: skip
         assert {"mean", "low", "high", "median"} <= set(row["endpoint_mse"])
         assert all({"mean", "low", "high"} <= set(row[name]) for name in ("frechet_teacher", "frechet_data"))
 

@@ -21,12 +21,29 @@ def test_compare_finds_what_optimize_found(coins_run: tuple[Path, str]) -> None:
     arguments = ("compare", "--plan", folder / "plan.json", "--model", f"{COINS}:factory", "--samples", 128, "--seed", 5)
     again, before = json.loads(good(*arguments, "--json", "--batch-size", 40)), json.loads(printed)
     assert again["best_baseline"] == before["best_baseline"] and again["stages"] == []
-    assert again["ratio_endpoint_mse"] == pytest.approx(before["ratio_endpoint_mse"], rel=1e-5)
+    assert again["verdict"] == before["verdict"] and again["share"] == before["share"]
+    for one, other in zip(again["ratios"], before["ratios"], strict=True):
+        assert (one["measure"], one["baseline"]) == (other["measure"], other["baseline"])
+        assert one["value"] == pytest.approx(other["value"], rel=1e-4)
+
+
+def test_compare_decides_by_the_objective_that_is_asked_for(coins_run: tuple[Path, str]) -> None:
+    arguments = ("compare", "--plan", coins_run[0] / "plan.json", "--model", f"{COINS}:factory", "--samples", 128, "--seed", 5)
+    found = json.loads(good(*arguments, "--objective", "frechet", "--json"))
+    own = found["ratios"][-1]
+    assert (found["objective"], own["measure"]) == ("frechet", "frechet") and own["low"] < own["value"] < own["high"]
+    assert found["verdict"] == ("better" if own["high"] < 1 else "worse" if own["low"] > 1 else "undecided")
+    # It is the distance that the table has beside the objective, of the same samples.
+    assert own["plan_value"] == pytest.approx(found["rows"][0]["frechet_teacher"]["mean"], rel=1e-3)
+    assert own["baseline_value"] == pytest.approx(min(row["frechet_teacher"]["mean"] for row in found["rows"][1:]), rel=1e-3)
+    assert found["ratios"][0]["measure"] == "geometric mean" and len(found["ratios"]) == 5
+    assert "unknown objective 'frechett'" in bad(*arguments, "--objective", "frechett")
+    assert "'frechet' needs a feature network" in bad("compare", "--plan", PLAN_V1, "--model", "mixture", "--objective", "frechet")
 
 
 def test_compare_prints_a_table(digits_run: tuple[Path, str]) -> None:
     printed = good("compare", "--plan", digits_run[0] / "plan.json", "--model", "digits", "--samples", 128, "--guidance", 1)
-    assert "128 held-out samples" in printed and "The plan's error at 2 evaluations is" in printed
+    assert "128 held-out samples" in printed and "Better at 2 evaluations: on " in printed and "ratio [95 %]" in printed
 
 
 BAD_COMPARISONS: dict[str, tuple[tuple[object, ...], str]] = {

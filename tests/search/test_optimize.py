@@ -7,23 +7,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
+from scipy import linalg
 from torch import Tensor
 
 import solversearch.baselines as peers
+import solversearch.compare as compared
 import solversearch.search.instant as stage_zero
 import solversearch.search.optimize as module
 from solversearch.compare import Comparison
+from solversearch.measures import rivals
 from solversearch.errors import UserError
 from solversearch.models.base import Model, NotFinite
 from solversearch.noise import draw
 from solversearch.objectives import OBJECTIVES, Objective
 from solversearch.plan import Plan
+from solversearch.race import GEOMETRIC, MEAN
+from solversearch.report import tables
+from solversearch.runtime import Tableau
+from solversearch.sampling import sample
 from solversearch.schedules import CosineVP
 from solversearch.search import stages
 from solversearch.search.compensation import greedy_ratios
@@ -37,6 +45,8 @@ from solversearch.search.settings import Settings
 from solversearch.search.stages import LONG, SHORT, Search
 from solversearch.search.strategies import Context
 from solversearch.spaces import Params, SearchSpace, presets
+from solversearch.teacher import teach
+from solversearch.verdict import Ratio
 from tests.assets import coins
 
 SMALL: dict[str, Any] = {"nfe": 4, "trials": 6, "samples": 128, "fit_samples": 64, "validation_samples": 64}
@@ -69,6 +79,13 @@ def run(
     shutil.rmtree(folder, ignore_errors=True)
     space = SearchSpace.named(space) if isinstance(space, str) else space
     return optimize(model, Settings.of(space, **{**SMALL, **asked}), folder, "test", quiet, records)
+
+
+def mean_ratio(comparison: Comparison) -> float:
+    """Of the plan's mean error to the least of all baselines."""
+    ratio = comparison.ratio(MEAN)
+    assert ratio is not None
+    return ratio.value
 
 
 def learned(space: str = "default", model: Model = MODEL, **asked: Any) -> Search:
@@ -115,7 +132,9 @@ def test_every_preset_writes_a_valid_plan_by_the_stages_of_its_file(name: str, t
     assert all(-1 <= each <= 1 for tau in comparison.predictor for each in (tau.surrogate, tau.learned, tau.both))
     assert (folder / "evaluations.json").exists() is predicted
     assert not predicted or len(json.loads((folder / "evaluations.json").read_text())["records"]) == 9
-    assert (comparison.ratio_endpoint_mse < 0.1) >= (name in ("default", "full", "nonstationary", "ld3"))
+    better = name in ("default", "full", "nonstationary", "ld3")
+    assert (mean_ratio(comparison) < 0.1) >= better and (comparison.deciding.high < 0.2) >= better
+    assert (comparison.verdict == "better") >= better and (comparison.exported == "plan") == (comparison.verdict == "better")
 
 
 @pytest.mark.parametrize("name", ["default", "s3", "full"])
@@ -134,7 +153,9 @@ def test_batches_change_nothing_for_a_network(digits: Model, name: str, guidance
 
 def test_digits_are_sampled_better_than_by_any_baseline(digits: Model, tmp_path: Path) -> None:
     plan, comparison = run(tmp_path, model=digits, trials=12)
-    assert comparison.ratio_endpoint_mse < 0.8 and comparison.won
+    assert mean_ratio(comparison) < 0.8 and comparison.ratios[0].high < 0.8
+    assert (comparison.verdict, comparison.exported, comparison.samples_to_decide) == ("better", "plan", None)
+    assert comparison.share.low > 0.5 and [row.name for row in comparison.rows].count(comparison.best_baseline) == 1
     assert comparison.rows[0].kind == "plan" and {row.kind for row in comparison.rows[1:]} == {"baseline"}
     assert {score.kind for score in plan.scores} == {"plan", "baseline"}
     assert comparison.baseline_nfe_for_plan_error is not None and comparison.baseline_nfe_for_plan_error > 4
@@ -146,14 +167,20 @@ def test_the_result_file_has_what_it_promises(tmp_path: Path) -> None:
     run(tmp_path, trials=0, polish=False)
     written = json.loads((tmp_path / "comparison.json").read_text())
     assert {
-        "model", "nfe", "guidance", "samples", "seed", "ratio_endpoint_mse", "best_baseline", "baseline_nfe_for_plan_error", "timing",
+        "model", "nfe", "guidance", "samples", "left_out", "seed", "objective", "verdict", "samples_to_decide", "exported", "share",
+        "ratios", "pairs", "evaluations", "best_baseline", "baseline_nfe_for_plan_error", "timing",
         "stages", "progress", "predictor", "pareto", "rows",
     } <= set(written)  # fmt: skip
-    assert {"wall_s", "network_s"} == set(written["timing"])
+    assert {"wall_s", "network_s"} == set(written["timing"]) and written["version"] == 2
+    assert [each["measure"] for each in written["ratios"]] == ["geometric mean", "mean", "median", "Frechet distance"]
+    for each in (*written["ratios"], {**written["share"], "value": written["share"]["mean"]}):
+        assert each["low"] <= each["value"] <= each["high"]
     for row in written["rows"]:
         assert {"name", "kind", "solver", "grid", "nfe", "network_calls", "endpoint_mse", "frechet_teacher", "frechet_data"} <= set(row)
         assert row["endpoint_mse"]["low"] <= row["endpoint_mse"]["mean"] <= row["endpoint_mse"]["high"]
         assert row["endpoint_mse"]["median"] is not None
+        assert row["geometric_mean"] <= row["endpoint_mse"]["mean"] and row["quantile_90"] <= row["quantile_99"]
+        assert 1 / 128 <= row["worst_hundredth"] <= 1 and row["lower_bound"]  # of few samples
 
 
 # Stages ------------------------------------------------------------------------------------------------------------
@@ -162,12 +189,14 @@ def test_the_result_file_has_what_it_promises(tmp_path: Path) -> None:
 def test_instant_stops_after_stage_zero_and_says_whether_it_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, comparison = run(tmp_path, only_instant=True)
     assert [stage.name for stage in comparison.stages] == ["best baseline", "instant"]
-    assert plan.decisions["solver"] == "instant" and comparison.won and comparison.ratio_endpoint_mse < 0.7
+    assert plan.decisions["solver"] == "instant" and comparison.verdict == "better" and mean_ratio(comparison) < 0.7
     assert not comparison.progress and not comparison.predictor and not trials_of(tmp_path)
     # A surrogate that is wrong finds a plan that loses: the best baseline is exported, and called that.
     monkeypatch.setattr(stages, "instant", lambda surrogates, nfe, *_: peers.baselines(MODEL, nfe, 1.0)[0].table)
     plan, comparison = run(tmp_path, only_instant=True)
-    assert plan.decisions["solver"] == comparison.rows[1].solver and comparison.ratio_endpoint_mse == pytest.approx(1.0)
+    assert comparison.verdict != "better" and mean_ratio(comparison) > 1.5 and comparison.exported == "baseline"
+    assert comparison.exported_row.name == comparison.best_baseline
+    assert plan.decisions["solver"] == comparison.exported_row.solver and comparison.exported_ratio(GEOMETRIC) == pytest.approx(1.0)
 
 
 def test_without_instant_nothing_is_asked_of_a_surrogate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +209,7 @@ def test_stages_can_be_switched_off(tmp_path: Path) -> None:
     off: dict[str, Any] = {"instant": False, "fit": False, "polish": False}
     plan, comparison = run(tmp_path, **off, search=False)
     assert [stage.name for stage in comparison.stages] == ["best baseline"]
-    assert comparison.ratio_endpoint_mse >= 0.999
+    assert mean_ratio(comparison) >= 0.999 and comparison.ratios[0].value >= 0.999
     assert "solver" in plan.decisions and "grid" in plan.decisions
     assert [stage.name for stage in learned(**off).stages] == ["best baseline", "search"]
     from_grid = learned("ld3", search=False)  # the descent is then LD3 as it was published
@@ -215,9 +244,35 @@ def test_the_baseline_is_exported_when_nothing_beats_it(tmp_path: Path, monkeypa
     original = Evaluator.fitted
     monkeypatch.setattr(Evaluator, "fitted", spoiled)
     plan, comparison = run(tmp_path, trials=0, polish=False, instant=False)
-    assert plan.decisions["baseline"] == "no candidate was better"
-    assert comparison.ratio_endpoint_mse == pytest.approx(1.0)
-    assert comparison.baseline_nfe_for_plan_error == 4
+    assert comparison.verdict == "worse" and comparison.exported == "baseline"
+    assert plan.decisions["baseline"] == "the verdict on the searched plan: worse"
+    assert comparison.ratios[0].low > 1 and comparison.exported_ratio(GEOMETRIC) == pytest.approx(1.0)
+    assert comparison.baseline_nfe_for_plan_error == 4 and [rung.nfe for rung in comparison.ladder] == [4]
+
+
+@pytest.mark.parametrize(("geometric", "verdict"), [(0.5, "better"), (1.0, "undecided"), (2.0, "worse")])
+@pytest.mark.parametrize("undecided", ["baseline", "plan"])
+def test_what_is_exported_follows_the_verdict(
+    geometric: float, verdict: str, undecided: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The searched plan is not what the ratios below say: they alone decide."""
+
+    def ratios(*arguments: Any) -> tuple[Ratio, ...]:
+        first, second, *rest = original(*arguments)
+        ends = {"value": geometric, "low": geometric / 1.3, "high": geometric * 1.3}
+        return first.model_copy(update=ends), second.model_copy(update=ends), *rest
+
+    original = compared.ratios
+    monkeypatch.setattr(compared, "ratios", ratios)
+    plan, comparison = run(tmp_path, trials=0, polish=False, undecided=undecided)
+    assert comparison.verdict == verdict
+    assert comparison.exported == ("plan" if verdict == "better" or (verdict, undecided) == ("undecided", "plan") else "baseline")
+    assert Plan.read(tmp_path / "plan.json") == plan and plan.scores[0].endpoint_mse == comparison.exported_row.endpoint_mse
+    assert plan.scores[0].name == "plan" and plan.scores[1].name == comparison.best_baseline
+    table = next((each.table for each in peers.baselines(MODEL, 4, 1.0) if each.name == comparison.best_baseline), None)
+    assert (plan.tableau == table) == (comparison.exported == "baseline")
+    assert plan.decisions.get("baseline") == (None if comparison.exported == "plan" else f"the verdict on the searched plan: {verdict}")
+    assert (f"plan.json holds the baseline, {comparison.best_baseline}." in tables.verdict(comparison)) == (comparison.exported == "baseline")
 
 
 @pytest.mark.parametrize("name", ["default", "nonstationary", "autodiffusion", "s3", "ld3"])
@@ -385,16 +440,53 @@ def test_stages_are_told_by_what_the_best_is_chosen_by() -> None:
     assert told and all(note.startswith("best tempered validation error ") for note in told)
 
 
-def test_a_network_that_fails_on_held_out_noise_is_found_out_before_the_search(tmp_path: Path) -> None:
+def test_a_held_out_sample_that_the_network_fails_on_is_left_out(tmp_path: Path) -> None:
     held_out = draw(MODEL, "held_out", SMALL["samples"]).noise[-1]
 
     def network(x: Tensor, *told: Tensor) -> Tensor:
         bad = (x / x.flatten(1).norm(dim=1).view(-1, 1, 1, 1) - held_out / held_out.norm()).flatten(1).norm(dim=1) < 1e-5
         return MODEL.network(x, *told).where(~bad.view(-1, 1, 1, 1), torch.nan)
 
-    with pytest.raises(UserError, match="returned NaN or inf at t = "):
+    _, comparison = run(tmp_path, model=replace(MODEL, network=network), trials=2)
+    assert (comparison.left_out, comparison.samples) == (1, 127) and {row.samples for row in comparison.rows} == {127}
+    whole = run(tmp_path, trials=2)[1]
+    assert (whole.left_out, whole.samples) == (0, 128)
+    assert "1 of 128 samples are left out: the network returned NaN or inf there." in tables.verdict(comparison)
+    assert "left out" not in tables.verdict(whole)
+
+
+def test_a_network_that_fails_on_held_out_noise_is_found_out_before_the_search(tmp_path: Path) -> None:
+    held_out = draw(MODEL, "held_out", SMALL["samples"]).noise[10:].flatten(1)  # 118 of 128
+
+    def network(x: Tensor, *told: Tensor) -> Tensor:
+        along = (x.flatten(1) / x.flatten(1).norm(dim=1, keepdim=True)) @ (held_out / held_out.norm(dim=1, keepdim=True)).T.to(x.dtype)
+        return MODEL.network(x, *told).where((along.amax(1) < 1 - 1e-9).view(-1, 1, 1, 1), torch.nan)
+
+    with pytest.raises(UserError, match="10 of 128 held-out samples are finite, too few for any verdict: .* returns NaN or inf"):
         run(tmp_path, model=replace(MODEL, network=network))
-    assert not (tmp_path / "evaluations.log").exists()
+    assert all(key.startswith("teacher held_out") for key in Log(tmp_path / "evaluations.log").entries) and not trials_of(tmp_path)
+
+
+def test_another_objective_decides_by_its_own_interval(tmp_path: Path) -> None:
+    """The Frechet distance of the coins' features, which are their pixels, to the teacher's."""
+    plan, comparison = run(tmp_path, objective="frechet", trials=3)
+    *others, own = comparison.ratios
+    assert [each.measure for each in others] == ["geometric mean", "mean", "median", "Frechet distance"]
+    assert comparison.deciding == own and (comparison.objective, own.measure, own.difference) == ("frechet", "frechet", False)
+    assert comparison.verdict == ("better" if own.high < 1 else "worse" if own.low > 1 else "undecided")
+    assert comparison.samples_to_decide is None and "The objective, frechet, decides." in tables.verdict(comparison)
+    teacher = teach(MODEL, "held_out", SMALL["samples"], trajectory=False)
+
+    def distance(table: Tableau) -> float:
+        a, b = (x.flatten(1).double().numpy() for x in (sample(MODEL, table, teacher), teacher.endpoint))
+        root = linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
+        return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root))
+
+    found = rivals(MODEL, 4, 1.0, teacher).measured
+    least = min(found, key=lambda each: distance(each.table))
+    assert own.baseline == least.name and own.baseline_value == pytest.approx(distance(least.table), rel=1e-3)
+    assert comparison.exported == ("plan" if comparison.verdict == "better" else "baseline")
+    assert own.plan_value == pytest.approx(distance(plan.tableau), rel=1e-3) or comparison.exported == "baseline"
 
 
 # Estimates -----------------------------------------------------------------------------------------------------------
