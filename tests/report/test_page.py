@@ -87,7 +87,9 @@ def test_a_run_is_told_in_full(run: Path) -> None:
         assert wanted in page.text, wanted
     assert len(page.figures) == sum("data-figure" in attrs for _, attrs in page.tags) == 7
     names = {trace["name"] for figure in page.figures for trace in figure["data"]}
-    assert {"plan", "best baseline", "noise schedule", "surrogate alone", "median"} <= names
+    assert {"plan", "best baseline", "noise schedule", "surrogate alone"} <= names
+    axes = {figure["layout"]["xaxis"]["title"]["text"]: figure["data"] for figure in page.figures if "title" in figure["layout"]["xaxis"]}
+    assert list(axes["tempered validation error"][0]["x"]) == [0.005, 0.003, 0.002, 0.001]
     ladder = next(trace for trace in page.figures[0]["data"] if trace["name"] == "best baseline")
     assert ladder["x"] == [5, 6, 7, 8] and ladder["y"][0] == 0.01
     coefficients = [attrs for tag, attrs in page.tags if tag == "td" and attrs.get("class") in ("plus", "minus")]

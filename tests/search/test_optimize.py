@@ -14,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from torch import Tensor
+from torch.nn.functional import normalize
 
 import solversearch.baselines as peers
 import solversearch.search.instant as stage_zero
@@ -372,20 +373,20 @@ def test_stages_are_told_by_what_the_best_is_chosen_by() -> None:
     assert search.best is not None and search.stages[-1].unit == "tempered validation error"
     scale = search.evaluator.scale
     assert search.stages[-1].value == pytest.approx(float((scale * (1 + search.best.error / scale).log()).mean()))
-    assert search.stages[-1].value < search.stages[-1].endpoint_mse
+    assert search.stages[-1].value is not None and search.stages[-1].value < search.stages[-1].endpoint_mse
     told = [note for note in notes if "best" in note]
     assert told and all(note.startswith("best tempered validation error ") for note in told)
 
 
 def test_a_network_that_fails_on_held_out_noise_is_found_out_before_the_search(tmp_path: Path) -> None:
-    held_out = draw(MODEL, "held_out", SMALL["samples"]).noise[-1]
+    held_out = normalize(draw(MODEL, "held_out", SMALL["samples"]).noise.flatten(1))
 
     def network(x: Tensor, *told: Tensor) -> Tensor:
-        bad = (x / x.flatten(1).norm(dim=1).view(-1, 1, 1, 1) - held_out / held_out.norm()).flatten(1).norm(dim=1) < 1e-5
+        bad = ((normalize(x.flatten(1))[:, None] - held_out).norm(dim=2) < 1e-5).any(1)
         return MODEL.network(x, *told).where(~bad.view(-1, 1, 1, 1), torch.nan)
 
     with pytest.raises(UserError, match="returned NaN or inf at t = "):
-        run(tmp_path, model=replace(MODEL, network=network))
+        run(tmp_path, model=replace(MODEL, name="bad on held-out noise", network=network))
     assert not (tmp_path / "evaluations.log").exists()
 
 
