@@ -8,6 +8,7 @@ The mean contradicts where its interval lies on the other side of 1, or its rati
 plan's value over the least one of the baselines decides, by its own interval alone.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -22,7 +23,7 @@ from solversearch.measures import Measured, Rivals
 from solversearch.models.base import Clock
 from solversearch.objectives import Objective, Outcome
 from solversearch.plan import Interval, Threshold
-from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN, Places
+from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN, Kept, Places, compute
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.teacher import Teacher
@@ -100,17 +101,26 @@ def needed(geometric: Ratio, mean: Ratio, n: int) -> int | None:
 
 
 def objective_ratio(
-    objective: Objective, own: Tableau, threshold: Threshold | None, rivals: Rivals, batch_size: int = 512, clock: Clock | None = None
-) -> Ratio:
+    objective: Objective, own: Tableau, threshold: Threshold | None, rivals: Rivals, batch_size: int = 512, clock: Clock | None = None,
+    kept: Kept = compute,
+) -> Ratio:  # fmt: skip
     """Of an objective's values on the teacher's samples: the plan against the least of the baselines that were measured in full.
 
     The interval is the jackknife's, which leaves out one of `GROUPS` groups of samples at a time, of the plan and the baseline alike
     (Shao and Tu 1995, chapter 2). Errors are not tempered here.
     """
-    values = {each.name: _values(objective, each.table, None, rivals, batch_size, clock, 0)[0] for each in rivals.measured}
-    name = min(values, key=lambda each: values[each])
-    table = next(each.table for each in rivals.measured if each.name == name)
-    plan, best = (_values(objective, *each, rivals, batch_size, clock, GROUPS) for each in ((own, threshold), (table, None)))
+
+
+    def values(table: Tableau, threshold: Threshold | None, groups: int) -> intervals.Floats:
+        key = hashlib.sha256(repr((table, threshold)).encode()).hexdigest()
+        made = kept(
+            f"objective {objective.name} {key}, {groups} groups",
+            lambda: {"values": torch.from_numpy(_values(objective, table, threshold, rivals, batch_size, clock, groups))},
+        )
+        return made["values"].numpy()
+
+    least = min(rivals.measured, key=lambda each: values(each.table, None, 0)[0])
+    name, plan, best = least.name, values(own, threshold, GROUPS), values(least.table, None, GROUPS)
     positive = min(plan.min(), best.min()) > 0
     apart = np.log(plan / best) if positive else plan - best
     spread = np.sqrt((GROUPS - 1) / GROUPS * ((apart[1:] - apart[1:].mean()) ** 2).sum())
