@@ -119,14 +119,16 @@ def measured(
 ) -> Measured:  # fmt: skip
     """A plan's table on all of the teacher's samples. solver and grid are how the row of a comparison names it."""
 
-    def run() -> dict[str, Tensor]:
-        x = sample(model, table, teacher, batch_size, clock, threshold, lenient=True)
-        found = {"errors": endpoint_mse(x, teacher.endpoint).nan_to_num(nan=torch.inf)}
+    def run(some: Teacher) -> dict[str, Tensor]:
+        x = sample(model, table, some, batch_size, clock, threshold, lenient=True)
+        found = {"errors": endpoint_mse(x, some.endpoint).nan_to_num(nan=torch.inf)}
         return found if model.features is None else {**found, "features": model.features(x).cpu()}
 
-    made = keeper.tensors(run)
-    features = made["features"].double() if "features" in made else None
-    return Measured(name, "plan", solver, grid, table, made["errors"].numpy(), features)
+    key = f"{name} {hashlib.sha256(repr((table, threshold)).encode()).hexdigest()}"
+    batches = [range(len(teacher))[first : first + batch_size] for first in range(0, len(teacher), batch_size)]
+    made = [kept(f"{key}, samples from {batch[0]}", partial(run, teacher.at(batch))) for batch in batches]
+    features = None if model.features is None else torch.cat([each["features"] for each in made]).double()
+    return Measured(name, "plan", solver, grid, table, torch.cat([each["errors"] for each in made]).numpy(), features)
 
 
 def finite(model: Model, teacher: Teacher, errors: Floats | None = None) -> Places:
@@ -160,6 +162,8 @@ class Rivals:
                 found.append(
                     Measured(each.name, "baseline", each.solver, each.grid, runs.tables[table], runs.errors[table].copy(), features)
                 )
+        if not found:
+            raise NotFinite(f"with every baseline the network of {self.model.name!r} returned NaN or inf on some sample")
         return sorted(found, key=lambda each: each.value(MEAN, None))
 
     @property

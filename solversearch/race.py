@@ -78,8 +78,9 @@ class Runs:
         for mask, group in groups.items():
             missing = samples[np.frombuffer(mask, bool)]
             together = max(1, self.batch_size // max(len(missing), 1))
-            for first in range(0, len(group) if len(missing) else 0, together):
-                self._see(group[first : first + together], missing)
+            for first in range(0, len(group), together):
+                for start in range(0, len(missing), self.batch_size):
+                    self._see(group[first : first + together], missing[start : start + self.batch_size])
 
     def features(self, table: int, samples: Places) -> Tensor:
         """(n, F) float64, of samples that the table has seen."""

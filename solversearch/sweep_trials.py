@@ -91,7 +91,7 @@ def _searched(config: dict[str, Any], cells: Mapping[str, Cell], folder: Path, h
         nonlocal last
         if stage == "search" and time.monotonic() >= last + EVERY:
             last = time.monotonic()
-            tune.report({"trials": done, "best": float(note.removeprefix("best "))})
+            tune.report({"trials": done, "best": float(note.rpartition(" ")[2])})
 
     try:
         model = models.load(name, options)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import solversearch.baselines as peers
 from solversearch.compare import Comparison
 from solversearch.places import LOCK, OWN_FILES
 from solversearch.plan import Plan
-from tests.cli.calling import ASSETS, COINS, bad, call, file_in_the_way, good
+from tests.cli.calling import ASSETS, COINS, QUICK, bad, call, file_in_the_way, good
 
 
 def test_optimize_writes_a_run_that_others_can_read(digits_run: tuple[Path, str]) -> None:
@@ -65,6 +66,8 @@ def test_a_plan_that_is_the_baseline_is_called_that(monkeypatch: pytest.MonkeyPa
     """In the default folder, and with a cache that cannot be written, which is a warning and no more."""
     file_in_the_way()
     monkeypatch.setenv("SOLVERSEARCH_CACHE", "taken/cache")
+    for name, kept in (("SOLVERS", "unipc_2"), ("GRIDS", "logsnr")):  # what is best on validation noise is best on held-out noise
+        monkeypatch.setattr(peers, name, {kept: getattr(peers, name)[kept]})
     nothing = ("--no-instant", "--no-fit", "--no-search", "--no-polish")
     result = call("optimize", "--model", f"{COINS}:factory", "--nfe", 3, "--samples", 128, *nothing)
     assert result.code == 0 and "is the best baseline itself" in result.out
@@ -73,7 +76,19 @@ def test_a_plan_that_is_the_baseline_is_called_that(monkeypatch: pytest.MonkeyPa
     (folder,) = Path("runs").iterdir()
     assert re.fullmatch(r"python-.*coins\.py-factory-nfe3-g1", folder.name)
     plan = Plan.read(folder / "plan.json")
-    assert plan.decisions["solver"] and plan.scores[0].endpoint_mse == plan.scores[1].endpoint_mse
+    assert plan.decisions["solver"] == "unipc_2" and plan.scores[0].endpoint_mse == plan.scores[1].endpoint_mse
+
+
+def test_what_is_undecided_is_exported_as_the_person_says() -> None:
+    """Two plans that are the same baseline: which is better, no sample can tell."""
+    arguments = ("--model", f"{COINS}:factory", "--nfe", 4, "--samples", 64, *QUICK[:2], "--no-polish", "--out", "run", "--overwrite")
+    for undecided in ("baseline", "plan"):
+        printed = " ".join(good("optimize", *arguments, "--undecided", undecided).split())
+        comparison = Comparison.model_validate_json(Path("run/comparison.json").read_text())
+        kept = comparison.verdict == "better" or (comparison.verdict, undecided) == ("undecided", "plan")
+        assert comparison.exported == ("plan" if kept else "baseline") and json.loads(Path("run/run.json").read_text())
+        assert ("plan.json holds the baseline" in printed) != kept
+    assert "--undecided" in bad("optimize", "--model", "digits", "--nfe", 5, "--undecided", "best")
 
 
 def test_a_dry_run_costs_nothing_and_leaves_nothing() -> None:

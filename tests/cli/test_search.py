@@ -30,10 +30,12 @@ def stages_of(comparison: dict[str, Any]) -> list[str]:
 
 def test_instant_stops_there_and_says_honestly_whether_it_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = good(*COMMAND, "--instant")
-    assert "instant" in printed and "The plan's error at 3 evaluations is 0." in printed and "search.png" not in printed
+    assert "instant" in printed and "Better at 3 evaluations: on " in printed and "search.png" not in printed
     assert Plan.read("run/plan.json").decisions["stages"] == ["best baseline", "instant"]
     monkeypatch.setattr(stages, "instant", lambda surrogates, nfe, *_: peers.baselines(surrogates.model, nfe, 1.0)[0].table)
-    assert "is the best baseline itself" in good(*COMMAND, "--instant", "--overwrite")
+    printed = good(*COMMAND, "--instant", "--overwrite")
+    assert "Worse at 3 evaluations: on " in printed and "plan.json holds the baseline, " in printed
+    assert Plan.read("run/plan.json").decisions["baseline"] == "the verdict on the searched plan: worse"
 
 
 def test_without_the_instant_stage_the_others_remain() -> None:

@@ -33,10 +33,11 @@ def test_a_search_for_fid(network: Path, folder: Path) -> None:
     told = good("statistics", folder, "--features", network, "--out", "real.npz")
     assert told == "wrote real.npz: 60 images, 7 features of network.pt\n"
     looks = ("--features", network, "--reference", "real.npz")
-    out = good("optimize", "--model", "digits", "--nfe", 2, *QUICK, "--objective", "fid", *looks, "--out", "run")
+    out = good("optimize", "--model", "digits", "--nfe", 2, *QUICK, "--objective", "fid", *looks, "--out", "run", "--undecided", "plan")
     assert "Frechet distances are of network.pt features" in " ".join(out.split())
     comparison = json.loads(Path("run/comparison.json").read_text())
-    assert comparison["features"] == "network.pt"
+    assert comparison["features"] == "network.pt" and comparison["exported"] == "plan"
+    assert comparison["objective"] == comparison["ratios"][-1]["measure"] == "fid"
     assert all(row["frechet_teacher"] and row["frechet_data"] for row in comparison["rows"])
     again = json.loads(good("compare", "--plan", "run/plan.json", "--model", "digits", "--samples", 128, *looks, "--json"))
     assert again["rows"][0]["frechet_data"] == comparison["rows"][0]["frechet_data"]

@@ -194,7 +194,7 @@ def test_instant_stops_after_stage_zero_and_says_whether_it_wins(tmp_path: Path,
     # A surrogate that is wrong finds a plan that loses: the best baseline is exported, and called that.
     monkeypatch.setattr(stages, "instant", lambda surrogates, nfe, *_: peers.baselines(MODEL, nfe, 1.0)[0].table)
     plan, comparison = run(tmp_path, only_instant=True)
-    assert comparison.verdict != "better" and mean_ratio(comparison) > 1.5 and comparison.exported == "baseline"
+    assert comparison.verdict == "worse" and mean_ratio(comparison) > 1 and comparison.exported == "baseline"
     assert comparison.exported_row.name == comparison.best_baseline
     assert plan.decisions["solver"] == comparison.exported_row.solver and comparison.exported_ratio(GEOMETRIC) == pytest.approx(1.0)
 
@@ -460,7 +460,7 @@ def test_a_network_that_fails_on_held_out_noise_is_found_out_before_the_search(t
 
     def network(x: Tensor, *told: Tensor) -> Tensor:
         along = (x.flatten(1) / x.flatten(1).norm(dim=1, keepdim=True)) @ (held_out / held_out.norm(dim=1, keepdim=True)).T.to(x.dtype)
-        return MODEL.network(x, *told).where((along.amax(1) < 1 - 1e-9).view(-1, 1, 1, 1), torch.nan)
+        return MODEL.network(x, *told).where((along.amax(1) < 1 - 1e-5).view(-1, 1, 1, 1), torch.nan)
 
     with pytest.raises(UserError, match="10 of 128 held-out samples are finite, too few for any verdict: .* returns NaN or inf"):
         run(tmp_path, model=replace(MODEL, network=network))
