@@ -9,7 +9,7 @@ plan's value over the least one of the baselines decides, by its own interval al
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -19,12 +19,11 @@ from scipy import stats
 from torch import Tensor
 
 from solversearch import intervals
-from solversearch.keeping import COMPUTED, Keeper
 from solversearch.measures import Measured, Rivals
 from solversearch.models.base import Clock
 from solversearch.objectives import Objective, Outcome
 from solversearch.plan import Interval, Threshold
-from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN, Kept, Places, compute
+from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN, Kept, compute
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 
@@ -109,7 +108,6 @@ def objective_ratio(
     The interval is the jackknife's, which leaves out one of `GROUPS` groups of samples at a time, of the plan and the baseline alike
     (Shao and Tu 1995, chapter 2). Errors are not tempered here.
     """
-
 
     def values(table: Tableau, threshold: Threshold | None, groups: int) -> intervals.Floats:
         key = hashlib.sha256(repr((table, threshold)).encode()).hexdigest()

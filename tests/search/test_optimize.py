@@ -22,8 +22,8 @@ import solversearch.compare as compared
 import solversearch.search.instant as stage_zero
 import solversearch.search.optimize as module
 from solversearch.compare import Comparison
-from solversearch.measures import rivals
 from solversearch.errors import UserError
+from solversearch.measures import rivals
 from solversearch.models.base import Model, NotFinite
 from solversearch.noise import draw
 from solversearch.objectives import OBJECTIVES, Objective
@@ -272,7 +272,9 @@ def test_what_is_exported_follows_the_verdict(
     table = next((each.table for each in peers.baselines(MODEL, 4, 1.0) if each.name == comparison.best_baseline), None)
     assert (plan.tableau == table) == (comparison.exported == "baseline")
     assert plan.decisions.get("baseline") == (None if comparison.exported == "plan" else f"the verdict on the searched plan: {verdict}")
-    assert (f"plan.json holds the baseline, {comparison.best_baseline}." in tables.verdict(comparison)) == (comparison.exported == "baseline")
+    assert (f"plan.json holds the baseline, {comparison.best_baseline}." in tables.verdict(comparison)) == (
+        comparison.exported == "baseline"
+    )
 
 
 @pytest.mark.parametrize("name", ["default", "nonstationary", "autodiffusion", "s3", "ld3"])
