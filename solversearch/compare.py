@@ -227,7 +227,7 @@ def compare(
     verdict, more = decide(geometric, mean), None
     if decider.name != ENDPOINT:
         progress(f"objective {decider.name}")
-        compared = (*compared, objective_ratio(decider, plan.tableau, plan.threshold, found, batch_size, clock, kept))
+        compared = (*compared, objective_ratio(decider, plan.tableau, plan.threshold, found, batch_size, clock, keeper))
         verdict = ("better", "undecided", "worse")[compared[-1].sign + 1]
     elif verdict == "undecided":
         more = needed(geometric, mean, len(teacher))

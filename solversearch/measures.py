@@ -124,9 +124,8 @@ def measured(
         found = {"errors": endpoint_mse(x, some.endpoint).nan_to_num(nan=torch.inf)}
         return found if model.features is None else {**found, "features": model.features(x).cpu()}
 
-    key = f"{name} {hashlib.sha256(repr((table, threshold)).encode()).hexdigest()}"
     batches = [range(len(teacher))[first : first + batch_size] for first in range(0, len(teacher), batch_size)]
-    made = [kept(f"{key}, samples from {batch[0]}", partial(run, teacher.at(batch))) for batch in batches]
+    made = [keeper.tensors(partial(run, teacher.at(batch))) for batch in batches]
     features = None if model.features is None else torch.cat([each["features"] for each in made]).double()
     return Measured(name, "plan", solver, grid, table, torch.cat([each["errors"] for each in made]).numpy(), features)
 

@@ -8,7 +8,6 @@ The mean contradicts where its interval lies on the other side of 1, or its rati
 plan's value over the least one of the baselines decides, by its own interval alone.
 """
 
-import hashlib
 from collections.abc import Callable
 from typing import Literal
 
@@ -19,11 +18,12 @@ from scipy import stats
 from torch import Tensor
 
 from solversearch import intervals
+from solversearch.keeping import COMPUTED, Keeper
 from solversearch.measures import Measured, Rivals
 from solversearch.models.base import Clock
 from solversearch.objectives import Objective, Outcome
 from solversearch.plan import Interval, Threshold
-from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN, Kept, compute
+from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 
@@ -101,7 +101,7 @@ def needed(geometric: Ratio, mean: Ratio, n: int) -> int | None:
 
 def objective_ratio(
     objective: Objective, own: Tableau, threshold: Threshold | None, rivals: Rivals, batch_size: int = 512, clock: Clock | None = None,
-    kept: Kept = compute,
+    keeper: Keeper = COMPUTED,
 ) -> Ratio:  # fmt: skip
     """Of an objective's values on the teacher's samples: the plan against the least of the baselines that were measured in full.
 
@@ -110,17 +110,13 @@ def objective_ratio(
     """
 
     def values(table: Tableau, threshold: Threshold | None, groups: int) -> intervals.Floats:
-        key = hashlib.sha256(repr((table, threshold)).encode()).hexdigest()
-        made = kept(
-            f"objective {objective.name} {key}, {groups} groups",
-            lambda: {"values": torch.from_numpy(_values(objective, table, threshold, rivals, batch_size, clock, groups))},
-        )
-        return made["values"].numpy()
+        """On all samples, then without each group: (1 + groups,)."""
+        return np.array(keeper.numbers(lambda: _values(objective, table, threshold, rivals, batch_size, clock, groups)))
 
-    least = min(rivals.measured, key=lambda each: values(each.table, None, 0)[0])
-    name, plan, best = least.name, values(own, threshold, GROUPS), values(least.table, None, GROUPS)
-    positive = min(plan.min(), best.min()) > 0
-    apart = np.log(plan / best) if positive else plan - best
+    best = min(rivals.measured, key=lambda each: values(each.table, None, 0)[0])
+    ours, theirs = values(own, threshold, GROUPS), values(best.table, None, GROUPS)
+    positive = min(ours.min(), theirs.min()) > 0
+    apart = np.log(ours / theirs) if positive else ours - theirs
     spread = np.sqrt((GROUPS - 1) / GROUPS * ((apart[1:] - apart[1:].mean()) ** 2).sum())
     half = float(stats.t.ppf((1 + intervals.LEVEL) / 2, GROUPS - 1) * spread)
     ends = [float(np.exp(min(each, 690.0)) if positive else each) for each in (apart[0], apart[0] - half, apart[0] + half)]

@@ -37,7 +37,7 @@ def gaussian(schedule: NoiseSchedule, n: int) -> tuple[Model, Teacher]:
     x = C * (x - x.mean(0)) / x.std(0)
     none = torch.empty(0)
     return Model("gaussian", network, schedule, "sample", (WIDTH,), dtype=torch.float64), Teacher(
-        "validate", 0, x, None, x, none, none, none, 0.0
+        "validate", 0, x, None, x, none, none, none, 0.0, range(n)
     )
 
 
