@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,11 +114,11 @@ def printed(what: RenderableType, width: int = 250) -> str:
 # The verdict ---------------------------------------------------------------------------------------------------
 
 
-def told(error: float = 0.002, needed: int | None = 8, **changes: object) -> str:
+def told(error: float = 0.002, needed: int | None = 8, **changes: Any) -> str:
     return tables.verdict(comparison(error, needed=needed).model_copy(update=changes))
 
 
-def judged(geometric: float, mean: float, within: float = 1.25, **changes: object) -> str:
+def judged(geometric: float, mean: float, within: float = 1.25, **changes: Any) -> str:
     """The verdict on these ratios."""
     ratios = ratio(GEOMETRIC, geometric, "solver_1", within), ratio(MEAN, mean, within=within), ratio(MEDIAN, geometric, "solver_2")
     return told(ratios=ratios, verdict=decide(*ratios[:2]), **changes)
@@ -230,7 +231,7 @@ def test_the_comparison_has_the_plan_first_and_says_what_it_leaves_out() -> None
 
 
 def test_means_that_a_few_samples_carry_are_marked() -> None:
-    own, first, *rest = comparison().rows
+    own, _, *rest = comparison().rows
     carried = comparison().model_copy(update={"rows": (own, row("solver_0", 0.01, tail=0.5), *rest)})
     text = printed(tables.comparison_table(carried))
     marked = [line.split("│")[2].strip().endswith("]*") for line in text.splitlines() if line.startswith("│")]

@@ -1,20 +1,21 @@
 """Better, worse or undecided: by hand-made ratios, by errors whose answer is known, and under another objective."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from solversearch import models
 from solversearch.baselines import baselines
+from solversearch.intervals import Floats
 from solversearch.measures import Measured, Rivals, rivals
 from solversearch.models.base import Model
-from solversearch.objectives import Outcome, parse
+from solversearch.objectives import Objective, Outcome, parse
 from solversearch.objectives.endpoint import endpoint_mse
-from solversearch.objectives.frechet import OBJECTIVE
 from solversearch.race import FRECHET, GEOMETRIC, MEAN, MEDIAN
 from solversearch.sampling import sample
 from solversearch.teacher import Teacher, teach
@@ -38,6 +39,9 @@ def found(coins: Model, teacher: Teacher) -> Rivals:
     return rivals(coins, 4, 1.0, teacher)
 
 
+Ends = tuple[float, float, float]
+
+
 def ratio(value: float, low: float, high: float, difference: bool = False) -> Ratio:
     return Ratio(measure="x", value=value, low=low, high=high, baseline="b", plan_value=1, baseline_value=1, difference=difference)
 
@@ -59,7 +63,7 @@ def ratio(value: float, low: float, high: float, difference: bool = False) -> Ra
         ((1.1, 1.02, 1.2), (0.8, 0.5, 1.3), "undecided"),
     ],
 )
-def test_verdicts(geometric: tuple[float, ...], mean: tuple[float, ...], verdict: str) -> None:
+def test_verdicts(geometric: Ends, mean: Ends, verdict: str) -> None:
     assert decide(ratio(*geometric), ratio(*mean)) == verdict
 
 
@@ -72,8 +76,9 @@ def test_how_many_samples_would_decide() -> None:
 
 
 def test_the_sign_of_a_difference_is_by_zero() -> None:
-    assert [ratio(*each, difference=True).sign for each in ((-1, -2, -0.5), (1, 0.5, 2), (0.1, -1, 1))] == [-1, 1, 0]
-    assert [ratio(*each).sign for each in ((0.5, 0.4, 0.6), (2, 1.5, 3), (1, 0.5, 2))] == [-1, 1, 0]
+    differences: list[Ends] = [(-1, -2, -0.5), (1, 0.5, 2), (0.1, -1, 1)]
+    found: list[Ends] = [(0.5, 0.4, 0.6), (2, 1.5, 3), (1, 0.5, 2)]
+    assert [ratio(a, b, c, difference=True).sign for a, b, c in differences] == [-1, 1, 0] == [ratio(*each).sign for each in found]
 
 
 def test_ratios_name_the_best_of_each_measure(found: Rivals) -> None:
@@ -81,7 +86,11 @@ def test_ratios_name_the_best_of_each_measure(found: Rivals) -> None:
     errors = {each.name: each.errors for each in found.measured}
     by = {each.measure: each for each in ratios(own, found, 0)}
     assert list(by) == [GEOMETRIC, MEAN, MEDIAN, FRECHET]
-    centre = {GEOMETRIC: lambda e: np.exp(np.log(e).mean()), MEAN: np.mean, MEDIAN: lambda e: np.sort(e)[(len(e) - 1) // 2]}
+    centre: dict[str, Callable[[Floats], Any]] = {
+        GEOMETRIC: lambda e: np.exp(np.log(e).mean()),
+        MEAN: np.mean,
+        MEDIAN: lambda e: np.sort(e)[(len(e) - 1) // 2],
+    }
     for measure, of in centre.items():
         values = {name: float(of(each)) for name, each in errors.items()}
         best = min(values, key=lambda name: values[name])
@@ -139,7 +148,7 @@ def test_an_objective_is_compared_by_its_own_value(coins: Model, teacher: Teache
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_the_interval_of_an_objective_is_the_jackknifes(found: Rivals, shift: float) -> None:
     """Of the mean error; less 1 it is negative, and differences take the place of ratios."""
-    mean = replace(OBJECTIVE, name="mean", needs=frozenset(), function=lambda outcome: float(_errors(outcome).mean()) - shift)
+    mean = mean_less(shift)
     ordered = sorted(found.measured, key=lambda each: each.errors.mean())
     compared = objective_ratio(mean, ordered[-1].table, None, found)
     without = [np.arange(256) % 8 != group for group in range(8)]
@@ -159,9 +168,12 @@ def test_an_objective_that_is_positive_for_one_only_is_compared_by_its_differenc
     ordered = sorted(found.measured, key=lambda each: each.errors.mean())
     between = float(ordered[0].errors.mean() + ordered[-1].errors.mean()) / 2
     for shift in (between, float(ordered[0].errors.mean())):
-        shifted = replace(OBJECTIVE, name="mean", needs=frozenset(), function=lambda outcome, s=shift: float(_errors(outcome).mean()) - s)
+        shifted = mean_less(shift)
         assert objective_ratio(shifted, ordered[-1].table, None, found).difference
 
 
-def _errors(outcome: object) -> torch.Tensor:
-    return endpoint_mse(outcome.samples, outcome.teacher.endpoint)  # type: ignore[attr-defined]
+def mean_less(shift: float) -> Objective:
+    def value(outcome: Outcome) -> float:
+        return float(endpoint_mse(outcome.samples, outcome.teacher.endpoint).mean()) - shift
+
+    return Objective("mean", value, "nothing", "the mean error, less a number")

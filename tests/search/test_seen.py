@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from solversearch.search.strategies.reseeded import Reseeded
 from solversearch.search.strategies.seen import Ranking, Seen
 
-SPACE = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
+SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
 
 
 def trial(state: TrialState = TrialState.COMPLETE, loss: float | Sequence[float] = 0.0, step: int = 1) -> FrozenTrial:
-    values = {"values": list(np.atleast_1d(loss))} if state == TrialState.COMPLETE else {}
+    values: dict[str, Any] = {"values": list(np.atleast_1d(loss))} if state == TrialState.COMPLETE else {}
     steps = {step: float(np.ravel(loss)[0])} if state == TrialState.PRUNED else {}
     return create_trial(state=state, params={"x": 0.5, "y": 0.5}, distributions=SPACE, intermediate_values=steps, **values)
 
