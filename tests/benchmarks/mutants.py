@@ -52,6 +52,7 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
         ("search/columns.py", "CHUNK = 2**23", "CHUNK = 2*23"),
         ("search/columns.py", "count = max(1, CHUNK", "count = min(1, CHUNK"),
         ("search/columns.py", "count = max(1, CHUNK", "count = max(2, CHUNK"),
+        ("search/columns.py", "self.noise[0].numel()", "self.noise[1].numel()"),
         ("plan.py", "include_context=False", "include_context=True"),
         ("spaces/source.py", "LONGEST + 1", "LONGEST + 2"),
     ),
@@ -79,7 +80,9 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
     "guards a division by zero that needs errors of exactly zero": (
         ("search/fit.py", "error.median() + 1e-12", "error.median() - 1e-12"),
         ("search/fit.py", "error.median() + 1e-12", "error.median()"),
+        ("search/fit.py", "gram.diagonal() + 1e-12", "gram.diagonal()"),
     ),
+    "a choice, as good as its neighbour": (("cpr/tuning.py", "TIMES_U, U, G, N = 5, 4,", "TIMES_U, U, G, N = 5, 5,"),),
 }
 """Why nothing could notice: (module, part of the line, the same part changed)."""
 
