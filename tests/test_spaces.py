@@ -176,6 +176,12 @@ def test_nesting_has_a_limit(tmp_path: Path) -> None:
         load(file)
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_a_space_is_written_as_is_the_space(name: str) -> None:
+    space = SearchSpace.named(name)
+    assert SearchSpace.model_validate(space.model_dump()) == space
+
+
 def test_the_fit_can_be_switched_and_nothing_else_changes() -> None:
     space = SearchSpace.named("full")
     assert space.fits and not space.fitting(False).fits and space.fitting(False).fitting(True) == space
