@@ -67,6 +67,7 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
         ("spaces/space.py", "t_start - schedule.t_end", "t_start + schedule.t_end"),
         ("spaces/sections.py", "END = Kind(0.0,", "END = Kind(1.0,"),  # only the type of such a default counts
         ("spaces/sections.py", "Kind(False,", "Kind(True,"),
+        ("spaces/sections.py", "set(content) <= {", "set(content) < {"),  # none is written with all three
         ("teacher.py", "VERSION = 2", "VERSION = 3"),  # any number that no earlier version had
         ("cpr/regression.py", "plans[0].threshold", "plans[1].threshold"),  # all have the same
         ("plan.py", "allow_nan=False", "allow_nan=True"),  # a plan's numbers are finite
