@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cache
 from math import sin
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from pydantic import JsonValue, ValidationError
 
 from solversearch import cpr
 from solversearch.cpr import Cpr, tuning
-from solversearch.cpr.parameters import coefficient_curves, coefficient_table, nodes_at, position, summed
+from solversearch.cpr.parameters import coefficient_curves, coefficient_table, decided, nodes_at, position, summed
 from solversearch.cpr.polynomial import Cascade, Floats, degrees, fit_cascade
 from solversearch.cpr.tuning import tune
 from solversearch.errors import UserError
@@ -26,6 +26,7 @@ from solversearch.sampling import sample
 from solversearch.schedules import DiscreteVP, explicit, grid
 from solversearch.search.compensation import table
 from solversearch.solvers import get
+from solversearch.solvers.mixed import Decision
 from solversearch.teacher import teach
 from tests.assets import coins
 
@@ -186,6 +187,24 @@ def test_predicted_times_fall_and_stay_within_the_schedule() -> None:
     assert {node.guidance for node in nodes[:-1]} == {2.0}
 
 
+def test_predicted_times_that_are_apart_are_kept() -> None:
+    places = [-0.4, -1.0, -1.7, -2.9]
+    nodes = nodes_at({"position": dict(enumerate(places))}, MODEL.schedule, 2.0)
+    assert [position(node) for node in nodes[:-1]] == pytest.approx(places, abs=1e-9)
+
+
+def test_predicted_decisions_are_legal() -> None:
+    curves = {"prediction": {1: 1.4, 2: -0.2, 3: 0.3}, "epsilon_scale": {1: 0.2, 2: 1.02, 3: 1.5}}
+    steps = decided(curves, [Decision(solver="unip_bh2")] * 3)
+    assert [(step.prediction, step.epsilon_scale) for step in steps] == [(1.0, 0.5), (0.0, 1.02), (0.3, 1.5)]
+
+
+@pytest.mark.parametrize("coefficients", [[], [[]], [[[]]], [[[1.0]], [[1.0], [2.0]]], [[[1.0], [2.0, 3.0]]]])
+def test_a_cascade_is_a_full_table(coefficients: list[Any]) -> None:
+    with pytest.raises(ValidationError, match="coefficients: lists of equal lengths"):
+        Cascade.model_validate_json(json.dumps({"coefficients": coefficients}))
+
+
 def test_whole_timesteps_stay_whole() -> None:
     schedule = DiscreteVP.named()
     nodes = nodes_at({"position": dict(enumerate([-0.1, -1.0, -1.0003, -4.0, -9.0, -9.0]))}, schedule, 1.0, whole=True)
@@ -232,6 +251,7 @@ def test_cells_tell_residuals_and_errors_left_out() -> None:
     assert smooth.cascades["compensation"](at, 2.0, 6) == pytest.approx(0.9 + 0.3 * at**2, abs=1e-4)
     rough = cpr.fit([compensated(p.nfe, p.guidance, 1 + 0.5 * sin(40 * p.guidance + p.nfe)) for p in plans], MODEL)
     assert np.mean([cell.left_out_parameters for cell in rough.cells]) > 10 * np.mean([cell.left_out_parameters for cell in smooth.cells])
+    assert [cell.left_out_times for cell in rough.cells] == [cell.left_out_times for cell in smooth.cells]
 
 
 def test_changed_tables_are_regressed_in_coefficients() -> None:

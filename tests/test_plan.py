@@ -330,6 +330,21 @@ def test_a_newer_or_another_file_is_told_what_it_may_be(tmp_path: Path) -> None:
             Plan.read(tmp_path / "plan.json")
 
 
+def test_empty_lists_are_no_level_more() -> None:
+    value: Any = []
+    for _ in range(MAX_DEPTH - 2):
+        value = [value]
+    assert plan(decisions={"deep": value}).decisions == {"deep": value}
+    with pytest.raises(ValidationError, match=f"decisions: nested deeper than {MAX_DEPTH}"):
+        plan(decisions={"deep": [value]})
+
+
+def test_bounds_of_what_is_told() -> None:
+    assert one_line("x" * 200) == "x" * 200 and one_line("x" * 201) == "x" * 200 + "..."
+    with pytest.raises(ValidationError, match="percentile"):
+        Threshold(kind="dynamic", percentile=1.01)
+
+
 def test_the_largest_plan_is_within_the_limits() -> None:
     full = plan(nfe=1000, network_calls=2000, guidance=2.0, nodes=tuple(Node(1.0, 0.5, 0.5, 2.0) for _ in range(1000)),
                 rows=tuple(Row(0.1, (0.1,) * i, (0.1,) * i, (0.1,) * 1000) for i in range(1001)))  # fmt: skip

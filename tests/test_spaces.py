@@ -19,6 +19,7 @@ from solversearch.solvers.dc import compensated
 from solversearch.solvers.mixed import Decision, mixed
 from solversearch.spaces import Candidate, Domain, SearchSpace, presets
 from solversearch.spaces.candidate import canonical
+from solversearch.spaces.domain import whole
 from solversearch.spaces.source import load
 from solversearch.tableau import trace
 
@@ -145,6 +146,17 @@ def test_what_is_no_space_at_all_is_one_line(tmp_path: Path, content: bytes, mes
     assert str(path) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_whole_times_are_the_nearest_that_fall() -> None:
+    assert whole(VP, np.array([900.2, 500.4, 99.8]), False).tolist() == [900.0, 500.0, 100.0]
+    assert whole(VP, np.array([999.0, 998.9, 500.2, 500.1, 0.3, 0.1]), False).tolist() == [999.0, 998.0, 500.0, 499.0, 1.0, 0.0]
+    assert whole(VP, np.array([998.9, 998.8]), True).tolist() == [998.0, 997.0]  # t_start is taken
+
+
+def test_a_candidate_of_one_step_is_described() -> None:
+    one = Candidate((999.0,), (Decision(epsilon_scale=1.01),), (0.0,), (1.0,))
+    assert one.describe() == {"solver": Decision().solver, "epsilon_scale": 1.01}
+
+
 def test_length_has_a_limit(tmp_path: Path) -> None:
     text = "order: 1\n"
     assert read(tmp_path, text + "#" * (64 * 1024 - len(text))).order.choose == (1,)
@@ -162,6 +174,12 @@ def test_nesting_has_a_limit(tmp_path: Path) -> None:
     file.write_text("[" * 17 + "]" * 17)
     with pytest.raises(UserError, match="nested deeper than 16"):
         load(file)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_a_space_is_written_as_is_the_space(name: str) -> None:
+    space = SearchSpace.named(name)
+    assert SearchSpace.model_validate(space.model_dump(mode="json", exclude_unset=True)) == space
 
 
 def test_the_fit_can_be_switched_and_nothing_else_changes() -> None:

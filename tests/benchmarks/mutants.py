@@ -55,12 +55,14 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
         ("search/columns.py", "CHUNK = 2**23", "CHUNK = 2*23"),
         ("search/columns.py", "count = max(1, CHUNK", "count = min(1, CHUNK"),
         ("search/columns.py", "count = max(1, CHUNK", "count = max(2, CHUNK"),
+        ("search/columns.py", "self.noise[0].numel()", "self.noise[1].numel()"),
         ("plan.py", "include_context=False", "include_context=True"),
         ("spaces/source.py", "LONGEST + 1", "LONGEST + 2"),
     ),
     "both forms are right there": (
         ("solvers/integrals.py", "if h > 2:", "if h > 3:"),
         ("solvers/__init__.py", "10**6", "10**7"),
+        ("solvers/__init__.py", "10**6", "10*6"),  # after 60 steps 0.2^60 is left of a velocity
         ("solvers/ddim.py", "order=1", "order=2"),  # of whatever history, its step takes the newest evaluation
         ("solvers/deis.py", "[-rho(s.node), rho(t)]", "[rho(s.node), rho(t)]"),  # the other nodes' polynomials vanish at s
         ("solvers/dpmpp_2m_sde.py", "x + problem.noise()", "x - problem.noise()"),  # whose distribution is symmetric
@@ -68,6 +70,7 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
         ("spaces/space.py", "t_start - schedule.t_end", "t_start + schedule.t_end"),
         ("spaces/sections.py", "END = Kind(0.0,", "END = Kind(1.0,"),  # only the type of such a default counts
         ("spaces/sections.py", "Kind(False,", "Kind(True,"),
+        ("spaces/sections.py", "set(content) <= {", "set(content) < {"),  # none is written with all three
         ("teacher.py", "VERSION = 2", "VERSION = 3"),  # any number that no earlier version had
         ("cpr/regression.py", "plans[0].threshold", "plans[1].threshold"),  # all have the same
         ("plan.py", "allow_nan=False", "allow_nan=True"),  # a plan's numbers are finite
@@ -82,7 +85,9 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
     "guards a division by zero that needs errors of exactly zero": (
         ("search/fit.py", "error.median() + 1e-12", "error.median() - 1e-12"),
         ("search/fit.py", "error.median() + 1e-12", "error.median()"),
+        ("search/fit.py", "gram.diagonal() + 1e-12", "gram.diagonal()"),
     ),
+    "a choice, as good as its neighbour": (("cpr/tuning.py", "TIMES_U, U, G, N = 5, 4,", "TIMES_U, U, G, N = 5, 5,"),),
 }
 """Why nothing could notice: (module, part of the line, the same part changed)."""
 

@@ -364,12 +364,6 @@ def test_a_half_weight_is_the_exact_one_after_pure_noise() -> None:
     assert half.rows[2].d != pytest.approx(plain.rows[2].d, rel=1e-3)
 
 
-def test_velocities_of_ghvb_remember_everything() -> None:
-    schedule = DiscreteVP.named()
-    nodes = grid("linspace", schedule, 80)
-    assert get("ghvb_1.8").tableau(schedule, nodes) == trace(multistep(ghvb(2, 0.8), 80), schedule, nodes)
-
-
 @pytest.mark.parametrize("b", [0.8, 0.5])
 @pytest.mark.parametrize(
     ("order", "sums"),
