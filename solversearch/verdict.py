@@ -110,7 +110,6 @@ def objective_ratio(
     (Shao and Tu 1995, chapter 2). Errors are not tempered here.
     """
 
-
     def values(table: Tableau, threshold: Threshold | None, groups: int) -> intervals.Floats:
         key = hashlib.sha256(repr((table, threshold)).encode()).hexdigest()
         made = kept(

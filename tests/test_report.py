@@ -230,7 +230,7 @@ def test_the_comparison_has_the_plan_first_and_says_what_it_leaves_out() -> None
 
 
 def test_means_that_a_few_samples_carry_are_marked() -> None:
-    own, first, *rest = comparison().rows
+    own, _, *rest = comparison().rows
     carried = comparison().model_copy(update={"rows": (own, row("solver_0", 0.01, tail=0.5), *rest)})
     text = printed(tables.comparison_table(carried))
     marked = [line.split("│")[2].strip().endswith("]*") for line in text.splitlines() if line.startswith("│")]

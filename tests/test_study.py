@@ -253,14 +253,18 @@ def printed(found: Study) -> str:
 def test_tables_say_what_was_measured(done: tuple[Path, Study]) -> None:
     text = printed(done[1])
     told = " ".join(text.split())
-    assert told.count("error over the least of all baselines, geometric mean; mean / median; samples with less error than the best baseline") == 2
+    assert (
+        told.count("error over the least of all baselines, geometric mean; mean / median; samples with less error than the best baseline")
+        == 2
+    )
     assert "searches of 6,000 network evaluations each; the best baseline is the one of the least geometric mean" in told
     lines = [line for line in text.splitlines() if line.startswith("│ nonstationary")]
     assert len(lines) == 2
     row = done[1].row("nonstationary", 4, 1.0)
     assert row is not None and row.frechet_teacher is not None
     assert lines[0].split("│")[3].strip() == (
-        f"{row.ratio_geometric.mean:.3g}; {row.ratio:.3g} / {row.ratio_median:.3g}; {percent(row.share.mean)} [{row.frechet_teacher.mean:.3g}]"
+        f"{row.ratio_geometric.mean:.3g}; {row.ratio:.3g} / {row.ratio_median:.3g}; "
+        f"{percent(row.share.mean)} [{row.frechet_teacher.mean:.3g}]"
     )
     part = Study(asked=ASKED, rows=done[1].rows[:2])  # as after an interruption
     cells = next(line for line in printed(part).splitlines() if "autodiffusion" in line).split("│")

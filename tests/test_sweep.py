@@ -90,7 +90,10 @@ def test_cells_are_searched_and_begun_ones_go_on(tmp_path: Path, monkeypatch: py
         assert (plan.nfe, plan.guidance, plan.network_calls) == (row.nfe, row.guidance, row.network_calls)
         assert plan.scores[0].endpoint_mse.mean == row.endpoint_mse
         compared = read_json(Comparison, folder / row.path / "comparison.json", "comparison")
-        assert row.verdict == compared.verdict and row.ratio_geometric == compared.exported_row.geometric_mean / compared.ratios[0].baseline_value
+        assert (
+            row.verdict == compared.verdict
+            and row.ratio_geometric == compared.exported_row.geometric_mean / compared.ratios[0].baseline_value
+        )
         assert row.ratio == compared.exported_row.endpoint_mse.mean / compared.ratios[1].baseline_value
         assert list((folder / "tune" / row.path).glob("events.out.tfevents*"))
         last = json.loads((folder / "tune" / row.path / "result.json").read_text().splitlines()[-1])

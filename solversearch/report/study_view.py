@@ -60,7 +60,9 @@ def _cell(row: Row | None) -> str:
 def study_picture(study: Study) -> Figure:
     """A row a guidance scale: geometric mean error over the least of all baselines, Frechet distance, and seconds, by NFE."""
     features = any(row.frechet_teacher for row in study.rows)
-    measures: list[tuple[str, Callable[[Row], float | None]]] = [("geometric mean error / least baseline", lambda row: row.ratio_geometric.mean)]
+    measures: list[tuple[str, Callable[[Row], float | None]]] = [
+        ("geometric mean error / least baseline", lambda row: row.ratio_geometric.mean)
+    ]
     if features:
         measures.append(("Frechet distance", lambda row: row.frechet_teacher.mean if row.frechet_teacher else None))
     measures.append(("seconds of the search", lambda row: row.seconds or None))

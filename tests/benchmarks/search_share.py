@@ -61,7 +61,14 @@ def main() -> None:
     counts = dict(zip(("samples", "fit_samples", "validation_samples"), given.samples or (), strict=False))
     asked = {name: getattr(given, name) for name in ("nfe", "guidance", "trials", "strategy", "evaluations")}
     settings = Settings.of(SearchSpace.named(given.space), **asked, **counts)
-    table = Table("teacher", "seconds", "in the network", "share", "geometric mean error, of the least baseline", title=f"{given.model}, NFE {given.nfe}")
+    table = Table(
+        "teacher",
+        "seconds",
+        "in the network",
+        "share",
+        "geometric mean error, of the least baseline",
+        title=f"{given.model}, NFE {given.nfe}",
+    )
     shares = []
 
     def row(name: str, timing: Timing, ratio: str = "") -> None:

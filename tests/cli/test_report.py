@@ -9,7 +9,13 @@ def test_a_run_becomes_a_page(digits_run: tuple[Path, str], tmp_path: Path) -> N
     folder, _ = digits_run
     assert good("report", folder, "--out", tmp_path / "new" / "page.html") == f"wrote {tmp_path / 'new' / 'page.html'}\n"
     page = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
-    for wanted in ("digits: 2 evaluations", "Better at 2 evaluations: on ", "the plan&#39;s error is less than", "noise schedule", "data:image/png;base64,"):
+    for wanted in (
+        "digits: 2 evaluations",
+        "Better at 2 evaluations: on ",
+        "the plan&#39;s error is less than",
+        "noise schedule",
+        "data:image/png;base64,",
+    ):
         assert wanted in page, wanted
 
 

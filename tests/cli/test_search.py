@@ -34,6 +34,7 @@ def test_instant_stops_there_and_says_honestly_whether_it_wins(monkeypatch: pyte
     assert Plan.read("run/plan.json").decisions["stages"] == ["best baseline", "instant"]
     monkeypatch.setattr(stages, "instant", lambda surrogates, nfe, *_: peers.baselines(surrogates.model, nfe, 1.0)[0].table)
     printed = good(*COMMAND, "--instant", "--overwrite")
+    print(printed[-900:])
     assert "Worse at 3 evaluations: on " in printed and "plan.json holds the baseline, " in printed
     assert Plan.read("run/plan.json").decisions["baseline"] == "the verdict on the searched plan: worse"
 

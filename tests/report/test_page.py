@@ -315,7 +315,11 @@ def test_a_study_has_a_page(tmp_path: Path) -> None:
     assert len(page.figures) == 8, "two guidance scales; no features"
     lines = {trace["name"]: trace["y"] for trace in page.figures[0]["data"]}
     assert lines["s3"] == [0.5, 0.5] and "<" not in "".join(lines)
-    assert [{trace["name"]: trace["y"] for trace in figure["data"]}["s3"] for figure in page.figures[1:4]] == [[1.0] * 2, [1.5] * 2, [1.0] * 2]
+    assert [{trace["name"]: trace["y"] for trace in figure["data"]}["s3"] for figure in page.figures[1:4]] == [
+        [1.0] * 2,
+        [1.5] * 2,
+        [1.0] * 2,
+    ]
     assert "0.5 [0.45, 0.55]" in page.text and "75.0 %" in page.text and "best baseline's" not in page.text
 
 
@@ -324,7 +328,8 @@ def sweep(**changes: Any) -> Sweep:
 
     def row(calls: int, error: float, pareto: bool, guidance: float = 1.0, space: str = "s3") -> Row:
         return Row(path=f"cell-{calls}-{guidance:g}", model=EVIL, space=space, nfe=calls, guidance=guidance, seed=0, plan="p",
-                   endpoint_mse=error, endpoint_median=error, ratio=error / 2, ratio_geometric=error / 3, verdict="better", network_calls=calls, seconds=2.5,
+                   endpoint_mse=error, endpoint_median=error, ratio=error / 2, ratio_geometric=error / 3,
+                   verdict="better", network_calls=calls, seconds=2.5,
                    pareto=pareto)  # fmt: skip
 
     rows = [row(4, 0.4, True), row(8, 0.2, False, space=EVIL), row(6, 0.1, True), row(8, 0.9, True, 4.0),
@@ -336,7 +341,9 @@ def sweep(**changes: Any) -> Sweep:
 def test_a_sweep_has_a_page(tmp_path: Path) -> None:
     write_text(tmp_path / "run" / "sweep.json", sweep().model_dump_json())
     page = page_of(tmp_path / "run")
-    for wanted in ("1 of 5 cells have no plan. 3 plans are beaten by no other", f"The largest gain: {EVIL}, NFE 6, guidance 1, space s3, with 0.0333 of the least geometric mean error", "no regression", "better",
+    for wanted in ("1 of 5 cells have no plan. 3 plans are beaten by no other", 
+                   f"The largest gain: {EVIL}, NFE 6, guidance 1, space s3, with 0.0333 of the least geometric mean error",
+                   "no regression", "better",
                    "geometric ratio",
                    f"interrupted {EVIL}", '{"trials": 3}', "cell-failed"):  # fmt: skip
         assert wanted in page.text, wanted
