@@ -38,7 +38,7 @@ def test_compare_decides_by_the_objective_that_is_asked_for(coins_run: tuple[Pat
     assert own["baseline_value"] == pytest.approx(min(row["frechet_teacher"]["mean"] for row in found["rows"][1:]), rel=1e-3)
     assert found["ratios"][0]["measure"] == "geometric mean" and len(found["ratios"]) == 5
     assert "unknown objective 'frechett'" in bad(*arguments, "--objective", "frechett")
-    good("import", "--sigmas", "9,1,0", "--solver", "ddim", "--model", f"{COINS}:unconditional", "--out", "flow.json")
+    good("import", "--sigmas", "0.9,0.5,0", "--solver", "ddim", "--model", f"{COINS}:unconditional", "--out", "flow.json")
     assert "'frechet' needs a feature network" in bad(
         "compare", "--plan", "flow.json", "--model", f"{COINS}:unconditional", "--objective", "frechet"
     )
