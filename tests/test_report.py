@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,7 +118,7 @@ def told(error: float = 0.002, needed: int | None = 8, **changes: object) -> str
     return tables.verdict(comparison(error, needed=needed).model_copy(update=changes))
 
 
-def judged(geometric: float, mean: float, within: float = 1.25, **changes: object) -> str:
+def judged(geometric: float, mean: float, within: float = 1.25, **changes: Any) -> str:
     """The verdict on these ratios."""
     ratios = ratio(GEOMETRIC, geometric, "solver_1", within), ratio(MEAN, mean, within=within), ratio(MEDIAN, geometric, "solver_2")
     return told(ratios=ratios, verdict=decide(*ratios[:2]), **changes)

@@ -21,6 +21,7 @@ import solversearch.baselines as peers
 import solversearch.compare as compared
 import solversearch.search.instant as stage_zero
 import solversearch.search.optimize as module
+import solversearch.verdict as verdicts
 from solversearch.compare import Comparison
 from solversearch.errors import UserError
 from solversearch.measures import rivals
@@ -262,7 +263,7 @@ def test_what_is_exported_follows_the_verdict(
         ends = {"value": geometric, "low": geometric / 1.3, "high": geometric * 1.3}
         return first.model_copy(update=ends), second.model_copy(update=ends), *rest
 
-    original = compared.ratios
+    original = verdicts.ratios
     monkeypatch.setattr(compared, "ratios", ratios)
     plan, comparison = run(tmp_path, trials=0, polish=False, undecided=undecided)
     assert comparison.verdict == verdict
@@ -437,7 +438,7 @@ def test_stages_are_told_by_what_the_best_is_chosen_by() -> None:
     assert search.best is not None and search.stages[-1].unit == "tempered validation error"
     scale = search.evaluator.scale
     assert search.stages[-1].value == pytest.approx(float((scale * (1 + search.best.error / scale).log()).mean()))
-    assert search.stages[-1].value < search.stages[-1].endpoint_mse
+    assert search.stages[-1].reached < search.stages[-1].endpoint_mse
     told = [note for note in notes if "best" in note]
     assert told and all(note.startswith("best tempered validation error ") for note in told)
 
