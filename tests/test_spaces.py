@@ -210,6 +210,13 @@ def test_long_lists_and_large_numbers_are_refused_quickly(tmp_path: Path) -> Non
         read(tmp_path, f"compensation: {'9' * 400}")
 
 
+def test_a_message_stays_short_whatever_it_quotes(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text(f"compensation: {'9' * 3000}\n")
+    with pytest.raises(UserError, match=r"long\.yaml:1: compensation: expected a number, got 9{100}") as caught:
+        SearchSpace.read(tmp_path / "long.yaml")
+    assert len(str(caught.value)) < len(str(tmp_path)) + 1200
+
+
 def test_numbers_without_a_point_are_numbers(tmp_path: Path) -> None:
     """YAML takes 1e-6 for a word."""
     space = read(tmp_path, "ridge: {low: 1e-6, high: 1e-2, log: true}\nchurn: [1e-1]")

@@ -263,8 +263,8 @@ def test_tables_say_what_was_measured(done: tuple[Path, Study]) -> None:
     row = done[1].row("nonstationary", 4, 1.0)
     assert row is not None and row.frechet_teacher is not None
     assert lines[0].split("│")[3].strip() == (
-        f"{row.ratio_geometric.mean:.3g}; {row.ratio:.3g} / {row.ratio_median:.3g}; {percent(row.share.mean)} "
-        f"[{row.frechet_teacher.mean:.3g}]"
+        f"{row.ratio_geometric.mean:.3g}; {row.ratio:.3g} / {row.ratio_median:.3g}; "
+        f"{percent(row.share.mean)} [{row.frechet_teacher.mean:.3g}]"
     )
     part = Study(asked=ASKED, rows=done[1].rows[:2])  # as after an interruption
     cells = next(line for line in printed(part).splitlines() if "autodiffusion" in line).split("│")

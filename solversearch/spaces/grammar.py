@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from solversearch.errors import nearest
+from solversearch.plan import one_line
 from solversearch.solvers.integrals import Prediction
 from solversearch.solvers.mixed import FAMILIES, Derivative, Start
 
@@ -19,7 +20,7 @@ MOST = 1000
 
 def wrong(message: str, *where: str | int) -> NoReturn:
     """Raises a finding of validation; where leads from the section that is validated to the key at fault."""
-    raise PydanticCustomError("space", "{message}", {"message": message, "where": where})
+    raise PydanticCustomError("space", "{message}", {"message": one_line(message, 1000), "where": where})
 
 
 class Section(BaseModel):

@@ -37,17 +37,19 @@ def test_optimize_writes_a_run_that_others_can_read(digits_run: tuple[Path, str]
 
 def test_optimize_says_what_it_found_and_how_to_use_it(digits_run: tuple[Path, str]) -> None:
     folder, printed = digits_run
-    for wanted in ("What each stage brought", "128 held-out samples", "Better at 2 evaluations: on ",
-                   "the plan's error is less than that of the best baseline, ", "Over the least of all baselines: mean 0.",
-                   "The plan against the best baseline of each measure", "The teacher's own error",
+    for wanted in ("What each stage brought", "128 held-out samples",
+                   "Better at 2 evaluations: on ", "the plan's error is less than that of the best baseline, ",
+                   "Over the least of all baselines: mean 0.", "The plan against the best baseline of each measure",
+                   "The teacher's own error",
                    f"solversearch plan show {folder / 'plan.json'}", "solversearch sample --plan", "Plan.read("):  # fmt: skip
         assert wanted in printed, wanted
 
 
 def test_the_files_have_what_was_promised(digits_run: tuple[Path, str]) -> None:
     stored = json.loads((digits_run[0] / "comparison.json").read_text())
-    assert {"model", "nfe", "guidance", "samples", "seed", "verdict", "exported", "share", "ratios", "left_out", "best_baseline",
-            "baseline_nfe_for_plan_error", "timing", "stages", "rows"} <= set(stored)  # fmt: skip
+    assert {"model", "nfe", "guidance", "samples", "seed", "verdict",
+            "exported", "share", "ratios", "left_out", "best_baseline", "baseline_nfe_for_plan_error",
+            "timing", "stages", "rows"} <= set(stored)  # fmt: skip
     assert set(stored["timing"]) >= {"wall_s", "network_s"}
     for row in stored["rows"]:
         assert {"name", "kind", "solver", "grid", "nfe", "network_calls", "geometric_mean", "quantile_90", "quantile_99", "worst_hundredth",

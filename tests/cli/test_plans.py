@@ -38,7 +38,10 @@ def test_compare_decides_by_the_objective_that_is_asked_for(coins_run: tuple[Pat
     assert own["baseline_value"] == pytest.approx(min(row["frechet_teacher"]["mean"] for row in found["rows"][1:]), rel=1e-3)
     assert found["ratios"][0]["measure"] == "geometric mean" and len(found["ratios"]) == 5
     assert "unknown objective 'frechett'" in bad(*arguments, "--objective", "frechett")
-    assert "'frechet' needs a feature network" in bad("compare", "--plan", PLAN_V1, "--model", "mixture", "--objective", "frechet")
+    good("import", "--sigmas", "0.9,0.5,0", "--solver", "ddim", "--model", f"{COINS}:unconditional", "--out", "flow.json")
+    assert "'frechet' needs a feature network" in bad(
+        "compare", "--plan", "flow.json", "--model", f"{COINS}:unconditional", "--objective", "frechet"
+    )
 
 
 def test_compare_prints_a_table(digits_run: tuple[Path, str]) -> None:
