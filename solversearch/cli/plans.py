@@ -49,9 +49,9 @@ def compare(
     from solversearch.teacher import STEPS, teach
 
     loaded = load(model)
-    check_model(chosen, loaded)
     decider = parse_many(objective)[0]
     decider.check(loaded)
+    check_model(chosen, loaded)
     sized = Settings.of(SearchSpace(), nfe=chosen.nfe, samples=samples, batch_size=batch_size).sized(loaded)
     clock, start, rounds = Clock(), time.perf_counter(), iter(range(1, 10**6))
     with Display(stderr()) as display:
