@@ -58,6 +58,9 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
         ("search/columns.py", "self.noise[0].numel()", "self.noise[1].numel()"),
         ("plan.py", "include_context=False", "include_context=True"),
         ("spaces/source.py", "LONGEST + 1", "LONGEST + 2"),
+        ("race.py", "MORE = 4", "MORE = 5"),
+        ("race.py", "max(len(missing), 1)", "max(len(missing), 2)"),
+        ("race.py", "sorted(best - set(leaders))", "sorted(best)"),  # what has been run is not run again
     ),
     "both forms are right there": (
         ("solvers/integrals.py", "if h > 2:", "if h > 3:"),

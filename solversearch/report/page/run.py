@@ -89,11 +89,11 @@ def _compared(comparison: Comparison) -> list[Block]:
     columns = ["sampler", "mean error", "median", *tail.values(), "worst 1 % has", *(titles[name] for name in optional), "network calls"]
 
     def cells(row: Row) -> list[Cell]:
-        error = row.endpoint_mse
+        error, distances = row.endpoint_mse, [getattr(row, name) for name in optional]
         mean = Cell(interval(error).text + "*" * row.lower_bound, error.mean)
         return [
             Cell(row.name), mean, figure(error.median), *(figure(getattr(row, name)) for name in tail),
-            Cell(tables.percent(row.worst_hundredth), row.worst_hundredth), *(interval(getattr(row, name)) for name in optional),
+            Cell(tables.percent(row.worst_hundredth), row.worst_hundredth), *(figure(each and each.mean) for each in distances),
             count(row.network_calls),
         ]  # fmt: skip
 
