@@ -197,6 +197,15 @@ def test_each_round_drops_what_is_surely_worse(monkeypatch: pytest.MonkeyPatch) 
     assert {k for k in range(100) if times[k] < 2.5} <= set(found.close) and 99 not in found.close
 
 
+def test_how_many_times_worse_something_is_at_least() -> None:
+    errors = np.random.default_rng(3).exponential(size=(3, 20)) * [[5.0], [1.0], [2.0]]
+    errors[2, 3] = np.inf  # it runs away
+    ratios = np.log(errors[0, :8] / errors[1, :8])
+    found = race._times_worse(Given(errors), range(3), np.arange(8))
+    assert found[0] == pytest.approx(np.exp(ratios.mean() - 3 * ratios.std(ddof=1) / 8**0.5)) and found[1] == 1
+    assert not found[2] <= race.COARSE
+
+
 def test_runs_fill_in_what_is_missing_once(digits: Model, teacher: Teacher) -> None:
     tables = list({b.table for b in baselines(digits, 3, 1.0)})[:3]
     clock = Clock()
