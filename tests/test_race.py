@@ -197,6 +197,30 @@ def test_each_round_drops_what_is_surely_worse(monkeypatch: pytest.MonkeyPatch) 
     assert {k for k in range(100) if times[k] < 2.5} <= set(found.close) and 99 not in found.close
 
 
+def test_what_is_dropped_is_surely_worse_by_the_jackknife() -> None:
+    """Of 400 tables with errors near that of the best: exactly those beyond 3 standard errors, computed one by one."""
+    rng = np.random.default_rng(4)
+    n, size, hard = 60, 32, np.array([3, 20, 41, 55])
+    base = rng.exponential(size=n)
+    errors = base * rng.uniform(1, 2.5, (400, 1)) * np.exp(0.5 * rng.standard_normal((400, n)))
+    going, best = race._still(Given(errors), range(400), (MEAN,), hard, size, None)
+    others = [k for k in range(size) if k not in hard]
+
+    def value(table: int, some: list[int]) -> float:
+        """ln of the mean of all samples, of which those that are not hard are like some of them."""
+        return float(np.log((errors[table, hard].sum() + (n - 4) * errors[table, some].mean()) / n))
+
+    leader = min(range(400), key=lambda table: value(table, others))
+    parts = [others, *([k for i, k in enumerate(others) if i % 8 != group] for group in range(8))]
+    kept = []
+    for table in range(400):
+        apart = np.array([value(table, some) - value(leader, some) for some in parts])
+        variance = 7 / 8 * ((apart[1:] - apart[1:].mean()) ** 2).sum() * (1 - len(others) / (n - 4))
+        if table == leader or apart[0] - 3 * variance**0.5 <= np.log(0.985):
+            kept.append(table)
+    assert best == {leader} and going == kept and 20 < len(kept) < 380
+
+
 def test_how_many_times_worse_something_is_at_least() -> None:
     errors = np.random.default_rng(3).exponential(size=(3, 20)) * [[5.0], [1.0], [2.0]]
     errors[2, 3] = np.inf  # it runs away
