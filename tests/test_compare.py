@@ -29,6 +29,7 @@ from solversearch.sampling import sample
 from solversearch.schedules import GRIDS, DiscreteVP, Flow, grid
 from solversearch.solvers import SOLVERS, get
 from solversearch.teacher import Teacher, teach
+from solversearch.verdict import decide, needed, ratios
 
 COINS = f"python:{Path(__file__).parent / 'assets' / 'coins.py'}"
 
@@ -191,11 +192,21 @@ def test_a_good_plan_is_better_with_true_numbers(coins: Model, teacher: Teacher)
     own = endpoint_mse(sample(coins, table, teacher), teacher.endpoint).numpy()
     best = four.best(GEOMETRIC)
     assert np.mean(own < best.errors) > 0.9
-    from solversearch.verdict import decide, ratios
-
     geometric, mean, *_ = ratios(measured(coins, table, teacher), four, 0)
     assert decide(geometric, mean) == "better"
     assert geometric.value == pytest.approx(float(np.exp(np.log(own / best.errors).mean())), rel=1e-3)
+
+
+def test_what_is_undecided_says_how_many_samples_would_decide(coins: Model, teacher: Teacher) -> None:
+    few, found = teacher.first(24), []
+    ddim = get("ddim").tableau(coins.schedule, grid("linspace", coins.schedule, 4))
+    for table in (ddim, *(each.table for each in rivals(coins, 4, 1.0, few).measured[:8])):
+        comparison = compared(coins, table, few)
+        geometric, mean, *_ = comparison.ratios
+        more = needed(geometric, mean, 24) if comparison.verdict == "undecided" else None
+        assert comparison.samples_to_decide == more and comparison.verdict == decide(geometric, mean)
+        found.append(comparison.samples_to_decide)
+    assert any(found) and not all(found)
 
 
 def test_the_comparison_has_the_best_of_all_pairs(coins: Model, teacher: Teacher) -> None:

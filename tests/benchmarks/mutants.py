@@ -36,7 +36,7 @@ GUARDS: dict[str, tuple[str, ...]] = {
     "search/fit.py": ("tests/search/test_fit.py",),
     "search/columns.py": ("tests/search/test_fit.py", "tests/search/test_polish.py"),
     "teacher.py": ("tests/test_teacher.py",),
-    "compare.py": ("tests/test_compare.py",),
+    "compare.py": ("tests/test_compare.py", "tests/test_report.py"),
     "race.py": ("tests/test_race.py",),
     "measures.py": ("tests/test_measures.py", "tests/test_compare.py"),
     "verdict.py": ("tests/test_verdict.py",),
