@@ -86,15 +86,15 @@ def samples_to_decide(ratio: Interval, n: int) -> int | None:
 
 
 def lower_median(values: Floats) -> float:
-    return float(np.partition(values, (len(values) - 1) // 2)[(len(values) - 1) // 2])
+    return float(np.quantile(values, 0.5, method="lower"))
 
 
 def _resampled_medians(a: Floats, b: Floats, seed: int, together: int = 2**22) -> Floats:
     """ln of the ratio, of bootstrap samples, (RESAMPLES,)."""
-    rng, middle, found = np.random.default_rng([seed, len(a)]), (len(a) - 1) // 2, []
+    rng, found = np.random.default_rng([seed, len(a)]), []
     for first in range(0, RESAMPLES, size := max(1, together // len(a))):
         chosen = rng.integers(len(a), size=(min(size, RESAMPLES - first), len(a)))
-        medians = [np.maximum(np.partition(each[chosen], middle, axis=1)[:, middle], TINY) for each in (a, b)]
+        medians = [np.maximum(np.quantile(each[chosen], 0.5, axis=1, method="lower"), TINY) for each in (a, b)]
         found.append(np.log(medians[0]) - np.log(medians[1]))
     return np.concatenate(found)
 
