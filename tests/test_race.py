@@ -132,7 +132,7 @@ class Given(Runs):
 def test_measures_of_weighted_samples_are_those_of_repeated_ones() -> None:
     rng = np.random.default_rng(0)
     errors = rng.exponential(size=(5, 12))
-    counts = rng.integers(0, 4, size=(3, 12)).astype(float)
+    counts = np.vstack([rng.integers(0, 4, size=(3, 12)), np.ones(12)])
     places = np.arange(12)
     for measure, of in (
         (MEAN, np.mean),
@@ -219,6 +219,21 @@ def test_what_is_dropped_is_surely_worse_by_the_jackknife() -> None:
         if table == leader or apart[0] - 3 * variance**0.5 <= np.log(0.985):
             kept.append(table)
     assert best == {leader} and going == kept and 20 < len(kept) < 380
+
+
+def test_what_runs_away_is_dropped_and_the_others_race_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = np.random.default_rng(5).exponential(size=(30, 1024)) * np.linspace(1, 1.4, 30)[:, None]
+    errors[0, 11] = np.inf  # seen in the second round
+    found = raced(errors, monkeypatch)
+    assert 0 not in found.finalists and int(np.argmin(errors[1:].mean(1))) + 1 in found.finalists and len(found.finalists) < 29
+
+
+def test_one_leader_that_reaches_the_target_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = np.random.default_rng(6).exponential(size=(40, 1024)) * np.linspace(1, 2, 40)[:, None]
+    reached = raced(errors, monkeypatch, target=float(errors[:3].mean()))
+    assert errors[reached.finalists].mean(1).min() <= errors[:3].mean() and len(reached.finalists) <= 5
+    beyond = raced(errors, monkeypatch, target=0.0)
+    assert int(np.argmin(errors.mean(1))) in beyond.finalists
 
 
 def test_how_many_times_worse_something_is_at_least() -> None:
