@@ -143,6 +143,8 @@ def race(
     runs.see(everyone, first)
     if not np.isfinite(runs.errors[:, first]).all(1).any():
         raise NotFinite(f"the network of {model.name!r} returned NaN or inf with every baseline; check its weights and dtype")
+    if len(first) == n:
+        return Race(candidates, runs, everyone, everyone, first[:0])
     leaders: list[int] = []
     if hard is None:
         for measure, count in LEADERS:

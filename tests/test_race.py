@@ -289,6 +289,16 @@ def test_what_runs_away_costs_the_others_nothing() -> None:
         race.race(model, [Baseline("wild", "logsnr", wild)], teacher, (MEAN,))
 
 
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_picture_of_few_samples_has_a_rival(n: int) -> None:
+    coins = models.load(COINS)
+    teacher = teach(coins, "held_out", n, trajectory=False)
+    found, everything = rivals(coins, 3, 1.0, teacher, measures=(GEOMETRIC,)), baselines(coins, 3, 1.0)
+    assert len(found.race.finalists) == len({each.table for each in everything})
+    errors = [endpoint_mse(sample(coins, each.table, teacher), teacher.endpoint).log().mean().exp() for each in everything]
+    assert found.best(GEOMETRIC).value(GEOMETRIC, None) == pytest.approx(float(min(errors)), rel=1e-4)
+
+
 @pytest.mark.parametrize("n", [16, 24, 64])
 def test_few_samples_are_enough_for_a_race(n: int) -> None:
     coins = models.load(COINS)
