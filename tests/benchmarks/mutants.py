@@ -49,8 +49,8 @@ GUARDS: dict[str, tuple[str, ...]] = {
 EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
     "only memory or time": (
         ("teacher.py", "steps // 2, False, progress)", "steps // 2, True, progress)"),
-        ("teacher.py", "_read(path, drawn.noise, steps if trajectory else 0)", "_read(path, drawn.noise, steps)"),
-        ("teacher.py", "_read(path, drawn.noise, steps if trajectory else 0)", "_read(path, drawn.noise, steps if trajectory else 1)"),
+        ("teacher.py", "_read(path, drawn.noise, steps if trajectory else 0", "_read(path, drawn.noise, steps"),
+        ("teacher.py", "_read(path, drawn.noise, steps if trajectory else 0", "_read(path, drawn.noise, steps if trajectory else 1"),
         ("search/columns.py", "CHUNK = 2**23", "CHUNK = 3**23"),
         ("search/columns.py", "CHUNK = 2**23", "CHUNK = 2*23"),
         ("search/columns.py", "count = max(1, CHUNK", "count = min(1, CHUNK"),
