@@ -44,7 +44,7 @@ MORE = 4
 """Hard samples of whatever leads later."""
 LEADERS = ((GEOMETRIC, 2), (MEAN, 1))
 """The best of the first round, which say what is hard."""
-COARSE, CARRIED = 4.0, 3.0
+COARSE, CARRIED = 6.0, 3.0
 """What surely is so many times worse than the best in the geometric mean after the first round is dropped at
 once; or is not tried at the next NFE."""
 DEVIATIONS, GROUPS = 3.0, 8
