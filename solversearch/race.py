@@ -44,11 +44,11 @@ MORE = 4
 """Hard samples of whatever leads later."""
 LEADERS = ((GEOMETRIC, 2), (MEAN, 1))
 """The best of the first round, which say what is hard."""
-COARSE, CARRIED = 6.0, 3.0
+COARSE, CARRIED = 12.0, 3.0
 """What surely is so many times worse than the best in the geometric mean after the first round is dropped at
 once; or is not tried at the next NFE."""
 DEVIATIONS, GROUPS = 3.0, 8
-BLUR = 0.5
+BLUR = 1.0
 """Least variance, times samples, of ln of a Frechet distance: what is wrong with covariances of a few samples, no group left out shows."""
 WORTH, ROUGHLY = 0.985, 0.9
 """A baseline that cannot be better than the least value by this factor is not worth going on with; where there is a target to reach, the
