@@ -19,27 +19,27 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from solversearch.compare import Comparison
 from solversearch.cpr import Cpr
 from solversearch.cpr.polynomial import Cascade
-from solversearch.cpr.regression import Cell
+from solversearch.cpr.regression import FittedPlan
+from solversearch.judging.compare import Comparison
+from solversearch.judging.objectives import parse_many
 from solversearch.models import Options
-from solversearch.objectives import parse_many
 from solversearch.plan import Plan, read_json
 from solversearch.report.page.files import importances, picture
 from solversearch.report.page.run import run_page
 from solversearch.report.page.study import study_page
 from solversearch.report.page.sweep import sweep_page
 from solversearch.schedules import DiscreteVP
-from solversearch.search.evaluations import Entry, Log
-from solversearch.search.evaluator import Failure, Result
-from solversearch.search.predictor import WIDTH, Record
-from solversearch.search.records import read_records, write_records
-from solversearch.search.run_folder import Run, versions
+from solversearch.search.evaluating.evaluations import Entry, Log
+from solversearch.search.evaluating.evaluator import Failure, Result
+from solversearch.search.evaluating.run_folder import Run, versions
+from solversearch.search.evaluating.warm_start import read_records, write_records
 from solversearch.search.settings import Settings
+from solversearch.search.surrogates.predictor import WIDTH, Record
 from solversearch.spaces import SearchSpace, presets
-from solversearch.study import Study
-from solversearch.sweep import Asked
+from solversearch.studies.study import Study
+from solversearch.studies.sweep import SweepSpec
 from solversearch.teacher import _read
 from tests.report.conftest import whole, write_journal
 from tests.report.test_page import study, sweep
@@ -285,7 +285,7 @@ def read_sweep(path: Path) -> None:
 
 
 def read_sweep_file(path: Path) -> None:
-    assert len(Asked.read(path).cells()) <= 10_000
+    assert len(SweepSpec.read(path).cells()) <= 10_000
 
 
 def read_teacher(path: Path) -> None:
@@ -311,7 +311,7 @@ def sign_cpr(content: dict[str, Any]) -> str:
 
 def _cprs() -> Iterator[bytes]:
     cascade = Cascade(coefficients=(((0.5, 0.1), (0.2, 0.0)), ((-3.0, 0.1), (0.0, 0.1))))
-    cell = Cell(nfe=4, guidance=1.0, plan="", residual_times=0.1, residual_parameters=0, left_out_times=0.1, left_out_parameters=0)
+    cell = FittedPlan(nfe=4, guidance=1.0, plan="", residual_times=0.1, residual_parameters=0, left_out_times=0.1, left_out_parameters=0)
     shared: dict[str, Any] = {
         "model": "digits", "model_digest": "d", "prediction_type": "sample", "nfe": (3, 4), "guidance": (1.0, 4.0), "cells": (cell,),
     }  # fmt: skip

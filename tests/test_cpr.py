@@ -15,16 +15,16 @@ from pydantic import JsonValue, ValidationError
 from solversearch import cpr
 from solversearch.cpr import Cpr, tuning
 from solversearch.cpr.parameters import coefficient_curves, coefficient_table, decided, nodes_at, position, summed
-from solversearch.cpr.polynomial import Cascade, Floats, degrees, fit_cascade
+from solversearch.cpr.polynomial import Cascade, degrees, fit_cascade
 from solversearch.cpr.tuning import tune
 from solversearch.errors import UserError
+from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Clock
-from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.plan import Plan, Provenance, Threshold
 from solversearch.runtime import Row, Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import DiscreteVP, explicit, grid
-from solversearch.search.compensation import table
+from solversearch.schedules import DiscreteVP, Floats, explicit, grid
+from solversearch.search.fitting.compensation import table
 from solversearch.solvers import get
 from solversearch.solvers.mixed import Decision
 from solversearch.teacher import teach

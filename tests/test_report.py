@@ -13,16 +13,17 @@ from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
 from solversearch import models
-from solversearch.compare import Comparison, Rung, Stage, Tau, Timing
 from solversearch.cpr import Cpr
 from solversearch.cpr.polynomial import Cascade
-from solversearch.cpr.regression import Cell
+from solversearch.cpr.regression import FittedPlan
 from solversearch.errors import UserError
-from solversearch.intervals import CARRIED
-from solversearch.measures import Row
+from solversearch.judging.compare import Comparison, Rung, StageResult, Tau, Timing
+from solversearch.judging.intervals import CARRIED
+from solversearch.judging.measures import ComparisonRow
+from solversearch.judging.race import GEOMETRIC, MEAN, MEDIAN
+from solversearch.judging.verdict import Ratio, decide
 from solversearch.models.base import Model
 from solversearch.plan import Interval, Plan, Provenance, Score
-from solversearch.race import GEOMETRIC, MEAN, MEDIAN
 from solversearch.report import pictures, tables
 from solversearch.report.cpr_view import cpr_table
 from solversearch.report.progress import Display
@@ -30,7 +31,6 @@ from solversearch.report.search_picture import search_picture
 from solversearch.runtime import Tableau
 from solversearch.schedules import CosineVP, DiscreteVP, Flow, NoiseSchedule, grid
 from solversearch.solvers import get
-from solversearch.verdict import Ratio, decide
 
 COINS = f"python:{Path(__file__).parent / 'assets' / 'coins.py'}"
 
@@ -44,10 +44,10 @@ def score(name: str, mean: float, kind: str = "baseline", median: float | None =
     )  # fmt: skip
 
 
-def row(name: str, mean: float, kind: str = "baseline", tail: float = 0.05) -> Row:
+def row(name: str, mean: float, kind: str = "baseline", tail: float = 0.05) -> ComparisonRow:
     """tail is what the worst hundredth of the samples has."""
     more = {"geometric_mean": mean / 3, "quantile_90": 2 * mean, "quantile_99": 9 * mean, "worst_hundredth": tail}
-    return Row.model_validate({**score(name, mean, kind).model_dump(), **more, "lower_bound": tail > CARRIED})
+    return ComparisonRow.model_validate({**score(name, mean, kind).model_dump(), **more, "lower_bound": tail > CARRIED})
 
 
 def ratio(measure: str, value: float, baseline: str = "solver_0", within: float = 1.25, difference: bool = False) -> Ratio:
@@ -68,7 +68,8 @@ def comparison(error: float = 0.002, best: float = 0.01, needed: int | None = 8,
         model="digits", nfe=5, guidance=4.0, samples=1024, seed=0, verdict=decide(*ratios[:2]),
         share=Interval(mean=0.93, low=0.91, high=0.945), ratios=ratios, best_baseline="solver_1", baseline_nfe_for_plan_error=needed,
         teacher_error=1e-7, pairs=500, evaluations=123_456, timing=Timing(wall_s=60, network_s=50),
-        stages=tuple(Stage(name=n, value=v, unit="tempered validation error", endpoint_mse=e, median=e / 3, seconds=3.2, evaluations=12345)
+        stages=tuple(StageResult(name=n, value=v, unit="tempered validation error", endpoint_mse=e, median=e / 3, seconds=3.2,
+                                 evaluations=12345)
                      for n, v, e in (("best baseline", 0.005, 0.01), ("fit", 0.003, 0.005), ("search", 0.002, 0.004),
                                      ("polish", 0.001, 0.002))) if stages else (),
         ladder=tuple(ladder), rows=tuple(rows),
@@ -163,7 +164,7 @@ def test_a_mean_that_says_another_thing_than_most_samples_is_told(geometric: flo
 
 
 def test_the_verdict_says_that_intervals_are_lower_bounds() -> None:
-    def rows(tail: float, bound: bool) -> tuple[Row, ...]:
+    def rows(tail: float, bound: bool) -> tuple[ComparisonRow, ...]:
         own, *rest = comparison().rows
         return own.model_copy(update={"worst_hundredth": tail, "lower_bound": bound}), *rest
 
@@ -393,8 +394,8 @@ def test_a_search_without_a_single_success_is_drawn(tmp_path: Path) -> None:
 
 
 def test_a_regression_is_shown_a_configuration_a_line() -> None:
-    def cell(nfe: int, ratio: float | None) -> Cell:
-        return Cell(nfe=nfe, guidance=1.5, plan="", residual_times=0.01, residual_parameters=0.02, left_out_times=0.3,
+    def cell(nfe: int, ratio: float | None) -> FittedPlan:
+        return FittedPlan(nfe=nfe, guidance=1.5, plan="", residual_times=0.01, residual_parameters=0.02, left_out_times=0.3,
                     left_out_parameters=0.04, ratio=ratio)  # fmt: skip
 
     flat = Cascade(coefficients=(((0.0,),),))

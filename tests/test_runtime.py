@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from solversearch.runtime import Node, Row, Tableau, clamp, dynamic_threshold, run
+from solversearch.schedules import Floats
 
 SHAPE = (3, 2, 4, 4)
-Floats = NDArray[np.float64]
 
 
 def to_numpy(array: Any) -> Floats:

@@ -14,8 +14,8 @@ from optuna.trial import create_trial
 
 import solversearch
 from solversearch.cli.loading import Load
-from solversearch.compare import ParetoPoint
 from solversearch.errors import UserError
+from solversearch.judging.compare import ParetoPoint
 from solversearch.plan import Plan
 from solversearch.report.dashboard import open_run
 from solversearch.report.page import write_page

@@ -17,8 +17,8 @@ from torch import Tensor
 from solversearch import models
 from solversearch.cache import cache_folder
 from solversearch.errors import UserError
+from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Clock, Model, NotFinite
-from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Node
 from solversearch.schedules import VE, CosineVP, DiscreteVP, Flow, NoiseSchedule
 from solversearch.teacher import cost, teach

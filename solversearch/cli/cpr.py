@@ -9,7 +9,7 @@ from rich.console import Console
 from solversearch.cli.loading import Load, loads_model
 from solversearch.cli.shared import Json, stderr, stdout
 from solversearch.errors import UserError
-from solversearch.places import check_place
+from solversearch.outputs import check_place
 
 cpr_app = typer.Typer(no_args_is_help=True, help="Regresses plans over NFE and guidance, and predicts others.")
 

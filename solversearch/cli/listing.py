@@ -88,7 +88,7 @@ def _strategies() -> list[dict[str, Any]]:
 
 
 def _objectives() -> list[dict[str, Any]]:
-    from solversearch.objectives import describe_objectives
+    from solversearch.judging.objectives import describe_objectives
 
     return [dict(entry) for entry in describe_objectives()]
 

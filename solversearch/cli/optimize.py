@@ -11,7 +11,7 @@ from solversearch.cli.loading import Load, loads_model
 from solversearch.cli.resuming import begun
 from solversearch.cli.shared import BatchSize, Json, ModelOption, Samples, Seed, report, stderr, tell
 from solversearch.errors import UserError
-from solversearch.places import check_free, slug
+from solversearch.outputs import check_free, slug
 
 if TYPE_CHECKING:
     from solversearch.search.settings import Settings
@@ -114,12 +114,12 @@ def optimize(
     from solversearch.report.draw import draw_run
     from solversearch.report.progress import Display
     from solversearch.search.estimate import estimate
+    from solversearch.search.evaluating.warm_start import read_records
+    from solversearch.search.evaluating.workers import Fleet
     from solversearch.search.optimize import Interrupted
     from solversearch.search.optimize import optimize as search_plan
-    from solversearch.search.records import read_records
     from solversearch.search.settings import check
     from solversearch.search.strategies import predicts
-    from solversearch.search.workers import Fleet
 
     options = load.options if resume is None else run.options
     loaded = models.load(model, options)

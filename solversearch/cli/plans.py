@@ -9,7 +9,7 @@ from rich.console import Console
 
 from solversearch.cli.loading import Load, loads_model
 from solversearch.cli.shared import BatchSize, Json, ModelName, PlanFile, Samples, Seed, report, stderr, stdout
-from solversearch.places import check_place
+from solversearch.outputs import check_place
 
 if TYPE_CHECKING:
     from solversearch.plan import Plan
@@ -38,11 +38,11 @@ def compare(
 
     import time
 
-    from solversearch.compare import Timing
-    from solversearch.compare import compare as run
-    from solversearch.matching import check_model
+    from solversearch.judging.compare import Timing
+    from solversearch.judging.compare import compare as run
+    from solversearch.judging.compatibility import check_model
+    from solversearch.judging.objectives import parse_many
     from solversearch.models.base import Clock
-    from solversearch.objectives import parse_many
     from solversearch.report.progress import Display
     from solversearch.search.settings import Settings
     from solversearch.spaces import SearchSpace
@@ -87,7 +87,7 @@ def sample(
     check_place(out)
 
     from solversearch import memory
-    from solversearch.matching import check_model
+    from solversearch.judging.compatibility import check_model
     from solversearch.report.draw import draw_samples
 
     loaded = load(model)
@@ -128,6 +128,6 @@ def _plan_at(path: Path, guidance: float | None) -> "Plan":
     plan = Plan.read(path)
     if guidance is None:
         return plan
-    from solversearch.matching import reguided
+    from solversearch.judging.compatibility import reguided
 
     return reguided(plan, guidance)

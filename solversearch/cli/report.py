@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from solversearch.places import check_place
+from solversearch.outputs import check_place
 
 
 def report(

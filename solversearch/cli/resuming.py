@@ -9,7 +9,7 @@ import typer
 from solversearch.errors import UserError
 
 if TYPE_CHECKING:
-    from solversearch.search.run_folder import Run
+    from solversearch.search.evaluating.run_folder import Run
 
 FREE = ("resume", "batch_size", "workers", "gpus_per_worker", "ray_address", "time_limit", "storage", "as_json")
 """Options that change nothing in the result."""
@@ -17,7 +17,7 @@ FREE = ("resume", "batch_size", "workers", "gpus_per_worker", "ray_address", "ti
 
 def begun(folder: Path, context: typer.Context) -> "Run":
     """The run of a folder. Raises `UserError` where an option on the command line asks for another."""
-    from solversearch.search.run_folder import Run
+    from solversearch.search.evaluating.run_folder import Run
     from solversearch.search.strategies import STRATEGIES
 
     run = Run.unfinished(folder)

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from solversearch.compare import Comparison
+    from solversearch.judging.compare import Comparison
 
 ModelOption = typer.Option(
     "--model", help="A name of 'solversearch list models', a pipeline of diffusers as hf:REPOSITORY or its folder, or python:FILE:FACTORY."

@@ -9,7 +9,7 @@ from rich.console import Console
 from solversearch.cli.loading import Load, loads_model
 from solversearch.cli.shared import BatchSize, Seed, stderr
 from solversearch.errors import UserError
-from solversearch.places import check_place
+from solversearch.outputs import check_place
 
 
 @loads_model

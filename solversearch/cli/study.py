@@ -9,7 +9,7 @@ import typer
 from solversearch.cli.loading import Load, loads_model
 from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, stderr, stdout, tell
 from solversearch.errors import UserError
-from solversearch.places import slug
+from solversearch.outputs import slug
 
 Number = TypeVar("Number", int, float)
 
@@ -45,8 +45,8 @@ def study(
     from solversearch.report.study_view import study_picture, study_tables
     from solversearch.search.settings import Settings
     from solversearch.spaces import SearchSpace, presets
-    from solversearch.study import Asked, ablations
-    from solversearch.study import study as run
+    from solversearch.studies.study import StudySpec, ablations
+    from solversearch.studies.study import study as run
 
     if ablate is not None:
         chosen = ablations(SearchSpace.named(ablate))
@@ -59,7 +59,7 @@ def study(
             chosen[space.name] = Settings.of(space, nfe=1)
     loaded = load(model)
     sized = Settings.of(SearchSpace(), nfe=1, samples=samples, batch_size=batch_size).sized(loaded)
-    asked = Asked(
+    asked = StudySpec(
         model=loaded.name, model_digest=loaded.fingerprint, features=loaded.looks, methods=tuple(chosen), nfe=counts,
         guidance=scales or (loaded.guidance,), evaluations=evaluations, samples=sized.samples, seed=seed,
     )  # fmt: skip

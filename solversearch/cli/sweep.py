@@ -23,15 +23,15 @@ def sweep(
     load: Load,
 ) -> None:
     """Search plans for many models, budgets and guidance scales; tell which are worth their cost, and regress them."""
-    from solversearch.sweep import Asked
+    from solversearch.studies.sweep import SweepSpec
 
-    asked = Asked.read(file, model or ())
+    asked = SweepSpec.read(file, model or ())
     asked.cells()
 
     from solversearch.report.progress import Display
     from solversearch.report.sweep_view import sweep_tables
-    from solversearch.search.workers import Fleet
-    from solversearch.sweep import sweep as run
+    from solversearch.search.evaluating.workers import Fleet
+    from solversearch.studies.sweep import sweep as run
 
     folder = out or Path("runs") / f"sweep-{file.stem}"
     with Display(stderr()) as display:

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from solversearch.plan import Many
-
-Floats = NDArray[np.float64]
+from solversearch.schedules import Floats
 
 UNITS = (1.0, 12.0, 50.0)
 """Of u, guidance and NFE."""

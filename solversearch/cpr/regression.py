@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 import solversearch
@@ -22,10 +21,9 @@ from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.models.digest import is_of
 from solversearch.plan import MAX_NFE, Many, Plan, Provenance, Threshold, one_line, read_json, write_text
+from solversearch.schedules import Floats
 from solversearch.solvers.mixed import Decision, mixed
 from solversearch.tableau import trace
-
-Floats = NDArray[np.float64]
 
 TIME_NAMES = ("position", "input_shift")
 TIME_DEGREES = (5, 2, 2)
@@ -35,7 +33,7 @@ _NAME = re.compile("|".join((*TIME_NAMES, *SMOOTH, r"(end_)?(x|(d|delta)\d{1,4})
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
 
 
-class Cell(BaseModel):
+class FittedPlan(BaseModel):
     """A configuration that was fitted. Root mean squares over its numbers: of what the fit leaves (residual) and, of the fit without
     this configuration, of its error (left_out); times (as positions) and the other parameters apart. ratio is the predicted plan's
     error over the given plan's on validation noise, where the regression has been tuned."""
@@ -70,7 +68,7 @@ class Cpr(BaseModel):
     whole: bool = False
     steps: Many[dict[str, JsonValue]] = ()
     cascades: dict[str, Cascade]
-    cells: Many[Cell]
+    cells: Many[FittedPlan]
     threshold: Threshold | None = None
     versions: dict[str, str] = {}
     digest: str = Field(default="", pattern="^sha256:[0-9a-f]{64}$")
@@ -101,7 +99,7 @@ class Cpr(BaseModel):
         content = self.model_dump(mode="json", exclude={"digest"})
         return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
-    def replaced(self, cascades: dict[str, Cascade], cells: tuple[Cell, ...] | None = None) -> "Cpr":
+    def replaced(self, cascades: dict[str, Cascade], cells: tuple[FittedPlan, ...] | None = None) -> "Cpr":
         """The same with other cascades, and the digest that belongs to them."""
         kept = {name: getattr(self, name) for name in type(self).model_fields if name != "digest"}
         return Cpr(**{**kept, "cascades": cascades, "cells": self.cells if cells is None else cells})
@@ -266,7 +264,7 @@ def _curves(plans: Sequence[Plan], model: Model) -> tuple[tuple[Decision, ...], 
     return (), curves
 
 
-def _cell(plan: Plan, left: dict[str, tuple[Floats, Floats, Floats]]) -> Cell:
+def _cell(plan: Plan, left: dict[str, tuple[Floats, Floats, Floats]]) -> FittedPlan:
     def rms(which: int, times: bool) -> float:
         numbers = [
             each[which][(each[0][:, 1] == plan.guidance) & (each[0][:, 2] == plan.nfe)]
@@ -276,7 +274,7 @@ def _cell(plan: Plan, left: dict[str, tuple[Floats, Floats, Floats]]) -> Cell:
         values = np.concatenate(numbers) if numbers else np.zeros(0)
         return float(np.sqrt(np.mean(values**2))) if len(values) else 0.0
 
-    return Cell(
+    return FittedPlan(
         nfe=plan.nfe, guidance=plan.guidance, plan=plan.digest,
         residual_times=rms(1, True), residual_parameters=rms(1, False),
         left_out_times=rms(2, True), left_out_parameters=rms(2, False),

@@ -18,7 +18,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -26,15 +25,14 @@ from solversearch.cpr.parameters import Curves, names_of, summed, table_of
 from solversearch.cpr.polynomial import Basis, degrees
 from solversearch.cpr.regression import TIME_NAMES, Cpr, steps_of, unit
 from solversearch.errors import UserError
+from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
-from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.plan import Plan
 from solversearch.runtime import Node, Row, Tableau, run, steps
 from solversearch.sampling import alone, sample
-from solversearch.search.columns import Recorder
+from solversearch.schedules import Floats
+from solversearch.search.fitting.design_matrix import Recorder
 from solversearch.teacher import Teacher, teach
-
-Floats = NDArray[np.float64]
 
 LAGS = 4
 """Newest outputs whose coefficients are tuned; older ones keep the hand-made solver's, which are zero."""

@@ -24,7 +24,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from solversearch.export.watch import Watch, check_stock, without_variance
+from solversearch.export.network_hook import Watch, check_stock, without_variance
 from solversearch.plan import Plan
 from solversearch.runtime import Output, steps
 from solversearch.schedules import data_prediction

@@ -12,7 +12,7 @@ import solversearch
 from solversearch import runtime
 from solversearch.errors import UserError
 from solversearch.export import shipped
-from solversearch.places import check_place, slug
+from solversearch.outputs import check_place, slug
 from solversearch.plan import Plan, write_text
 from solversearch.runtime import Array, Node
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from solversearch.errors import UserError
 from solversearch.export.shipped import levels
-from solversearch.places import check_place
+from solversearch.outputs import check_place
 from solversearch.plan import Plan, write_text
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import CLEAN, VE

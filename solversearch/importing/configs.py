@@ -16,7 +16,7 @@ _FILE = "scheduler_config.json"
 
 
 @dataclass(frozen=True)
-class Source:
+class SchedulerSource:
     """A scheduler of diffusers; own says that its settings are a pipeline's, pipeline is the class of that, where it is known."""
 
     scheduler: Any
@@ -42,7 +42,7 @@ class Source:
         return arguments
 
 
-def scheduler_of(where: str, settings: Mapping[str, Any]) -> Source:
+def scheduler_of(where: str, settings: Mapping[str, Any]) -> SchedulerSource:
     """By the name of a class, or as a pipeline has it: its folder, the folder or file of its scheduler, hf:ID, or a model's short name.
 
     settings override those of the file. Raises `UserError`.
@@ -56,7 +56,7 @@ def scheduler_of(where: str, settings: Mapping[str, Any]) -> Source:
     elif Path(where).exists() or "/" in where or where.endswith(".json"):
         place, index = _local(Path(where).expanduser())
     else:
-        return Source(scheduler_by_name(where, **settings), settings=settings)
+        return SchedulerSource(scheduler_by_name(where, **settings), settings=settings)
     config, pipeline = read_json(place), str(read_json(index).get("_class_name", "")) if index.is_file() else ""
     name = str(config.get("_class_name", "")).removesuffix("Scheduler")
     if name not in SCHEDULERS:
@@ -64,7 +64,7 @@ def scheduler_of(where: str, settings: Mapping[str, Any]) -> Source:
     kind = scheduler_class(name)
     check_settings(kind, settings)
     with quiet():
-        return Source(kind.from_config({**config, **settings}), True, pipeline, settings)
+        return SchedulerSource(kind.from_config({**config, **settings}), True, pipeline, settings)
 
 
 def _local(path: Path) -> tuple[Path, Path]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import solversearch
 from solversearch.errors import UserError, nearest
-from solversearch.importing.configs import Source, scheduler_of
+from solversearch.importing.configs import SchedulerSource, scheduler_of
 from solversearch.importing.diffusers import from_diffusers, is_edm, library, ready
 from solversearch.importing.sigmas import from_sigmas, named_betas
 from solversearch.plan import Plan, Provenance
@@ -82,7 +82,7 @@ def _prediction_type(scheduler: Any) -> str:
     return "flow" if kind == "flow_prediction" else kind
 
 
-def _spending(source: Source, nfe: int, schedule: NoiseSchedule | None) -> Tableau:
+def _spending(source: SchedulerSource, nfe: int, schedule: NoiseSchedule | None) -> Tableau:
     """The table of exactly nfe evaluations; steps and evaluations differ where a step spends two, or the start spends more."""
     spent = set()
     for steps in dict.fromkeys([nfe, nfe - 1, (nfe + 1) // 2, nfe // 2 + 1, nfe // 2, nfe - 9]):

@@ -9,8 +9,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from solversearch.distances import Gaussian, Reference
 from solversearch.errors import UserError
+from solversearch.judging.distances import Moments, Reference
 from solversearch.models.digest import digest_of, fingerprint_of
 from solversearch.runtime import Node
 from solversearch.schedules import NoiseSchedule, data_prediction
@@ -86,7 +86,7 @@ class Model:
             return None
         if self.reference is not None:
             return self.reference()
-        return None if self.data is None else Reference(Gaussian.of(self.features(self.data()).cpu()))
+        return None if self.data is None else Reference(Moments.of(self.features(self.data()).cpu()))
 
     def filled(self, size: int) -> int:
         """The size of a network batch for `size` samples."""

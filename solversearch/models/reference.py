@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from solversearch.cache import cache_folder
-from solversearch.distances import Gaussian, Reference
 from solversearch.errors import UserError
+from solversearch.judging.distances import Moments, Reference
 from solversearch.plan import replacing
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def of_folder(folder: Path, files: list[Path], extractor: "Extractor") -> Refere
 
 def of_features(features: Tensor) -> Reference:
     chosen = np.linspace(0, len(features) - 1, min(KEPT, len(features))).round().astype(int)
-    return Reference(Gaussian.of(features), features[torch.from_numpy(chosen)])
+    return Reference(Moments.of(features), features[torch.from_numpy(chosen)])
 
 
 def write(path: Path, features: Tensor, extractor: "Extractor") -> None:
@@ -106,7 +106,7 @@ def read(path: Path, extractor: "Extractor") -> Reference:
         raise UserError(f"{path}: the statistics are {got}, and {extractor.name} has {width} features; use statistics of the same features")
     if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all() and torch.allclose(covariance, covariance.T)):
         raise UserError(f"{path}: the covariance must be finite and symmetric; make the statistics anew")
-    return Reference(Gaussian(mean, covariance), features)
+    return Reference(Moments(mean, covariance), features)
 
 
 def picture(file: Path) -> Picture:

@@ -11,8 +11,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna_dashboard import save_note
 
-from solversearch.compare import Comparison
 from solversearch.errors import UserError
+from solversearch.judging.compare import Comparison
 from solversearch.plan import one_line, read_json
 from solversearch.report import tables
 

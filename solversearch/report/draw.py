@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from solversearch.compare import Comparison
-from solversearch.matching import rival
+from solversearch.judging.compare import Comparison
+from solversearch.judging.compatibility import rival
+from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Model
-from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.plan import Plan
 from solversearch.report import pictures
 from solversearch.report.search_picture import search_picture

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from solversearch.compare import Comparison
 from solversearch.errors import UserError
+from solversearch.judging.compare import Comparison
 from solversearch.plan import Plan, replacing
 from solversearch.report.tables import coefficients, column_names, number
 from solversearch.schedules import NoiseSchedule

@@ -5,7 +5,7 @@ from math import nan
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from solversearch.compare import Comparison
+from solversearch.judging.compare import Comparison
 from solversearch.report.pictures import BLUE, GREEN, GREY, ORANGE
 
 

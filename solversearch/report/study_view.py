@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rich.table import Table
 
 from solversearch.report.tables import number, percent
-from solversearch.study import BASELINE, Row, Study
+from solversearch.studies.study import BASELINE, Study, StudyRow
 
 MARKERS = "osD^vP*Xph<>"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
@@ -47,7 +47,7 @@ def methods(study: Study) -> list[str]:
     return list(dict.fromkeys(row.method for row in study.rows))
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: StudyRow | None) -> str:
     if row is None:
         return "-"
     error = f"MSE {number(row.endpoint_mse.mean)}"
@@ -60,7 +60,7 @@ def _cell(row: Row | None) -> str:
 def study_picture(study: Study) -> Figure:
     """A row a guidance scale: geometric mean error over the least of all baselines, Frechet distance, and seconds, by NFE."""
     features = any(row.frechet_teacher for row in study.rows)
-    measures: list[tuple[str, Callable[[Row], float | None]]] = [
+    measures: list[tuple[str, Callable[[StudyRow], float | None]]] = [
         ("geometric mean error / least baseline", lambda row: row.ratio_geometric.mean)
     ]
     if features:
@@ -78,7 +78,7 @@ def study_picture(study: Study) -> Figure:
     return figure
 
 
-def _panel(ax: Axes, study: Study, guidance: float, label: str, value: Callable[[Row], float | None]) -> None:
+def _panel(ax: Axes, study: Study, guidance: float, label: str, value: Callable[[StudyRow], float | None]) -> None:
     for k, method in enumerate(methods(study)):
         rows = [row for nfe in study.asked.nfe if (row := study.row(method, nfe, guidance))]
         points = [(row.nfe, y) for row in rows if (y := value(row)) is not None]

@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from solversearch.report.tables import number
-from solversearch.sweep import Row, Sweep
+from solversearch.studies.sweep import Sweep, SweepRow
 
 
 def sweep_tables(sweep: Sweep) -> list[Table]:
@@ -22,7 +22,7 @@ def _table(sweep: Sweep, model: str, guidance: float) -> Table:
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: SweepRow) -> list[str]:
     numbers = ("-" if each is None else number(each) for each in (row.ratio_geometric, row.ratio, row.endpoint_mse, row.frechet_teacher,
                                                                   row.seconds))  # fmt: skip
     return [row.path, str(row.network_calls or "-"), row.verdict or "-", *numbers, "*" * row.pareto]

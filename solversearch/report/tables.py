@@ -7,12 +7,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from solversearch.compare import ENDPOINT, Comparison, ParetoPoint, Stage
-from solversearch.intervals import CARRIED
-from solversearch.measures import Row
+from solversearch.judging.compare import ENDPOINT, Comparison, ParetoPoint, StageResult
+from solversearch.judging.intervals import CARRIED
+from solversearch.judging.measures import ComparisonRow
+from solversearch.judging.race import MEAN
+from solversearch.judging.verdict import Ratio
 from solversearch.plan import Interval, Plan, Score
-from solversearch.race import MEAN
-from solversearch.verdict import Ratio
 
 BASELINES = 8
 """Baselines in the table of a comparison; the file has them all."""
@@ -99,7 +99,7 @@ def comparison_table(comparison: Comparison) -> Table:
 COLUMNS = ("sampler", "mean error", "geometric", "median", "90 %", "99 %", "worst 1 % has", "Frechet, teacher", "Frechet, data", "calls")
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: ComparisonRow) -> tuple[str, ...]:
     assert row.endpoint_mse.median is not None
     return (
         row.name, _interval(row.endpoint_mse) + "*" * row.lower_bound,
@@ -122,7 +122,7 @@ def _interval(value: Interval | None) -> str:
     return "-" if value is None else f"{number(value.mean)} [{number(value.low)}, {number(value.high)}]"
 
 
-def stage_table(stages: Sequence[Stage]) -> Table:
+def stage_table(stages: Sequence[StageResult]) -> Table:
     """What each stage of a search brought, on validation noise."""
     table = Table(title="What each stage brought, on validation noise")
     for name in ("stage", stages[0].unit, "of the stage before", "of the first", "mean error", "median", "network evaluations", "seconds"):

@@ -6,18 +6,18 @@ import numpy as np
 import torch
 
 from solversearch import memory
-from solversearch.baselines import BETTER, OF_EACH, baselines, rounds, screening
+from solversearch.judging.baselines import BETTER, OF_EACH, baselines, rounds, screening
+from solversearch.judging.objectives import parse_many
+from solversearch.judging.objectives.ays import LEVELS
+from solversearch.judging.race import first_round, hard_samples
 from solversearch.models.base import Clock, Denoiser, Model
-from solversearch.objectives import parse_many
-from solversearch.objectives.ays import LEVELS
-from solversearch.race import first_round, hard_samples
-from solversearch.search.columns import CHUNK
-from solversearch.search.compensation import FREE_FROM, ITERATIONS
-from solversearch.search.compensation import SAMPLES as FEWEST
-from solversearch.search.paired import NOISES
+from solversearch.search.fitting.compensation import FREE_FROM, ITERATIONS
+from solversearch.search.fitting.compensation import SAMPLES as FEWEST
+from solversearch.search.fitting.design_matrix import CHUNK
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import LONG, OBSERVED, POLISHED, SHORT, STARTS
 from solversearch.search.strategies import predicts
+from solversearch.search.surrogates.anchored import NOISES
 from solversearch.solvers import SOLVERS
 from solversearch.teacher import STEPS, cost
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from solversearch.search.evaluator import Failure, Result
-from solversearch.search.predictor import Predictor
+from solversearch.search.evaluating.evaluator import Failure, Result
 from solversearch.search.strategies import ask, follow, group_of
+from solversearch.search.surrogates.predictor import Predictor
 from solversearch.spaces import Candidate, Domain, Params
 
 REDUCTION = 4

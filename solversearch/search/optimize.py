@@ -16,28 +16,28 @@ from pathlib import Path
 import torch
 
 import solversearch
-from solversearch.baselines import baselines
-from solversearch.compare import Comparison, ParetoPoint, compare
 from solversearch.errors import UserError
-from solversearch.measures import finite
+from solversearch.judging.baselines import baselines
+from solversearch.judging.compare import Comparison, ParetoPoint, compare
+from solversearch.judging.measures import finite
+from solversearch.judging.objectives import parse_many
 from solversearch.models import DEFAULT
 from solversearch.models.base import Model
 from solversearch.models.options import Options
-from solversearch.objectives import parse_many
-from solversearch.places import claim
+from solversearch.outputs import claim
 from solversearch.plan import Plan, Provenance, Threshold, write_text
 from solversearch.runtime import Tableau
-from solversearch.search import evaluations
-from solversearch.search.evaluator import Origin
-from solversearch.search.pareto import front
-from solversearch.search.predictor import Record
-from solversearch.search.records import EARLIER, read_records, write_records
-from solversearch.search.run_folder import Run, held, versions, without_password
+from solversearch.search.evaluating import evaluations
+from solversearch.search.evaluating.evaluator import Origin
+from solversearch.search.evaluating.pareto import front
+from solversearch.search.evaluating.run_folder import Run, held, versions, without_password
+from solversearch.search.evaluating.storage import Trials
+from solversearch.search.evaluating.warm_start import EARLIER, read_records, write_records
+from solversearch.search.evaluating.workers import HERE, Fleet, Workers
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import Progress, Search
-from solversearch.search.storage import Trials
 from solversearch.search.strategies import STRATEGIES
-from solversearch.search.workers import HERE, Fleet, Workers
+from solversearch.search.surrogates.predictor import Record
 
 
 class Interrupted(UserError):

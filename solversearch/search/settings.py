@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from solversearch.baselines import SMALL
 from solversearch.errors import UserError
+from solversearch.judging.baselines import SMALL
+from solversearch.judging.objectives import parse_many
 from solversearch.memory import batch_size
 from solversearch.models.base import Model
-from solversearch.objectives import parse_many
 from solversearch.plan import MAX_NFE
 from solversearch.search.strategies import known
 from solversearch.spaces import Polish, SearchSpace

@@ -12,29 +12,29 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 
-from solversearch.baselines import Baseline, baselines, screen, screening
-from solversearch.compare import Stage, Tau, Timing
 from solversearch.errors import UserError
+from solversearch.judging.baselines import Baseline, baselines, screen, screening
+from solversearch.judging.compare import StageResult, Tau, Timing
+from solversearch.judging.objectives import Objective, parse_many
+from solversearch.judging.objectives.ays import ays_times
+from solversearch.judging.objectives.base import TEMPERED
+from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Clock, Model, NotFinite
-from solversearch.objectives import Objective, parse_many
-from solversearch.objectives.ays import ays_times
-from solversearch.objectives.base import TEMPERED
-from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import CLEAN, Floats, explicit
-from solversearch.search.compensation import SAMPLES, greedy_ratios
-from solversearch.search.descent import descend
-from solversearch.search.evaluations import Evaluations, InProcess, Log, Parts, Source
-from solversearch.search.evaluator import Evaluator, Origin, Result
-from solversearch.search.instant import instant
+from solversearch.search.evaluating.evaluations import Evaluations, InProcess, Log, Parts, Source
+from solversearch.search.evaluating.evaluator import Evaluator, Origin, Result
+from solversearch.search.fitting.compensation import SAMPLES, greedy_ratios
+from solversearch.search.fitting.descent import descend
+from solversearch.search.fitting.polish import polish
 from solversearch.search.loop import Halving, Loop
-from solversearch.search.paired import NOISES
-from solversearch.search.polish import polish
-from solversearch.search.predictor import Predictor, Record
 from solversearch.search.settings import Settings
 from solversearch.search.strategies import Context, enqueue_starts, predicts, strategy
-from solversearch.search.surrogate import Surrogates
+from solversearch.search.surrogates.anchored import NOISES
+from solversearch.search.surrogates.instant import instant
+from solversearch.search.surrogates.predictor import Predictor, Record
+from solversearch.search.surrogates.surrogates import Surrogates
 from solversearch.solvers.mixed import Decision
 from solversearch.spaces import Candidate, Domain, Params
 from solversearch.teacher import STEPS, Teacher, teach
@@ -79,7 +79,7 @@ class Search:
     source: Callable[[Evaluator], AbstractContextManager[Source]] = lambda evaluator: nullcontext(InProcess(evaluator))
     clock: Clock = field(default_factory=Clock)
     teachers: dict[str, Teacher] = field(default_factory=dict)
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[StageResult] = field(default_factory=list)
     best: Result | None = None
     loop: Loop | None = None
     predictor: Predictor | None = None
@@ -163,7 +163,7 @@ class Search:
         assert self.best is not None
         error, seconds = self.best.error, self.log.elapsed() - start
         self.stages.append(
-            Stage(name=name, value=self.best.value, unit=self.unit, endpoint_mse=float(error.mean()), median=float(error.median()),
+            StageResult(name=name, value=self.best.value, unit=self.unit, endpoint_mse=float(error.mean()), median=float(error.median()),
                   seconds=round(seconds, 3), evaluations=self.clock.evaluations - evaluations)
         )  # fmt: skip
 
@@ -234,7 +234,7 @@ class Search:
         few = validation.first(screening(len(validation)))
         screened = screen(
             self.model, found, few, self.settings.batch_size, self.clock, lambda done, total: self.progress("baselines", done, total, ""),
-            keeper=self.parts("screening"),
+            memo=self.parts("screening"),
         )  # fmt: skip
         places = {(baseline.solver, baseline.grid): place for place, baseline in enumerate(found)}
         return [places[baseline.solver, baseline.grid] for _, baseline in screened]
@@ -328,12 +328,12 @@ class Search:
         settings, model, seeds = self.settings, self.model, []
         if any("klub" in objective.name for objective in self.objectives):
             fitting, parts = self.evaluator.fitting, self.parts("times of least KLUB")
-            times = ays_times(model, fitting, settings.nfe, settings.guidance, settings.batch_size, self.clock, keeper=parts)
+            times = ays_times(model, fitting, settings.nfe, settings.guidance, settings.batch_size, self.clock, memo=parts)
             seeds.append(domain.seed(explicit(model.schedule, times)[:-1]))
         if f"compensation.{settings.nfe - 1}" in domain.distributions:
             nodes = [*(replace(node, guidance=settings.guidance) for node in best.table.nodes), CLEAN]
             fitting, parts = self.evaluator.fitting.first(SAMPLES), self.parts("greedy ratios")
-            ratios = greedy_ratios(model, nodes, fitting, batch_size=settings.batch_size, clock=self.clock, keeper=parts)
+            ratios = greedy_ratios(model, nodes, fitting, batch_size=settings.batch_size, clock=self.clock, memo=parts)
             seeds.append(domain.seed(best.table.nodes, [Decision(compensation=ratio) for ratio in ratios]))
         return tuple(seeds)
 
@@ -366,7 +366,7 @@ class Search:
                 split=evaluator.splits(candidate.table), times=settings.polish == "all" and not settings.integer,
                 batch_size=settings.batch_size, clock=self.clock, enough=self.spent,
                 progress=lambda i, loss: self.progress("polish", done + i, total, f"best {TEMPERED} {loss:.3g}"),
-                keeper=self.parts(f"polish {done}"),
+                memo=self.parts(f"polish {done}"),
             )  # fmt: skip
             return evaluator.table(table, candidate.origin)
 
@@ -391,6 +391,6 @@ class Search:
             self.model, lambda x: candidate(x).tableau(self.model.schedule), (np.array([params[name] for name in names]) - low) / width,
             evaluator.fitting, evaluator.validation, evaluator.scale, [(0.0, 1.0)] * len(names), batch_size=self.settings.batch_size,
             clock=self.clock, enough=self.spent,
-            progress=lambda i, loss: self.progress("descent", i, 0, f"best {TEMPERED} {loss:.3g}"), keeper=self.parts("descent"),
+            progress=lambda i, loss: self.progress("descent", i, 0, f"best {TEMPERED} {loss:.3g}"), memo=self.parts("descent"),
         )  # fmt: skip
         self.keep(self.log.once("descended", self.clock, lambda: evaluator.candidate(candidate(x))))

@@ -96,7 +96,7 @@ class Timesteps(Section):
         return next((family.rho for family in self.grids if family.grid.startswith("karras")), Choice(choose=(RHO.default,)))
 
 
-class Interval(Section):
+class GuidanceInterval(Section):
     """Where guidance acts, as fractions of the range of `NoiseSchedule.position`: 0 at the data, 1 at the noise."""
 
     above: Choice = Choice(choose=(0.0,))
@@ -126,7 +126,7 @@ class Stages(Section):
     polish: Polish = "all"
 
 
-class Search(Section):
+class SearchDefaults(Section):
     """How a space is searched where the command line does not say otherwise."""
 
     strategy: str = Field("tpe", min_length=1)

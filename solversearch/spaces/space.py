@@ -14,7 +14,7 @@ from solversearch.schedules import NoiseSchedule
 from solversearch.solvers.mixed import FAMILIES
 from solversearch.spaces.domain import Domain, ranges
 from solversearch.spaces.grammar import KINDS, Choice, Section, same, typed, wrong
-from solversearch.spaces.sections import Interval, Search, Timesteps
+from solversearch.spaces.sections import GuidanceInterval, SearchDefaults, Timesteps
 from solversearch.spaces.source import load, place
 
 DEFAULT: dict[str, Any] = {
@@ -52,10 +52,10 @@ class SearchSpace(Section):
     churn: Choice = _fixed("churn")
     input_shift: Choice = _fixed("input_shift")
     guidance: Choice = _fixed("guidance")
-    guidance_interval: Interval = Interval()
+    guidance_interval: GuidanceInterval = GuidanceInterval()
     analytic_first_step: Choice = _fixed("analytic_first_step")
     ridge: Choice = _fixed("ridge")
-    search: Search = Search()
+    search: SearchDefaults = SearchDefaults()
 
     @model_validator(mode="before")
     @classmethod

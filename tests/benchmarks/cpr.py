@@ -18,15 +18,15 @@ from rich.console import Console
 from rich.table import Table
 
 from solversearch import cpr, models
+from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.models.base import Denoiser, Model
-from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.plan import Plan, Provenance
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import grid
-from solversearch.search import compensation
-from solversearch.search.fit import fit
-from solversearch.search.polish import polish
+from solversearch.search.fitting import compensation
+from solversearch.search.fitting.fit import fit
+from solversearch.search.fitting.polish import polish
 from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach
 

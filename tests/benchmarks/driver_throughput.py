@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from solversearch.models.base import Clock
 from solversearch.schedules import DiscreteVP, grid
-from solversearch.search.evaluations import Arrival, Evaluations, Log
-from solversearch.search.evaluator import Result
+from solversearch.search.evaluating.evaluations import Arrival, Evaluations, Log
+from solversearch.search.evaluating.evaluator import Result
+from solversearch.search.evaluating.storage import Trials
 from solversearch.search.loop import Halving, Loop
-from solversearch.search.storage import Trials
 from solversearch.search.strategies import Context, enqueue_starts, strategy
 from solversearch.spaces import Candidate, Domain, Params, SearchSpace
 

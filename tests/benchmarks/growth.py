@@ -22,8 +22,8 @@ from solversearch.plan import write_text
 from solversearch.report.dashboard import open_run
 from solversearch.report.page import write_page
 from solversearch.schedules import DiscreteVP, grid
-from solversearch.search.evaluations import Log
-from solversearch.search.storage import Trials
+from solversearch.search.evaluating.evaluations import Log
+from solversearch.search.evaluating.storage import Trials
 from solversearch.search.strategies import STRATEGIES, Context, ask, strategy
 from solversearch.spaces import Domain, SearchSpace
 from tests.benchmarks.driver_throughput import NFE, searched

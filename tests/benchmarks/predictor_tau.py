@@ -13,14 +13,14 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from solversearch import models
-from solversearch.baselines import baselines, screen, screening
+from solversearch.judging.baselines import baselines, screen, screening
+from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.models.base import Model
-from solversearch.objectives.endpoint import endpoint_mse, tempered
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample, sample_together
 from solversearch.schedules import Floats
-from solversearch.search.predictor import Predictor
-from solversearch.search.surrogate import Surrogates
+from solversearch.search.surrogates.predictor import Predictor
+from solversearch.search.surrogates.surrogates import Surrogates
 from solversearch.spaces import SearchSpace
 from solversearch.teacher import Teacher, teach
 
@@ -69,7 +69,7 @@ def measured(model: Model, nfe: int, guidance: float, seed: int) -> dict[str, fl
     found["learned alone"] = tau(predictor.model.without(predictor.features(unseen)))
     found[f"after {TOLD}"] = tau(mean)
     surrogates.observe(tables[:OBSERVED])
-    found["observed"] = tau(surrogates.paired.losses(unseen))
+    found["observed"] = tau(surrogates.anchored.losses(unseen))
     mean, deviation = predictor.predict(unseen)
     found[f"after {TOLD}, {OBSERVED} observed"] = tau(mean)
     found["error / predicted deviation"] = float(np.std(mean - np.log(truth)) / np.sqrt(np.mean(deviation**2)))

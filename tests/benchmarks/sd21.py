@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from solversearch.judging.objectives import parse_many
 from solversearch.models.base import Clock, Model
 from solversearch.models.pipelines.adapter import Told
 from solversearch.models.pipelines.stable_diffusion import StableDiffusion
-from solversearch.objectives import parse_many
 from solversearch.schedules import DiscreteVP
 from solversearch.search.estimate import estimate
-from solversearch.search.evaluator import Evaluator, Result
-from solversearch.search.polish import polish
+from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.fitting.polish import polish
 from solversearch.search.settings import Settings
 from solversearch.spaces import SearchSpace
 from solversearch.teacher import teach

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from solversearch import models
-from solversearch.compare import Timing
+from solversearch.judging.compare import Timing
 from solversearch.models.base import Model
 from solversearch.search.optimize import optimize
 from solversearch.search.settings import Settings

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from solversearch import models
 from solversearch.runtime import Tableau
-from solversearch.search.surrogate import Surrogates
+from solversearch.search.surrogates.surrogates import Surrogates
 from solversearch.spaces import SearchSpace
 from solversearch.teacher import teach
 
@@ -44,10 +44,10 @@ def main() -> None:
         domain, rng = SearchSpace.named("s3").domain(model.schedule, nfe, guidance), np.random.default_rng(0)
         tables = [domain.tableau(domain.random(rng)) for _ in range(1024)]
         found.setdefault("Gaussian", []).append(speed(surrogates.gaussian.losses, tables * 4))
-        found.setdefault("mixture", []).append(speed(surrogates.paired.losses, tables))
+        found.setdefault("mixture", []).append(speed(surrogates.anchored.losses, tables))
         found.setdefault("mixture, each fitted first", []).append(speed(lambda some, s=surrogates: s.paired.losses(some, 1e-4), tables))  # type: ignore[misc]
         surrogates.observe(tables[:12])
-        found.setdefault("mixture after observing", []).append(speed(surrogates.paired.losses, tables))
+        found.setdefault("mixture after observing", []).append(speed(surrogates.anchored.losses, tables))
         found.setdefault("all features", []).append(speed(surrogates.features, tables))
     for name, speeds in found.items():
         target = TARGETS.get(name)

@@ -19,18 +19,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from solversearch import intervals, models
-from solversearch.intervals import Floats
-from solversearch.measures import Rivals, measured, measures_of, rivals
+from solversearch import models
+from solversearch.judging import intervals
+from solversearch.judging.measures import Rivals, measured, measures_of, rivals
+from solversearch.judging.race import GEOMETRIC, MEAN, MEDIAN, Race
+from solversearch.judging.verdict import Ratio, decide
 from solversearch.models.base import Clock, Model
 from solversearch.plan import Plan
-from solversearch.race import GEOMETRIC, MEAN, MEDIAN, Race
 from solversearch.runtime import Tableau
+from solversearch.schedules import Floats
 from solversearch.search.settings import Settings
 from solversearch.search.stages import Search
 from solversearch.spaces import SearchSpace
 from solversearch.teacher import teach
-from solversearch.verdict import Ratio, decide
 
 POOL, SIZES, FRESH_SEED, NEAR = 16_384, (64, 256, 1024), 1, 3.0
 """Samples that stand for all; sizes of a redraw; the seed of fresh noise; how much worse a pair may be to be tried on it."""

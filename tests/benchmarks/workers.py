@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from solversearch import models
-from solversearch.search.evaluations import InProcess, Source
-from solversearch.search.evaluator import Evaluator
+from solversearch.search.evaluating.evaluations import InProcess, Source
+from solversearch.search.evaluating.evaluator import Evaluator
+from solversearch.search.evaluating.workers import Fleet, Workers
 from solversearch.search.settings import Settings
 from solversearch.search.stages import Search
-from solversearch.search.workers import Fleet, Workers
 from solversearch.spaces import SearchSpace
 
 TARGET = 1.7

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import solversearch.baselines as peers
+import solversearch.judging.baselines as peers
 from tests.cli.calling import COINS, QUICK, good
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import solversearch.baselines as peers
+import solversearch.judging.baselines as peers
 from solversearch.cpr import Cpr
 from solversearch.plan import Plan
 from solversearch.search import stages
-from solversearch.search.compensation import greedy_ratios
+from solversearch.search.fitting.compensation import greedy_ratios
 from tests.cli.calling import COINS, bad, good
 
 MODEL = ("--model", f"{COINS}:factory")

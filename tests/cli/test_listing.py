@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from solversearch.objectives import OBJECTIVES
+from solversearch.judging.objectives import OBJECTIVES
 from solversearch.search.strategies import STRATEGIES
 from solversearch.spaces import presets
 from tests.cli.calling import bad, call, good

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-import solversearch.baselines as peers
-from solversearch.compare import Comparison
-from solversearch.places import LOCK, OWN_FILES
+import solversearch.judging.baselines as peers
+from solversearch.judging.compare import Comparison
+from solversearch.outputs import LOCK, OWN_FILES
 from solversearch.plan import Plan
 from tests.cli.calling import ASSETS, COINS, bad, call, file_in_the_way, good
 

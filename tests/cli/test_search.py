@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import solversearch.baselines as peers
+import solversearch.judging.baselines as peers
 from solversearch.plan import Plan
 from solversearch.search import stages
 from tests.cli.calling import COINS, bad, good

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import solversearch.study as module
+import solversearch.studies.study as module
 from solversearch.plan import Plan
 from tests.cli.calling import COINS, bad, call, file_in_the_way, good
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from solversearch.errors import UserError
+from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models import pipelines
 from solversearch.models.base import Denoiser, Model
 from solversearch.models.digest import same
@@ -21,10 +22,9 @@ from solversearch.models.options import Options
 from solversearch.models.pipelines import weights
 from solversearch.models.pipelines.flux import pack, unpack
 from solversearch.models.pipelines.source import local, read_json
-from solversearch.objectives.endpoint import endpoint_mse
 from solversearch.sampling import sample
 from solversearch.schedules import Flow, grid
-from solversearch.search.fit import fit
+from solversearch.search.fitting.fit import fit
 from solversearch.solvers import get
 from solversearch.teacher import teach
 from tests import tiny

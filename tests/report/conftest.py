@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 from PIL import Image
 
-from solversearch.compare import Comparison, ParetoPoint, Tau
+from solversearch.judging.compare import Comparison, ParetoPoint, Tau
 from solversearch.plan import Plan, write_text
 from solversearch.schedules import DiscreteVP
 from tests.test_report import comparison, plan_of, split, tabled

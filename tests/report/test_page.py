@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from solversearch.compare import Tau
 from solversearch.errors import UserError
+from solversearch.judging.compare import Tau
 from solversearch.plan import Interval, Plan, write_text
 from solversearch.report.page import write_page
 from solversearch.report.page.blocks import Matrix, Page
@@ -23,10 +23,8 @@ from solversearch.report.page.build import render, strength
 from solversearch.report.page.charts import MARKED, steps, taus
 from solversearch.report.page.files import importances
 from solversearch.report.sweep_view import sweep_tables
-from solversearch.study import BASELINE, Asked, Study
-from solversearch.study import Row as StudyRow
-from solversearch.sweep import Asked as SweepAsked
-from solversearch.sweep import Row, Sweep
+from solversearch.studies.study import BASELINE, Study, StudyRow, StudySpec
+from solversearch.studies.sweep import Sweep, SweepRow, SweepSpec
 from tests.report.conftest import EVIL, write_journal
 from tests.test_report import PLANS, ratio
 
@@ -296,7 +294,7 @@ def test_few_candidates_have_no_importances(tmp_path: Path) -> None:
 
 
 def study() -> Study:
-    asked = Asked(
+    asked = StudySpec(
         model="digits", model_digest="d", methods=("s3", EVIL), nfe=(4, 6), guidance=(1.0, 4.0), evaluations=1000, samples=128, seed=0
     )
     rows = [
@@ -326,15 +324,15 @@ def test_a_study_has_a_page(tmp_path: Path) -> None:
 def sweep(**changes: Any) -> Sweep:
     """Cells of two guidance scales and two spaces, one of them failed."""
 
-    def row(calls: int, error: float, pareto: bool, guidance: float = 1.0, space: str = "s3") -> Row:
-        return Row(path=f"cell-{calls}-{guidance:g}", model=EVIL, space=space, nfe=calls, guidance=guidance, seed=0, plan="p",
+    def row(calls: int, error: float, pareto: bool, guidance: float = 1.0, space: str = "s3") -> SweepRow:
+        return SweepRow(path=f"cell-{calls}-{guidance:g}", model=EVIL, space=space, nfe=calls, guidance=guidance, seed=0, plan="p",
                    endpoint_mse=error, endpoint_median=error, ratio=error / 2, ratio_geometric=error / 3,
                    verdict="better", network_calls=calls, seconds=2.5,
                    pareto=pareto)  # fmt: skip
 
     rows = [row(4, 0.4, True), row(8, 0.2, False, space=EVIL), row(6, 0.1, True), row(8, 0.9, True, 4.0),
-            Row(path="cell-failed", model=EVIL, space="s3", nfe=9, guidance=4.0, seed=0, failure=f"interrupted {EVIL}")]  # fmt: skip
-    asked = SweepAsked(models=(EVIL,), nfe=(4, 6, 8, 9), guidance=(1.0, 4.0), settings={"trials": 3})
+            SweepRow(path="cell-failed", model=EVIL, space="s3", nfe=9, guidance=4.0, seed=0, failure=f"interrupted {EVIL}")]  # fmt: skip
+    asked = SweepSpec(models=(EVIL,), nfe=(4, 6, 8, 9), guidance=(1.0, 4.0), settings={"trials": 3})
     return Sweep(asked=asked, rows=tuple(rows), notes=("no regression",)).model_copy(update=changes)
 
 

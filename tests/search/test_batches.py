@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import solversearch.baselines as peers
-import solversearch.search.instant as stage_zero
+import solversearch.judging.baselines as peers
+import solversearch.search.surrogates.instant as stage_zero
 from solversearch import memory
 from solversearch.search import stages
-from solversearch.search.compensation import greedy_ratios
 from solversearch.search.estimate import estimate
+from solversearch.search.fitting.compensation import greedy_ratios
 from solversearch.search.optimize import optimize
 from solversearch.search.settings import Settings
 from solversearch.search.strategies import Context

@@ -10,7 +10,7 @@ import torch
 
 from solversearch.errors import UserError
 from solversearch.schedules import DiscreteVP
-from solversearch.search.evaluator import Failure, Result
+from solversearch.search.evaluating.evaluator import Failure, Result
 from solversearch.search.loop import REPEATS, Halving, Loop
 from solversearch.search.strategies import GROUP, Context, enqueue_starts, group_of, strategy
 from solversearch.search.strategies.evolution import POPULATION

@@ -17,37 +17,37 @@ from optuna.trial import FrozenTrial
 from scipy import linalg
 from torch import Tensor
 
-import solversearch.baselines as peers
-import solversearch.compare as compared
-import solversearch.search.instant as stage_zero
+import solversearch.judging.baselines as peers
+import solversearch.judging.compare as compared
+import solversearch.judging.verdict as verdicts
 import solversearch.search.optimize as module
-import solversearch.verdict as verdicts
-from solversearch.compare import Comparison
+import solversearch.search.surrogates.instant as stage_zero
 from solversearch.errors import UserError
-from solversearch.measures import rivals
+from solversearch.judging.compare import Comparison
+from solversearch.judging.measures import rivals
+from solversearch.judging.objectives import OBJECTIVES, Objective
+from solversearch.judging.race import GEOMETRIC, MEAN
+from solversearch.judging.verdict import Ratio
 from solversearch.models.base import Model, NotFinite
 from solversearch.noise import draw
-from solversearch.objectives import OBJECTIVES, Objective
 from solversearch.plan import Plan
-from solversearch.race import GEOMETRIC, MEAN
 from solversearch.report import tables
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import CosineVP
 from solversearch.search import stages
-from solversearch.search.compensation import greedy_ratios
 from solversearch.search.estimate import estimate
-from solversearch.search.evaluations import Log
-from solversearch.search.evaluator import Evaluator, Result
+from solversearch.search.evaluating.evaluations import Log
+from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.evaluating.warm_start import read_records
+from solversearch.search.fitting.compensation import greedy_ratios
 from solversearch.search.optimize import Interrupted, optimize
-from solversearch.search.predictor import Record
-from solversearch.search.records import read_records
 from solversearch.search.settings import Settings
 from solversearch.search.stages import LONG, SHORT, Search
 from solversearch.search.strategies import Context
+from solversearch.search.surrogates.predictor import Record
 from solversearch.spaces import Params, SearchSpace, presets
 from solversearch.teacher import teach
-from solversearch.verdict import Ratio
 from tests.assets import coins
 
 SMALL: dict[str, Any] = {"nfe": 4, "trials": 6, "samples": 128, "fit_samples": 64, "validation_samples": 64}

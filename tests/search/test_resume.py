@@ -11,22 +11,22 @@ import pytest
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-import solversearch.baselines as peers
-import solversearch.search.instant as stage_zero
-from solversearch.compare import Comparison
+import solversearch.judging.baselines as peers
+import solversearch.search.surrogates.instant as stage_zero
 from solversearch.errors import UserError
+from solversearch.judging.compare import Comparison
 from solversearch.models import DEFAULT, Model
 from solversearch.plan import Plan, read_json
 from solversearch.search import stages
-from solversearch.search.compensation import greedy_ratios
-from solversearch.search.evaluations import Entry, InProcess, Log
+from solversearch.search.evaluating.evaluations import Entry, InProcess, Log
+from solversearch.search.evaluating.run_folder import Run, held, without_password
+from solversearch.search.evaluating.storage import Trials
+from solversearch.search.evaluating.warm_start import read_records
+from solversearch.search.fitting.compensation import greedy_ratios
 from solversearch.search.optimize import Interrupted, optimize
-from solversearch.search.predictor import Record
-from solversearch.search.records import read_records
-from solversearch.search.run_folder import Run, held, without_password
 from solversearch.search.settings import Settings
-from solversearch.search.storage import Trials
 from solversearch.search.strategies import Context
+from solversearch.search.surrogates.predictor import Record
 from solversearch.spaces import SearchSpace, presets
 from tests.assets import coins
 from tests.search.postgres import server

@@ -19,19 +19,20 @@ from torch import Tensor
 
 from .levels import Call, calls, kind, matches, sigmas
 from .loop import Answer, sample
-from .reader import Plan, coefficients, parse
+from .reader import ShippedPlan, coefficients, parse
 from .runtime import Node
 
 PLANS = Path(__file__).parent / "plans"
 
 
-def read(name: str) -> Plan:
+def read(name: str) -> ShippedPlan:
     return parse((PLANS / name).read_text(encoding="utf-8"))
 
 
 def sample_plan(
-    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any = None, disable: bool | None = None, *, plan: Plan
-) -> Tensor:
+    model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any = None, disable: bool | None = None, *,
+    plan: ShippedPlan,
+) -> Tensor:  # fmt: skip
     """What ComfyUI calls for a SAMPLER; model is its KSamplerX0Inpaint, around the guider, around the network."""
     sampling = model.inner_model.inner_model.model_sampling
     if not matches(plan, sigmas.tolist()):
@@ -79,7 +80,7 @@ def _guided(model: Any, x: Tensor, sigma: Tensor, extra_args: dict[str, Any], gu
     return denoised, differences[-1] if mask is None else differences[-1] * mask
 
 
-def _check(plan: Plan, call: Call, sampling: Any) -> None:
+def _check(plan: ShippedPlan, call: Call, sampling: Any) -> None:
     """Whether the model scales its network's input, and reads its output, as the plan does."""
     if plan.prediction_type in ("sample", "edm"):
         return
@@ -96,7 +97,7 @@ def _check(plan: Plan, call: Call, sampling: Any) -> None:
         raise ValueError(f"The plan is for a network that predicts {plan.prediction_type}, which this model's does not.")
 
 
-def _warn(plan: Plan, made: list[Call], sampling: Any, cfg: float | None) -> None:
+def _warn(plan: ShippedPlan, made: list[Call], sampling: Any, cfg: float | None) -> None:
     if cfg not in (None, plan.guidance):
         logging.warning("solversearch: the plan's guidance %g is used, not the guider's cfg %g", plan.guidance, cfg)
     if kind(plan) == "vp":

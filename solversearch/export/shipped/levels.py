@@ -15,7 +15,7 @@ from collections.abc import Callable
 from math import hypot, isclose
 from typing import NamedTuple, Protocol
 
-from .reader import Plan, coefficients
+from .reader import ShippedPlan, coefficients
 from .runtime import Node
 
 ZERO_SNR = 4.8973451890853435e-08**-0.5
@@ -71,7 +71,7 @@ def matches(plan: _Nodes, given: list[float]) -> bool:
     return len(given) == len(own) and all(isclose(s, level, rel_tol=1e-3) for s, level in zip(given, own, strict=True))
 
 
-def calls(plan: Plan, sigma_at: Callable[[float], float] | None) -> list[Call]:
+def calls(plan: ShippedPlan, sigma_at: Callable[[float], float] | None) -> list[Call]:
     """How a model is called for each node. sigma_at(t) is the model's sigma of time t, for kind vp.
 
     Without it, a node's sigma / alpha is taken for that of its time, and plans that tell other times on purpose raise ValueError.
@@ -82,7 +82,7 @@ def calls(plan: Plan, sigma_at: Callable[[float], float] | None) -> list[Call]:
     return [_call(node, plan.prediction_type, frame, _told(plan, node, frame, sigma_at)) for node in plan.nodes]
 
 
-def _told(plan: Plan, node: Node, frame: str, sigma_at: Callable[[float], float] | None) -> float:
+def _told(plan: ShippedPlan, node: Node, frame: str, sigma_at: Callable[[float], float] | None) -> float:
     """The sigma whose time is node.t."""
     if frame == "ve":
         return node.t
@@ -91,7 +91,7 @@ def _told(plan: Plan, node: Node, frame: str, sigma_at: Callable[[float], float]
     return sigma_at(node.t) if sigma_at else _level(node, False)
 
 
-def _unit(plan: Plan) -> float:
+def _unit(plan: ShippedPlan) -> float:
     """What a flow's time is at sigma = 1: what all nodes agree on, otherwise 1000 or 1, as networks have it."""
     first, *others = [node.t / _level(node, True) for node in plan.nodes]
     if all(isclose(unit, first, rel_tol=1e-6) for unit in others):

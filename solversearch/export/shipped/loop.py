@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .levels import Call
-from .reader import Plan
+from .reader import ShippedPlan
 from .runtime import Node, run
 
 Answer = Tensor | tuple[Tensor, Tensor]
@@ -18,7 +18,7 @@ Ask = Callable[[Tensor, Tensor, Node], Answer]
 
 @torch.no_grad()
 def sample(
-    plan: Plan,
+    plan: ShippedPlan,
     calls: Sequence[Call],
     ask: Ask,
     noise: Tensor,

@@ -10,7 +10,7 @@ from .runtime import Array, Node, Row, Tableau, clamp, dynamic_threshold
 
 
 @dataclass(frozen=True)
-class Plan(Tableau):
+class ShippedPlan(Tableau):
     """A table with what its consumers need besides. shifted: some node's time is not that of its alpha and sigma, on purpose."""
 
     prediction_type: str
@@ -20,7 +20,7 @@ class Plan(Tableau):
     digest: str
 
 
-def parse(text: str) -> Plan:
+def parse(text: str) -> ShippedPlan:
     """The plan of a JSON text. Raises ValueError where it is not one, is of another version, or was changed."""
     content: dict[str, Any] = json.loads(text)
     if content.get("format") != "solversearch-plan" or content.get("version") != 1:
@@ -29,7 +29,7 @@ def parse(text: str) -> Plan:
     written = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     if digest != "sha256:" + hashlib.sha256(written.encode()).hexdigest():
         raise ValueError("the digest does not match the content: the plan was changed after it was written")
-    return Plan(
+    return ShippedPlan(
         tuple(Node(**node) for node in content["nodes"]),
         tuple(Row(row["x"], tuple(row["d"]), tuple(row["delta"]), tuple(row["z"])) for row in content["rows"]),
         content["prediction_type"],

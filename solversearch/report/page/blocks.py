@@ -27,7 +27,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """Text of a table; a column whose cells have numbers is sorted by them."""
 
     text: str
@@ -39,7 +39,7 @@ class Table:
     """A table; `first` rows are printed strong and stay above the others when these are sorted; wide ones have lines of their own."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     caption: str = ""
     first: int = 0
     wide: bool = True
@@ -96,7 +96,7 @@ Block = Note | Chart | Table | Facts | Matrix | Picture | Code | Download
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     title: str
     blocks: Sequence[Block]
 
@@ -109,18 +109,18 @@ class Page:
     subtitle: str
     verdict: str
     tiles: Sequence[tuple[str, str]] = ()
-    sections: Sequence[Section] = field(default_factory=tuple)
+    sections: Sequence[PageSection] = field(default_factory=tuple)
 
 
-def figure(value: float | None) -> Cell:
+def figure(value: float | None) -> TableCell:
     """A number of three digits; nothing where there is none."""
-    return Cell("–") if value is None else Cell(number(value), value)
+    return TableCell("–") if value is None else TableCell(number(value), value)
 
 
-def interval(value: Interval | None) -> Cell:
+def interval(value: Interval | None) -> TableCell:
     """Sorted by its mean."""
-    return Cell("–") if value is None else Cell(f"{number(value.mean)} [{number(value.low)}, {number(value.high)}]", value.mean)
+    return TableCell("–") if value is None else TableCell(f"{number(value.mean)} [{number(value.low)}, {number(value.high)}]", value.mean)
 
 
-def count(value: int) -> Cell:
-    return Cell(f"{value:,}", value)
+def count(value: int) -> TableCell:
+    return TableCell(f"{value:,}", value)

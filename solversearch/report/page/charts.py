@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import inf, log
 from typing import Any
 
-from solversearch.compare import Comparison, ParetoPoint, Stage, Tau
+from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, Tau
 from solversearch.plan import Plan
 from solversearch.report.tables import number
 from solversearch.runtime import Node
@@ -111,7 +111,7 @@ def error_by_nfe(comparison: Comparison) -> Figure:
     return chart(*traces, x="network evaluations a sample (NFE)", y="endpoint MSE to the teacher", xaxis=whole, yaxis=logarithmic(shown))
 
 
-def stages(stages: Sequence[Stage]) -> Figure:
+def stages(stages: Sequence[StageResult]) -> Figure:
     """What each stage brought, in the unit in which its best was chosen."""
     values = {stage.name: stage.reached for stage in stages}
     return chart(

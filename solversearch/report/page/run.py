@@ -6,15 +6,14 @@ from math import inf
 from pathlib import Path
 
 import solversearch
-from solversearch.compare import Comparison, Stage
 from solversearch.errors import UserError
-from solversearch.measures import Row
+from solversearch.judging.compare import Comparison, StageResult
+from solversearch.judging.measures import ComparisonRow
 from solversearch.plan import Plan, read_file, read_json
 from solversearch.report import tables
 from solversearch.report.page import charts, files
 from solversearch.report.page.blocks import (
     Block,
-    Cell,
     Chart,
     Code,
     Download,
@@ -22,9 +21,10 @@ from solversearch.report.page.blocks import (
     Matrix,
     Note,
     Page,
+    PageSection,
     Picture,
-    Section,
     Table,
+    TableCell,
     count,
     figure,
     interval,
@@ -58,11 +58,11 @@ def run_page(folder: Path) -> Page:
         tiles=_tiles(comparison),
         sections=[
             *_samples(folder),
-            Section("Compared with published solvers", _compared(comparison)),
-            Section("The search", _search(folder, comparison)),
-            Section("The plan", _plan(plan, comparison)),
-            Section("How to use it", _use(folder, plan)),
-            Section("Where it comes from", [Facts(_provenance(plan, comparison))]),
+            PageSection("Compared with published solvers", _compared(comparison)),
+            PageSection("The search", _search(folder, comparison)),
+            PageSection("The plan", _plan(plan, comparison)),
+            PageSection("How to use it", _use(folder, plan)),
+            PageSection("Where it comes from", [Facts(_provenance(plan, comparison))]),
         ],
     )
 
@@ -76,9 +76,9 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str]]:
     return [share, *ratios, (f"{comparison.nfe} → {needed or f'> {last}'}", "evaluations a baseline needs for the same mean error")]
 
 
-def _samples(folder: Path) -> list[Section]:
+def _samples(folder: Path) -> list[PageSection]:
     uri = files.picture(folder / "samples.png")
-    return [Section("Samples", [Picture("Teacher, best baseline and plan, from the same noise in every row", uri)])] if uri else []
+    return [PageSection("Samples", [Picture("Teacher, best baseline and plan, from the same noise in every row", uri)])] if uri else []
 
 
 def _compared(comparison: Comparison) -> list[Block]:
@@ -88,12 +88,12 @@ def _compared(comparison: Comparison) -> list[Block]:
     tail = {"geometric_mean": "geometric mean", "quantile_90": "90 %", "quantile_99": "99 %"}
     columns = ["sampler", "mean error", "median", *tail.values(), "worst 1 % has", *(titles[name] for name in optional), "network calls"]
 
-    def cells(row: Row) -> list[Cell]:
+    def cells(row: ComparisonRow) -> list[TableCell]:
         error, distances = row.endpoint_mse, [getattr(row, name) for name in optional]
-        mean = Cell(interval(error).text + "*" * row.lower_bound, error.mean)
+        mean = TableCell(interval(error).text + "*" * row.lower_bound, error.mean)
         return [
-            Cell(row.name), mean, figure(error.median), *(figure(getattr(row, name)) for name in tail),
-            Cell(tables.percent(row.worst_hundredth), row.worst_hundredth), *(figure(each and each.mean) for each in distances),
+            TableCell(row.name), mean, figure(error.median), *(figure(getattr(row, name)) for name in tail),
+            TableCell(tables.percent(row.worst_hundredth), row.worst_hundredth), *(figure(each and each.mean) for each in distances),
             count(row.network_calls),
         ]  # fmt: skip
 
@@ -112,8 +112,8 @@ def _compared(comparison: Comparison) -> list[Block]:
 
 def _ratios(comparison: Comparison) -> Table:
     rows = [
-        [Cell(each.measure), figure(each.plan_value), figure(each.baseline_value),
-         Cell(tables.ratio_text(each), each.value), Cell(each.baseline)]
+        [TableCell(each.measure), figure(each.plan_value), figure(each.baseline_value),
+         TableCell(tables.ratio_text(each), each.value), TableCell(each.baseline)]
         for each in comparison.ratios
     ]  # fmt: skip
     columns = ["measure", "plan", "least of all baselines", "ratio", "baseline"]
@@ -140,21 +140,22 @@ def _search(folder: Path, comparison: Comparison) -> list[Block]:
         if len(names) > 1 and len(comparison.pareto) > 1:
             blocks.append(Chart("Plans that no other beats", charts.pareto(comparison.pareto)))
         rows = [
-            [Cell(point.file), count(point.network_calls), *(figure(point.values[name]) for name in names)] for point in comparison.pareto
+            [TableCell(point.file), count(point.network_calls), *(figure(point.values[name]) for name in names)]
+            for point in comparison.pareto
         ]
         blocks.append(Table(["plan", "network calls", *names], rows, "The Pareto set of the search, on validation noise."))
     return blocks
 
 
-def _stages(stages: tuple[Stage, ...]) -> Table:
+def _stages(stages: tuple[StageResult, ...]) -> Table:
     rows = [
         [
-            Cell(s.name),
+            TableCell(s.name),
             figure(s.reached),
             figure(s.endpoint_mse),
             figure(s.median),
             count(s.evaluations),
-            Cell(f"{s.seconds:.1f}", s.seconds),
+            TableCell(f"{s.seconds:.1f}", s.seconds),
         ]
         for s in stages
     ]
@@ -164,7 +165,7 @@ def _stages(stages: tuple[Stage, ...]) -> Table:
 
 def _plan(plan: Plan, comparison: Comparison) -> list[Block]:
     nodes = [
-        [count(i), *(Cell(f"{x:.6g}", x) for x in (node.t, node.alpha, node.sigma)), _lam(charts.lam(node)), figure(node.guidance)]
+        [count(i), *(TableCell(f"{x:.6g}", x) for x in (node.t, node.alpha, node.sigma)), _lam(charts.lam(node)), figure(node.guidance)]
         for i, node in enumerate(plan.nodes)
     ]
     blocks: list[Block] = [
@@ -182,8 +183,8 @@ def _plan(plan: Plan, comparison: Comparison) -> list[Block]:
     return blocks
 
 
-def _lam(value: float) -> Cell:
-    return Cell("−∞" if value == -inf else f"{value:.4g}", value)
+def _lam(value: float) -> TableCell:
+    return TableCell("−∞" if value == -inf else f"{value:.4g}", value)
 
 
 def _legend(names: list[str]) -> str:

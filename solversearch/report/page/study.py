@@ -6,12 +6,12 @@ from pathlib import Path
 from solversearch.errors import UserError
 from solversearch.plan import read_json
 from solversearch.report.page import charts
-from solversearch.report.page.blocks import Block, Cell, Chart, Facts, Page, Section, Table, count, figure, interval
+from solversearch.report.page.blocks import Block, Chart, Facts, Page, PageSection, Table, TableCell, count, figure, interval
 from solversearch.report.study_view import methods
 from solversearch.report.tables import number, percent
-from solversearch.study import BASELINE, Row, Study
+from solversearch.studies.study import BASELINE, Study, StudyRow
 
-MEASURES: dict[str, Callable[[Row], float | None]] = {
+MEASURES: dict[str, Callable[[StudyRow], float | None]] = {
     "Geometric mean error, of the least of all baselines": lambda row: row.ratio_geometric.mean,
     "Mean error, of the least of all baselines": lambda row: row.ratio,
     "Median error, of the least of all baselines": lambda row: row.ratio_median,
@@ -25,7 +25,7 @@ def study_page(folder: Path) -> Page:
     if not found.rows:
         raise UserError(f"{folder / 'study.json'}: the study has no rows yet; run it on")
     asked = found.asked
-    sections = [Section(f"Guidance {guidance:g}", _scale(found, guidance)) for guidance in asked.guidance]
+    sections = [PageSection(f"Guidance {guidance:g}", _scale(found, guidance)) for guidance in asked.guidance]
     facts = {
         "model": asked.model, "weights": asked.model_digest[:64], "network evaluations of each search": f"{asked.evaluations:,}",
         "held-out samples": f"{asked.samples:,}", "seed": str(asked.seed),
@@ -36,7 +36,7 @@ def study_page(folder: Path) -> Page:
         title=f"{asked.model}: {len(asked.methods)} methods compared",
         subtitle=f"{asked.evaluations:,} network evaluations each, {asked.samples:,} held-out samples",
         verdict=_verdict(found),
-        sections=[*sections, Section("Where it comes from", [Facts(facts)])],
+        sections=[*sections, PageSection("Where it comes from", [Facts(facts)])],
     )
 
 
@@ -77,9 +77,9 @@ def _scale(study: Study, guidance: float) -> list[Block]:
         "seconds",
     ]
     cells = [
-        [Cell(row.method), count(row.nfe), interval(row.ratio_geometric), figure(row.ratio), figure(row.ratio_median),
-         Cell(percent(row.share.mean), row.share.mean), interval(row.endpoint_mse), interval(row.frechet_teacher),
-         count(row.network_calls), count(row.evaluations), Cell(f"{row.seconds:.0f}", row.seconds)]
+        [TableCell(row.method), count(row.nfe), interval(row.ratio_geometric), figure(row.ratio), figure(row.ratio_median),
+         TableCell(percent(row.share.mean), row.share.mean), interval(row.endpoint_mse), interval(row.frechet_teacher),
+         count(row.network_calls), count(row.evaluations), TableCell(f"{row.seconds:.0f}", row.seconds)]
         for row in rows
     ]  # fmt: skip
     caption = (

@@ -7,9 +7,9 @@ from pathlib import Path
 from solversearch.errors import UserError
 from solversearch.plan import read_json
 from solversearch.report.page import charts
-from solversearch.report.page.blocks import Block, Cell, Chart, Facts, Note, Page, Section, Table, count, figure
+from solversearch.report.page.blocks import Block, Chart, Facts, Note, Page, PageSection, Table, TableCell, count, figure
 from solversearch.report.tables import number
-from solversearch.sweep import NAME, Row, Sweep
+from solversearch.studies.sweep import NAME, Sweep, SweepRow
 
 COLUMNS = (
     "model", "space", "NFE", "guidance", "seed", "network calls", "verdict", "geometric ratio", "mean ratio", "endpoint MSE", "median",
@@ -38,14 +38,14 @@ def sweep_page(folder: Path) -> Page:
         subtitle=", ".join(found.asked.models),
         verdict=_verdict(done, len(found.rows)),
         sections=[
-            Section("Quality against cost", fronts),
-            Section("All cells", [table, *([Facts(failures)] if failures else []), *notes]),
-            Section("Where it comes from", [Facts(told)]),
+            PageSection("Quality against cost", fronts),
+            PageSection("All cells", [table, *([Facts(failures)] if failures else []), *notes]),
+            PageSection("Where it comes from", [Facts(told)]),
         ],
     )
 
 
-def _verdict(done: Sequence[Row], count: int) -> str:
+def _verdict(done: Sequence[SweepRow], count: int) -> str:
     best = min(done, key=lambda row: row.ratio_geometric or 1.0)
     left = f"{count - len(done)} of {count} cells have no plan. " if len(done) < count else ""
     return (
@@ -55,19 +55,20 @@ def _verdict(done: Sequence[Row], count: int) -> str:
     )
 
 
-def _cells(row: Row) -> list[Cell]:
-    calls = Cell("–") if row.network_calls is None else count(row.network_calls)
+def _cells(row: SweepRow) -> list[TableCell]:
+    calls = TableCell("–") if row.network_calls is None else count(row.network_calls)
     return [
-        Cell(row.model), Cell(row.space), count(row.nfe), figure(row.guidance), count(row.seed), calls, Cell(row.verdict or "–"),
-        figure(row.ratio_geometric), figure(row.ratio), figure(row.endpoint_mse), figure(row.endpoint_median), figure(row.frechet_teacher),
-        figure(row.seconds), Cell("yes" if row.pareto else ""), Cell(row.path),
+        TableCell(row.model), TableCell(row.space), count(row.nfe), figure(row.guidance), count(row.seed), calls,
+        TableCell(row.verdict or "–"), figure(row.ratio_geometric), figure(row.ratio), figure(row.endpoint_mse),
+        figure(row.endpoint_median), figure(row.frechet_teacher),
+        figure(row.seconds), TableCell("yes" if row.pareto else ""), TableCell(row.path),
     ]  # fmt: skip
 
 
-def _front(rows: Sequence[Row]) -> charts.Figure:
+def _front(rows: Sequence[SweepRow]) -> charts.Figure:
     """Points by space, and the line through those that no other beats."""
 
-    def point(row: Row) -> tuple[int, float]:
+    def point(row: SweepRow) -> tuple[int, float]:
         return row.network_calls or 0, row.endpoint_mse or 0.0
 
     groups = {

@@ -3,12 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from solversearch.schedules import Floats
 from solversearch.spaces import Domain, Params
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

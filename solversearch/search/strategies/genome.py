@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from solversearch.search.strategies.context import Floats
+from solversearch.schedules import Floats
 from solversearch.spaces import Params
 
 _TIME = "time."

@@ -23,7 +23,7 @@ _TRIES = 1000
 """Random candidates that are looked at for a new one: a space where none is found has, as good as surely, none left."""
 
 
-class Result(NamedTuple):
+class Finished(NamedTuple):
     """A finished trial; the order is from good to bad, and pruned ones, whose loss is of fewer samples, come after all others."""
 
     pruned: bool
@@ -37,7 +37,7 @@ class History:
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
-        self.results: list[Result] = []
+        self.results: list[Finished] = []
         self.known: set[str] = set()
         self._open: list[int] = []
         self._seen = 0
@@ -61,11 +61,11 @@ class History:
         except UserError:  # no parameters yet, or of another space
             return trial.state.is_finished()
         if trial.state == TrialState.COMPLETE:
-            insort(self.results, Result(False, trial.values[0], trial.number, trial.params))
+            insort(self.results, Finished(False, trial.values[0], trial.number, trial.params))
         elif trial.state == TrialState.PRUNED:
             last = max(trial.intermediate_values, default=None)
             loss = float("inf") if last is None else trial.intermediate_values[last]
-            insort(self.results, Result(True, float("inf") if np.isnan(loss) else loss, trial.number, trial.params))
+            insort(self.results, Finished(True, float("inf") if np.isnan(loss) else loss, trial.number, trial.params))
         return trial.state.is_finished()
 
 

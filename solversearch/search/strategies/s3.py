@@ -12,7 +12,7 @@ a child changes and how far its numbers move are drawn log-uniformly, so that so
 import numpy as np
 from optuna import Study
 
-from solversearch.search.strategies.context import Floats
+from solversearch.schedules import Floats
 from solversearch.search.strategies.proposer import Proposer
 from solversearch.spaces import Params
 

@@ -1,0 +1,121 @@
+"""The baselines: every published solver on every published grid at a given cost, and which of them are best."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf, isfinite
+
+from solversearch.errors import UserError
+from solversearch.judging.objectives.endpoint import endpoint_mse
+from solversearch.memo import NO_MEMO, Memo
+from solversearch.models.base import Clock, Model, NotFinite
+from solversearch.runtime import Tableau
+from solversearch.sampling import sample_together
+from solversearch.schedules import GRIDS, grid
+from solversearch.solvers import SOLVERS
+from solversearch.teacher import Teacher
+
+SMALL = 1024
+"""Numbers of a sample up to which errors are heavy-tailed, and samples cheap; larger ones average over more, and fewer are enough."""
+BETTER, OF_EACH = 4, 2
+"""Of larger models, the best 1/BETTER of all baselines and the best OF_EACH of every solver are tried on all samples."""
+LIMIT = 40
+"""NFE up to which a plan's error is looked for among the baselines of small models; twice the plan's own for larger ones."""
+
+
+def screening(samples: int) -> int:
+    """Of so many samples, those on which a search tries every baseline, and every candidate first."""
+    return min(samples, max(8, min(64, samples // 4)))
+
+
+def rounds(model: Model, samples: int) -> tuple[int, ...]:
+    """How many samples baselines are screened on: all at once, or first on fewer."""
+    fewer = max(4, samples // BETTER)
+    return (samples,) if model.numbers <= SMALL or fewer >= samples else (fewer, samples)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A published solver on a published grid."""
+
+    solver: str
+    grid: str
+    table: Tableau
+
+    @property
+    def name(self) -> str:
+        return f"{self.solver} on {self.grid}"
+
+
+def baselines(
+    model: Model, nfe: int, guidance: float, integer: bool = False, among: Collection[tuple[str, str]] | None = None
+) -> list[Baseline]:
+    """Every solver on every grid (or those pairs of them that are named) that can spend exactly nfe evaluations."""
+    found = []
+    for solver in SOLVERS.values():
+        for name in GRIDS:
+            if among is not None and (solver.name, name) not in among:
+                continue
+            try:
+                nodes = grid(name, model.schedule, solver.steps(nfe), integer)
+            except UserError:  # a count that this solver cannot spend, or a grid whose times coincide
+                continue
+            found.append(Baseline(solver.name, name, solver.tableau(model.schedule, nodes).guided(guidance)))
+    if not found:
+        raise UserError(f"no baseline can spend {nfe} evaluations on this model's schedule; ask for another --nfe")
+    return found
+
+
+def screen(
+    model: Model,
+    candidates: Sequence[Baseline],
+    teacher: Teacher,
+    batch_size: int = 512,
+    clock: Clock | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    memo: Memo = NO_MEMO,
+) -> list[tuple[float, Baseline]]:
+    """Mean endpoint error of every candidate on the teacher's noise, best first. Equal tables are run once.
+
+    Of large models those that do badly on the first samples (`rounds`) are not run on the others, and come last; but so many
+    of each solver go on.
+    """
+    ranked: list[tuple[float, Baseline]] = []
+    for size in rounds(model, len(teacher)):
+        going_on = _promoted(ranked) or dict.fromkeys(candidates)
+        errors = _errors(model, [candidate.table for candidate in going_on], teacher.first(size), batch_size, clock, progress, memo)
+        now = sorted(((errors[candidate.table], candidate) for candidate in candidates if candidate in going_on), key=lambda pair: pair[0])
+        ranked = now + [pair for pair in ranked if pair[1] not in going_on]
+    if not any(isfinite(error) for error, _ in ranked):
+        raise NotFinite(f"the network of {model.name!r} returned NaN or inf with every baseline; check its weights and dtype")
+    return ranked
+
+
+def _promoted(ranked: Sequence[tuple[float, Baseline]]) -> dict[Baseline, None]:
+    """The better part, with the best of every solver."""
+    going_on, counts = dict.fromkeys(candidate for _, candidate in ranked[: -(-len(ranked) // BETTER)]), Counter[str]()
+    for _, candidate in ranked:
+        counts[candidate.solver] += 1
+        if counts[candidate.solver] <= OF_EACH:
+            going_on[candidate] = None
+    return going_on
+
+
+def _errors(
+    model: Model, tables: Iterable[Tableau], teacher: Teacher, batch_size: int, clock: Clock | None, progress: Callable[[int, int], None],
+    memo: Memo,
+) -> dict[Tableau, float]:  # fmt: skip
+    """Mean error of each table; infinite where it runs away."""
+    different, known = list(dict.fromkeys(tables)), dict[Tableau, float]()
+    together = max(1, batch_size // len(teacher))
+
+    def errors(group: Sequence[Tableau]) -> list[float]:
+        samples = sample_together(model, group, teacher, batch_size, clock)
+        return [inf if isinstance(x, Exception) else float(endpoint_mse(x, teacher.endpoint).mean()) for x in samples]
+
+    for first in range(0, len(different), together):
+        group = different[first : first + together]
+        known |= zip(group, memo.numbers(partial(errors, group)), strict=True)
+        progress(first + len(group), len(different))
+    return known

@@ -1,0 +1,263 @@
+"""The comparison: a plan against every published solver on every grid at the same cost, on held-out noise."""
+
+from collections.abc import Callable
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from solversearch.judging import intervals
+from solversearch.judging.baselines import LIMIT, SMALL
+from solversearch.judging.measures import ComparisonRow, Rivals, finite, measured, rivals
+from solversearch.judging.objectives import parse_many
+from solversearch.judging.race import GEOMETRIC, MEAN
+from solversearch.judging.verdict import Ratio, Verdict, decide, needed, objective_ratio, ratios
+from solversearch.memo import NO_MEMO, Memo
+from solversearch.models.base import Clock, Model
+from solversearch.plan import Count, Interval, Many, Plan
+from solversearch.runtime import Node
+from solversearch.schedules import GRIDS
+from solversearch.teacher import Teacher
+
+ENDPOINT = "endpoint"
+"""The objective whose verdict the geometric mean of the error ratio gives."""
+POINTS = 65
+"""Of the noise schedule, in the file of a comparison."""
+
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StageResult(BaseModel):
+    """What one stage of a search reached on validation noise; evaluations are the network's, a sample each.
+
+    value is what the best was chosen by, and unit what that is called; files of earlier versions have the mean alone.
+    """
+
+    model_config = _STRICT
+    name: str
+    endpoint_mse: float
+    median: float
+    seconds: float
+    evaluations: Count
+    value: float | None = None
+    unit: str = "endpoint MSE, validation noise"
+
+    @property
+    def reached(self) -> float:
+        return self.endpoint_mse if self.value is None else self.value
+
+
+class Timing(BaseModel):
+    """Seconds, of which network_s inside the network (forward and backward)."""
+
+    model_config = _STRICT
+    wall_s: float
+    network_s: float
+
+
+class Tau(BaseModel):
+    """Kendall's tau between the errors of the last candidates and what was predicted before they were evaluated.
+
+    evaluated is how many had been by then; surrogate alone, the learned model alone, and both together.
+    """
+
+    model_config = _STRICT
+    evaluated: Count
+    surrogate: float
+    learned: float
+    both: float
+
+
+class ParetoPoint(BaseModel):
+    """A plan that no other candidate beats in every objective, with its values on validation noise."""
+
+    model_config = _STRICT
+    file: str
+    network_calls: Count
+    values: dict[str, float]
+
+
+class Rung(BaseModel):
+    """The baseline of the least mean error at one NFE, measured in full."""
+
+    model_config = _STRICT
+    nfe: Count
+    name: str
+    endpoint_mse: float
+
+
+class Comparison(BaseModel):
+    """A plan beside its peers, on the same held-out noise.
+
+    share is that of the samples on which the plan's error is less than that of best_baseline, the baseline of the least geometric mean.
+    ratios has the plan's value over the least one of all baselines, by measure; the objective's own, where that is another one, comes last.
+    left_out counts samples on which the teacher or the plan was not finite. pairs is how many solver and grid pairs were raced, evaluations
+    what the comparison took of the network. exported is what plan.json holds. baseline_nfe_for_plan_error is the least NFE at which some
+    baseline's mean error is the plan's or less; None where none was found up to ladder's last NFE.
+    """
+
+    model_config = _STRICT
+    version: Literal[2] = 2
+    model: str
+    nfe: Count
+    guidance: float
+    samples: Count
+    left_out: Count = 0
+    seed: Count
+    objective: str = "endpoint"
+    verdict: Verdict
+    samples_to_decide: Count | None = None
+    exported: Literal["plan", "baseline"] = "plan"
+    share: Interval
+    ratios: Many[Ratio]
+    features: str = ""
+    """What Frechet distances look at, where that is not the model's own features."""
+    best_baseline: str
+    baseline_nfe_for_plan_error: Count | None
+    teacher_error: float
+    pairs: Count
+    evaluations: Count
+    timing: Timing
+    stages: Many[StageResult] = ()
+    ladder: Many[Rung] = Field(min_length=1)
+    progress: Many[float | None] = ()
+    """Of a search: the best value so far after each trial, in `unit`; None before the first that did not fail."""
+    predictor: Many[Tau] = ()
+    pareto: Many[ParetoPoint] = ()
+    note: str = ""
+    """What the person should know of the search."""
+    rows: Many[ComparisonRow]
+    """The plan, then every baseline that was measured in full, least mean error first."""
+    nodes: Many[Node] = ()
+    """Where the best baseline evaluates the network."""
+    schedule: Many[Node] = ()
+    """Points of the model's noise schedule, from noise to data, to draw the nodes on."""
+
+    @model_validator(mode="after")
+    def _has_what_the_verdict_rests_on(self) -> Self:
+        if [each.measure for each in self.ratios[:2]] != [GEOMETRIC, MEAN]:
+            raise ValueError(f"ratios: the first must be of the {GEOMETRIC}, the second of the {MEAN}")
+        if len(self.rows) < 2:
+            raise ValueError("rows: a plan and at least one baseline are needed")
+        if self.exported == "baseline" and self.deciding.baseline not in {row.name for row in self.rows}:
+            raise ValueError("exported: rows do not have the baseline")
+        return self
+
+    @property
+    def unit(self) -> str:
+        """What `progress` has. Files of earlier versions do not say it."""
+        return self.stages[0].unit if self.stages and self.stages[0].value is not None else "value, validation noise"
+
+    def ratio(self, measure: str) -> Ratio | None:
+        return next((each for each in self.ratios if each.measure == measure), None)
+
+    @property
+    def deciding(self) -> Ratio:
+        """What the verdict rests on: the geometric mean of the error ratio, or the objective's own value."""
+        return self.ratios[0] if self.objective == ENDPOINT else self.ratios[-1]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the plan samples exactly as the best baseline does."""
+        return self.ratios[0].low == self.ratios[0].high == 1
+
+    def exported_ratio(self, measure: str) -> float:
+        """Of what plan.json holds, to the baseline that is best in this measure: the mean error, or its geometric mean."""
+        ratio = self.ratio(measure)
+        assert ratio is not None
+        row = self.exported_row
+        return (row.endpoint_mse.mean if measure == MEAN else row.geometric_mean) / ratio.baseline_value
+
+    @property
+    def exported_row(self) -> ComparisonRow:
+        """The row of what plan.json holds."""
+        return self.rows[0] if self.exported == "plan" else next(row for row in self.rows if row.name == self.deciding.baseline)
+
+
+def climb(
+    model: Model, base: Rivals, nfe: int, target: float, guidance: float, integer: bool, batch_size: int, clock: Clock, memo: Memo,
+    progress: Callable[[str], None], limit: int | None = None,
+) -> list[Rung]:  # fmt: skip
+    """The baseline of the least mean error at each higher NFE until one reaches the target, or up to `LIMIT`.
+
+    Those that the first round of the race has not dropped at one NFE race at the next, on the same hard samples.
+    """
+    rungs: list[Rung] = []
+    limit = limit or (LIMIT if model.numbers <= SMALL else min(2 * nfe, LIMIT))
+    found = base
+    while (not rungs or rungs[-1].endpoint_mse > target) and nfe < limit:
+        nfe += 1
+        among = found.race.carried() | {(solver, name) for solver in ("heun", "plms", "pndm") for name in GRIDS}  # these skip some counts
+        found = rivals(
+            model, nfe, guidance, base.teacher, integer, batch_size, clock, memo, (MEAN,), among, base.race.hard, target, progress
+        )
+        best = found.best(MEAN)
+        rungs.append(Rung(nfe=nfe, name=best.name, endpoint_mse=best.value(MEAN, None)))
+    return rungs
+
+
+def compare(
+    model: Model,
+    plan: Plan,
+    teacher: Teacher,
+    clock: Clock,
+    batch_size: int = 512,
+    integer: bool = False,
+    timing: Callable[[], Timing] = lambda: Timing(wall_s=0.0, network_s=0.0),
+    stages: tuple[StageResult, ...] = (),
+    progress: Callable[[str], None] = lambda what: None,
+    objective: str = ENDPOINT,
+    memo: Memo = NO_MEMO,
+) -> Comparison:
+    """Measures a plan and races every baseline at its NFE and guidance on the teacher's (held-out) noise.
+
+    Of several objectives the first decides. memo keeps what has been run, for when the comparison is interrupted. Raises `NotFinite`
+    where fewer than `LEAST` samples are finite.
+    """
+    before, count = clock.evaluations, len(teacher)
+    progress("the plan")
+    words = {"solver": str(plan.decisions.get("solver", "table")), "grid": str(plan.decisions.get("grid", "searched"))}
+    own = measured(model, plan.tableau, teacher, batch_size, clock, plan.threshold, memo, **words)
+    if len(places := finite(model, teacher, own.errors)) < count:
+        own, teacher = own.at(places), teacher.at(places.tolist())
+    found = rivals(model, plan.nfe, plan.guidance, teacher, integer, batch_size, clock, memo, progress=progress)
+    compared, decider = ratios(own, found, teacher.seed), parse_many(objective)[0]
+    geometric, mean = compared[0], next(each for each in compared if each.measure == MEAN)
+    verdict, more = decide(geometric, mean), None
+    if decider.name != ENDPOINT:
+        progress(f"objective {decider.name}")
+        compared = (*compared, objective_ratio(decider, plan.tableau, plan.threshold, found, batch_size, clock, memo))
+        verdict = ("better", "undecided", "worse")[compared[-1].sign + 1]
+    elif verdict == "undecided":
+        more = needed(geometric, mean, len(teacher))
+    ladder = [Rung(nfe=plan.nfe, name=mean.baseline, endpoint_mse=mean.baseline_value)]
+    if mean.baseline_value > mean.plan_value:
+        ladder += climb(model, found, plan.nfe, mean.plan_value, plan.guidance, integer, batch_size, clock, memo, progress)
+    best = found.best(GEOMETRIC)
+    real = model.real.gaussian if model.real is not None else None
+    return Comparison(
+        model=model.name,
+        nfe=plan.nfe,
+        guidance=plan.guidance,
+        samples=len(teacher),
+        left_out=count - len(teacher),
+        seed=teacher.seed,
+        objective=decider.name,
+        verdict=verdict,
+        samples_to_decide=more,
+        share=intervals.share(own.errors, best.errors),
+        ratios=compared,
+        features=model.looks,
+        best_baseline=best.name,
+        baseline_nfe_for_plan_error=ladder[-1].nfe if ladder[-1].endpoint_mse <= mean.plan_value else None,
+        teacher_error=teacher.error,
+        pairs=len(found.race.candidates),
+        evaluations=clock.evaluations - before,
+        timing=timing(),
+        stages=stages,
+        ladder=tuple(ladder),
+        rows=tuple(each.row(found.target, real, teacher.seed) for each in (own, *found.measured)),
+        nodes=best.table.nodes,
+        schedule=tuple(map(model.schedule.node, np.linspace(model.schedule.t_start, model.schedule.t_end, POINTS).tolist())),
+    )

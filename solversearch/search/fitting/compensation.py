@@ -1,0 +1,163 @@
+"""The compensation ratios of DC-Solver (`solvers.dc`): the published greedy fit, and a joint one.
+
+    greedy    rho_i = argmin_rho mean |x^c_{i+1}(rho) - x*(t_{i+1})|^2        step after step, the earlier ratios kept
+    joint     rho   = argmin_rho mean_s tempered |x_s(rho) - x*_s|^2          all ratios at once
+
+    x^c    the state after the corrector, which has seen the evaluation at t_{i+1}; at the last step the result itself
+    x*     the teacher's state there, or its endpoint
+
+The greedy fit is Zhao et al. 2024 (arXiv:2409.03755, algorithm 1): 10 samples, 40 iterations of AdamW with the rate 0.1 a step, from
+rho = 1. The first two steps are not compensated, rho = 1. Derivatives are central differences: there is one scalar a step (a few in the
+joint fit) and the loss is smooth in it, so two runs of the sampler cost less than one backward pass and need no gradient of the network.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solversearch.errors import UserError
+from solversearch.judging.objectives.endpoint import endpoint_mse
+from solversearch.memo import NO_MEMO, Memo, memoized
+from solversearch.models.base import Clock, Denoiser, Model, Output
+from solversearch.runtime import Node, Tableau, run, steps
+from solversearch.sampling import sample
+from solversearch.schedules import Floats, NoiseSchedule
+from solversearch.search.fitting.descent import descend
+from solversearch.solvers.base import Stage, run_stages
+from solversearch.solvers.dc import compensated, stages
+from solversearch.tableau import Problem, Vector, trace
+from solversearch.teacher import Teacher
+
+FREE_FROM = 2
+"""The first step that has three evaluations to interpolate."""
+SAMPLES, ITERATIONS, RATE = 10, 40, 0.1
+_STEP = 1e-2  # of the differences: their error is of the order of its square, and single precision leaves 1e-5 of the slope
+
+
+def table(schedule: NoiseSchedule, nodes: Sequence[Node], ratios: Sequence[float], order: int = 3) -> Tableau:
+    """The table of DC-Solver with these ratios on a grid."""
+    return trace(compensated(ratios, order), schedule, nodes)
+
+
+def corrected_table(schedule: NoiseSchedule, nodes: Sequence[Node], ratios: Sequence[float], order: int = 3) -> Tableau:
+    """The table whose result is the state at nodes[len(ratios)] after its corrector; at the last node the result of the sampling."""
+    count = len(ratios)
+    if count == len(nodes) - 1:
+        return table(schedule, nodes, ratios, order)
+
+    def rule(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector:
+        look = Stage(lambda past, t: past[0].x, 1)
+        return run_stages(problem, x, nodes, [*stages([*ratios, *[1.0] * (len(nodes) - 1 - count)], order)[:count], look])
+
+    return trace(rule, schedule, nodes)
+
+
+def greedy_ratios(
+    model: Model, nodes: Sequence[Node], teacher: Teacher, order: int = 3, iterations: int = ITERATIONS, batch_size: int = 512,
+    clock: Clock | None = None, memo: Memo = NO_MEMO,
+) -> tuple[float, ...]:  # fmt: skip
+    """The published fit on a grid (its last node `CLEAN`, the others at the guidance of the teacher) with all of the teacher's samples.
+
+    Of each step's iterates the best is kept, so that no step is left worse than at ratio 1.
+    """
+    known = _KnownPrefix(Denoiser(model, teacher.conditions, batch_size, clock=clock), teacher.noise, memo)
+    ratios = [1.0] * min(FREE_FROM, len(nodes) - 1)
+    while len(ratios) < len(nodes) - 1:
+        target = teacher.endpoint if len(ratios) == len(nodes) - 2 else teacher.state(nodes[len(ratios) + 1])
+
+        def loss(ratio: float, target: Tensor = target) -> float:
+            return known.error(corrected_table(model.schedule, nodes, [*ratios, ratio], order), target)
+
+        known.evaluate(corrected_table(model.schedule, nodes, [*ratios, 1.0], order), len(ratios) + 1)
+        ratios.append(_adamw(loss, iterations))
+    return tuple(ratios)
+
+
+class _KnownPrefix:
+    """A denoiser that evaluates the first nodes of a table once: what comes before a ratio does not depend on it."""
+
+    def __init__(self, denoise: Denoiser, noise: Tensor, memo: Memo) -> None:
+        self.denoise, self.noise, self.memo = denoise, noise, memo
+        self.outputs: list[Tensor] = []
+
+    @torch.no_grad()
+    def evaluate(self, table: Tableau, count: int) -> None:
+        """The outputs at the first nodes of the table, so many in all."""
+        denoise, loop = memoized(self.denoise, self.memo), steps(table.nodes, table.rows, self.noise)
+        x, node = next(loop)
+        for k in range(count):
+            if k == len(self.outputs):
+                prediction = denoise(x, node)
+                assert isinstance(prediction, Tensor)
+                self.outputs.append(prediction)
+            if k + 1 < count:
+                x, node = loop.send(self.outputs[k])
+
+    @torch.no_grad()
+    def error(self, table: Tableau, target: Tensor) -> float:
+        """The mean error of the table's result; its first nodes have been evaluated."""
+
+        def compute() -> list[float]:
+            known = iter(self.outputs)
+
+            def output(x: Tensor, node: Node) -> Output:
+                first = next(known, None)
+                return self.denoise(x, node) if first is None else first
+
+            return [float(endpoint_mse(run(table.nodes, table.rows, output, self.noise), target).mean())]
+
+        (error,) = self.memo.numbers(compute)
+        return error
+
+
+def _adamw(loss: Callable[[float], float], iterations: int) -> float:
+    ratio = torch.ones((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.AdamW([ratio], lr=RATE)
+    best = (loss(1.0), 1.0)
+    for _ in range(iterations):
+        now = float(ratio.detach())
+        ratio.grad = torch.tensor((loss(now + _STEP) - loss(now - _STEP)) / (2 * _STEP), dtype=torch.float64)
+        optimizer.step()
+        best = min(best, (loss(float(ratio.detach())), float(ratio.detach())))
+    return best[1]
+
+
+def joint_ratios(
+    model: Model,
+    nodes: Sequence[Node],
+    fitting: Teacher,
+    validation: Teacher,
+    order: int = 3,
+    start: Sequence[float] | None = None,
+    scale: float | None = None,
+    ridge: float = 0.0,
+    iterations: int = 20,
+    batch_size: int = 512,
+    clock: Clock | None = None,
+) -> tuple[float, ...]:
+    """All ratios together on the endpoint error, from `start` (the greedy ones where it is None), by BFGS.
+
+    scale is `tempered`'s, by default the median error at the start; ridge weighs the mean square of rho - 1 in units of the loss at
+    the start. Returns the best of the iterates, the start included, on the validation teacher: never worse there than the start.
+    """
+    if start is None:
+        start = greedy_ratios(model, nodes, fitting.first(SAMPLES), order, batch_size=batch_size, clock=clock)
+    if len(start) != len(nodes) - 1:
+        raise UserError(f"{len(nodes) - 1} steps need {len(nodes) - 1} compensation ratios to start from, got {len(start)}")
+    fixed, free = tuple(start[:FREE_FROM]), np.array(start[FREE_FROM:])
+    if not len(free):
+        return fixed
+
+    def whole(ratios: Floats) -> tuple[float, ...]:
+        return (*fixed, *ratios.tolist())
+
+    if scale is None:
+        samples = sample(model, table(model.schedule, nodes, start, order), fitting, batch_size, clock)
+        scale = float(endpoint_mse(samples, fitting.endpoint).median())
+    ratios = descend(
+        model, lambda ratios: table(model.schedule, nodes, whole(ratios), order), free, fitting, validation, scale, step=_STEP, ridge=ridge,
+        iterations=iterations, batch_size=batch_size, clock=clock,
+    )  # fmt: skip
+    return whole(ratios)

@@ -1,0 +1,169 @@
+"""Stage zero: the plan that is best on the surrogate, found without an evaluation of the network.
+
+The package's own stages run on the anchored mixture (`anchored`) in the network's place, whose samples carry their own
+number as the condition: fitting and validation samples of the teacher, with the trajectories that it has kept.
+
+    grids of the best baselines -> times (evolution strategy), every candidate fitted in closed form
+
+Fitted states stay near the teacher's, where the surrogate is right. A polish by gradient does not help here: it leaves the
+trajectories for places where the surrogate is wrong.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solversearch.judging.baselines import baselines
+from solversearch.judging.objectives.endpoint import tempered
+from solversearch.models.base import Denoiser, Model
+from solversearch.runtime import Tableau
+from solversearch.schedules import Floats, explicit
+from solversearch.search.fitting.fit import fit
+from solversearch.search.surrogates.anchored import Anchored
+from solversearch.search.surrogates.guided_mixture import Mixture
+from solversearch.search.surrogates.surrogates import Surrogates
+from solversearch.solvers import get
+from solversearch.teacher import Teacher
+
+STARTS, MARGIN = 8, 0.05
+"""Grids of the best baselines between which times are searched, and how far beyond, as a fraction of the range of positions."""
+RANDOM, GENERATIONS, CHILDREN, PARENTS, STEP = 300, 5, 100, 10, 0.04
+"""Of the evolution strategy; STEP is the first standard deviation of a child's times."""
+MIXTURES = 3
+TEMPERED = 10.0
+"""Errors are tempered from so many times the median of the best baseline on; a tenth of it under guidance."""
+CLOSEST = 1e-4
+"""Least distance of two times, as a fraction of t_start."""
+RIDGE = 1e-4
+SAMPLES = 256
+"""Of fitting and of validation."""
+GRID = 4096
+"""Times between which the network's noise scales are interpolated."""
+
+
+class _Network:
+    """x (B, axes), t (B,), number of the sample (B,) or -1 for no condition, to the data prediction."""
+
+    def __init__(self, pairs: tuple[Anchored, ...], guidance: float) -> None:
+        first = pairs[0]
+        self.mixture, self.angles = first.mixture, first.angles.float()
+        free = first.mixture.log_weights[-1:]
+        self.log_weights = torch.cat([*(pair.log_weights for pair in pairs), free])
+        # D_u + w (D_c - D_u) then lacks nothing at the teacher's guidance.
+        lack = torch.cat([pair.lack for pair in pairs], dim=1) / guidance
+        self.lack = torch.cat([lack, torch.zeros_like(lack[:, :1])], dim=1)
+        schedule = first.model.schedule
+        low, high = schedule.position([schedule.t_end, schedule.t_start]).tolist()
+        times = np.unique(schedule.time_at(np.linspace(low, high, GRID)))
+        self.times, self.alpha, self.sigma = (
+            torch.from_numpy(np.asarray(each)) for each in (times, schedule.alpha(times), schedule.sigma(times))
+        )
+
+    def __call__(self, x: Tensor, t: Tensor, number: Tensor) -> Tensor:
+        values, group = t.detach().unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        order, parts = [], []
+        for k in range(len(values)):
+            rows = torch.nonzero(group == k)[:, 0]
+            order.append(rows)
+            parts.append(self._at(x[rows], t[rows].double().mean(), number[rows]))
+        return torch.cat(parts)[torch.argsort(torch.cat(order))]
+
+    def _at(self, x: Tensor, t: Tensor, number: Tensor) -> Tensor:
+        i, part = _place(self.times, t)
+        alpha, sigma = (torch.lerp(known[i - 1], known[i], part).float()[None] for known in (self.alpha, self.sigma))
+        prediction = self.mixture.denoise(x[None], alpha, sigma, self.log_weights[number])[0][0]
+        k, part = _place(self.angles, torch.atan2(sigma, alpha)[0])
+        return prediction + torch.lerp(self.lack[k - 1][number], self.lack[k][number], part)
+
+
+def _place(known: Tensor, value: Tensor) -> tuple[int, Tensor]:
+    """The known number above a value, and how far it is from the one below to that, differentiable."""
+    i = int(torch.searchsorted(known, value.detach()).clamp(1, len(known) - 1))
+    return i, ((value - known[i - 1]) / (known[i] - known[i - 1])).clamp(0, 1)
+
+
+def stand_in(surrogates: Surrogates, count: int = SAMPLES) -> tuple[Model, Teacher, Teacher]:
+    """The surrogate as a model that tells the network's own samples apart, with its fitting and validation teachers."""
+    model, guidance = surrogates.model, surrogates.guidance
+    teachers = surrogates.fitting, surrogates.validation
+    pairs = tuple(Anchored(surrogates.mixture, model, teacher, guidance, count) for teacher in teachers)
+    made, start = [], 0
+    for pair in pairs:
+        numbers = torch.arange(start, start := start + len(pair.noise))
+        states = pair.states.flip(0)
+        made.append(
+            replace(
+                pair.teacher, noise=pair.noise, conditions=numbers, endpoint=pair.endpoint, angles=pair.teacher.angles.cpu(), states=states,
+                slopes=pair.slopes,
+            )
+        )  # fmt: skip
+    network = _Network(pairs, guidance)
+    name = f"surrogate of {model.name}"
+    shape = tuple(pairs[0].noise.shape[1:])
+    return Model(name, network, model.schedule, "sample", shape, torch.arange(start), torch.tensor(-1)), made[0], made[1]
+
+
+def instant(
+    surrogates: Surrogates, nfe: int, guidance: float = 1.0, seed: int = 0, split: bool | None = None, integer: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tableau:  # fmt: skip
+    """The table whose times, fitted, have the least mean error on the surrogate. progress is told generations done and their count."""
+    split = guidance != 1 if split is None else split
+    model, fitting, _ = stand_in(surrogates)
+    prior = _prior(surrogates.model, _searched(surrogates, nfe, guidance, seed, split, integer, progress), guidance)
+    with torch.no_grad():
+        return fit(prior, fitting, Denoiser(model, fitting.conditions, split=split), fitting.noise, RIDGE, robust=True)[0]
+
+
+def _searched(
+    surrogates: Surrogates, nfe: int, guidance: float, seed: int, split: bool, integer: bool, progress: Callable[[int, int], None]
+) -> tuple[float, ...]:
+    """The best times: an evolution strategy about the grids of the best baselines, in fractions of the range of positions."""
+    model, schedule, rng = surrogates.model, surrogates.model.schedule, np.random.default_rng([seed, nfe])
+    # Several mixtures, for each is right about other samples.
+    pairs = [surrogates.anchored]
+    for k in range(1, MIXTURES):
+        pairs.append(
+            Anchored(Mixture.fit(surrogates.samples, seed + k), model, surrogates.validation, guidance, len(surrogates.anchored.noise))
+        )
+    last, first = schedule.position([schedule.t_end, schedule.t_start])
+    found = [each for each in baselines(model, nfe, guidance, integer) if not each.table.stochastic]
+    grids: dict[str, Floats] = {}
+    losses = surrogates.anchored.errors([each.table for each in found]).double()
+    scale = TEMPERED * float(losses[int(losses.mean(1).argmin())].median()) * (1.0 if guidance == 1 else 0.1)
+    for k in np.argsort(losses.mean(1).numpy(), kind="stable"):
+        if len(grids) < STARTS:
+            grids.setdefault(found[k].grid, (schedule.position([node.t for node in found[k].table.nodes]) - last) / (first - last))
+    places = np.array(list(grids.values()))
+    low, high = np.clip([places.min(0) - MARGIN, places.max(0) + MARGIN], 0, 1)
+    known: dict[tuple[float, ...], float] = {}
+
+    def judge(fractions: Floats) -> None:
+        """Repeated times cannot be fitted: they drop out."""
+        given = -np.sort(-np.clip(fractions, 0, 1), axis=1)
+        wanted = [tuple(schedule.time_at(last + each * (first - last)).tolist()) for each in given]
+        if integer and schedule.discrete:
+            wanted = [tuple(np.round(each).tolist()) for each in wanted]
+        new = [
+            each for each in dict.fromkeys(wanted) if each not in known and min(-np.diff(each), default=1.0) > CLOSEST * schedule.t_start
+        ]
+        if new:
+            tables = [_prior(model, each, guidance) for each in new]
+            errors = [tempered(paired.errors(tables, RIDGE, split).double(), scale).mean(1) for paired in pairs]
+            known.update(zip(new, torch.stack(errors).mean(0).tolist(), strict=True))
+
+    judge(np.concatenate([places, rng.uniform(low, high, (RANDOM, nfe))]))
+    for generation in range(GENERATIONS):
+        parents = sorted(known, key=lambda each: known[each])[:PARENTS]
+        at = (schedule.position(np.array([parents[k] for k in rng.integers(len(parents), size=CHILDREN)])) - last) / (first - last)
+        judge(at + rng.normal(0, STEP / (1 + generation), at.shape))
+        progress(generation + 1, GENERATIONS)
+    return min(known, key=lambda each: known[each])
+
+
+def _prior(model: Model, times: tuple[float, ...], guidance: float) -> Tableau:
+    """The table that the fit shrinks towards."""
+    return get("unip_2").tableau(model.schedule, explicit(model.schedule, times)).guided(guidance)

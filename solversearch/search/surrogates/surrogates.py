@@ -1,0 +1,65 @@
+"""The surrogates of one search: what stands for the network while a search looks around, fitted to the teacher's samples.
+
+A Gaussian in closed form (`gaussian`), tens of thousands of tables a second; and a guided mixture that runs from the teacher's own noises
+(`guided_mixture`, `anchored`), thousands a second.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from solversearch.memo import NO_MEMO, Memo, memoized
+from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.runtime import Tableau
+from solversearch.schedules import Floats
+from solversearch.search.surrogates.anchored import Anchored
+from solversearch.search.surrogates.gaussian import Gaussian
+from solversearch.search.surrogates.guided_mixture import Mixture
+from solversearch.teacher import Teacher
+
+
+@dataclass
+class Surrogates:
+    """The surrogates of one model at one guidance, and the teachers they were fitted to."""
+
+    model: Model
+    fitting: Teacher
+    validation: Teacher
+    guidance: float
+    gaussian: Gaussian
+    mixture: Mixture
+    anchored: Anchored
+    samples: tuple[Teacher, ...]
+    """Unguided; what the Gaussian and the mixture were fitted to."""
+    version: int = 0
+    """Counts what changes their answers."""
+
+    @classmethod
+    def of(
+        cls, model: Model, fitting: Teacher, validation: Teacher, unguided: Sequence[Teacher] = (), guidance: float = 1.0, seed: int = 0,
+        scale: float | None = None,
+    ) -> Self:  # fmt: skip
+        """fitting and validation are teachers at `guidance`, with trajectories; unguided ones give samples where that is not 1.
+
+        scale is `tempered`'s.
+        """
+        samples = tuple(unguided) or (fitting, validation)
+        mixture = Mixture.fit(samples, seed)
+        anchored = Anchored(mixture, model, validation, guidance)
+        anchored.scale = scale
+        return cls(model, fitting, validation, guidance, Gaussian.fit(model, samples), mixture, anchored, samples)
+
+    def features(self, tables: Sequence[Tableau], ridge: float | None = None, split: bool = False) -> Floats:
+        """What they say of tables, ln of the best guess of the loss first; fitted first, where a ridge is given. (C, F)"""
+        return np.concatenate([self.anchored.features(tables, ridge, split), self.gaussian.features(tables)], axis=1)
+
+    def observe(self, tables: Sequence[Tableau], batch_size: int = 512, clock: Clock | None = None, memo: Memo = NO_MEMO) -> None:
+        """Learns how the network behaves off the trajectories, from good tables: `NFE * NOISES` evaluations each."""
+        for split in (False, True):
+            some = [table for table in tables if table.split == split]
+            if some:
+                teacher = self.anchored.teacher
+                self.anchored.observe(memoized(Denoiser(self.model, teacher.conditions, batch_size, split, clock), memo), some)
+                self.version += 1

@@ -1,0 +1,129 @@
+"""The closed-form fit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from solversearch.judging.objectives.endpoint import endpoint_mse
+from solversearch.models.base import Denoiser, Model
+from solversearch.runtime import Row, Tableau, steps
+from solversearch.sampling import alone, sample
+from solversearch.schedules import CLEAN, VE, explicit, grid
+from solversearch.search.fitting import design_matrix as columns
+from solversearch.search.fitting.design_matrix import Recorder, row, weights
+from solversearch.search.fitting.fit import fit
+from solversearch.solvers import get
+from solversearch.teacher import Teacher, teach
+
+
+def baseline(model: Model, solver: str = "unipc_2", name: str = "quadratic", nfe: int = 5, guidance: float = 1.0) -> Tableau:
+    return get(solver).tableau(model.schedule, grid(name, model.schedule, nfe)).guided(guidance)
+
+
+def denoiser(model: Model, teacher: Teacher, split: bool = False) -> Denoiser:
+    return Denoiser(model, teacher.conditions, split=split)
+
+
+def mean_error(model: Model, table: Tableau, teacher: Teacher) -> float:
+    return float(endpoint_mse(sample(model, table, teacher), teacher.endpoint).mean())
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_fit_beats_its_prior_on_held_out_noise(digits: Model, fitting: Teacher, held_out: Teacher, robust: bool) -> None:
+    prior = baseline(digits, "ddim")
+    table, _ = fit(prior, fitting, denoiser(digits, fitting), fitting.noise, 1e-4, robust)
+    assert mean_error(digits, table, held_out) < 0.5 * mean_error(digits, prior, held_out)
+
+
+def test_samples_returned_are_those_of_the_fitted_table(digits: Model, fitting: Teacher) -> None:
+    table, samples = fit(baseline(digits), fitting, denoiser(digits, fitting), fitting.noise)
+    torch.testing.assert_close(samples, sample(digits, table, fitting), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_rows_are_those_of_weighted_ridge_regressions(digits: Model, fitting: Teacher, robust: bool) -> None:
+    """Row 1, from the noise and the first output, by `lstsq`: once, or three times with weights 1 / (error + median error)."""
+    prior, teacher, ridge = baseline(digits, nfe=2), fitting.first(33), 1e-3
+    table, _ = fit(prior, teacher, denoiser(digits, teacher), teacher.noise, ridge, robust)
+    output = denoiser(digits, teacher)(table.rows[0].x * teacher.noise, table.nodes[0])
+    assert isinstance(output, torch.Tensor)
+    known = np.stack([teacher.noise.double().numpy(), output.detach().double().numpy()]).reshape(2, 33, -1)
+    start = np.array([prior.rows[1].x, *prior.rows[1].d])
+    residual = teacher.state(table.nodes[1]).double().numpy().reshape(33, -1) - np.tensordot(start, known, 1)
+    weight, change = np.ones(33), np.zeros(2)
+    for _ in range(3 if robust else 1):
+        root = np.sqrt(weight / weight.mean())[:, None]
+        weighted = (known * root).reshape(2, -1)
+        penalty = np.diag(np.sqrt(ridge * (weighted**2).sum(1)))
+        target = np.concatenate([(residual * root).ravel(), np.zeros(2)])
+        change = np.linalg.lstsq(np.concatenate([weighted.T, penalty]), target, rcond=None)[0]
+        error = ((residual - np.tensordot(change, known, 1)) ** 2).mean(1)
+        weight = 1 / (error + np.median(error))
+    assert [table.rows[1].x, *table.rows[1].d] == pytest.approx(start + change, rel=1e-6)
+
+
+def test_few_columns_at_a_time_are_the_same(digits: Model, fitting: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, prior = fitting.first(33), baseline(digits, nfe=3)
+
+    def fitted() -> tuple[Tableau, torch.Tensor]:
+        seen = Recorder(teacher.noise, False)
+        alone(denoiser(digits, teacher), seen.watched(steps(prior.nodes, prior.rows, teacher.noise)))
+        return fit(prior, teacher, denoiser(digits, teacher), teacher.noise)[0], seen.gram(3)
+
+    whole, gram = fitted()
+    monkeypatch.setattr(columns, "CHUNK", 64 * 4 * 10)  # ten samples of four columns
+    parts, sums = fitted()
+    torch.testing.assert_close(sums, gram, rtol=1e-12, atol=0)
+    for a, b in zip(parts.rows, whole.rows, strict=True):
+        assert [a.x, *a.d] == pytest.approx([b.x, *b.d], rel=1e-6)
+
+
+def test_infinite_ridge_is_the_prior_and_no_ridge_is_least_squares(digits: Model, fitting: Teacher) -> None:
+    prior = baseline(digits, nfe=3)
+    kept, _ = fit(prior, fitting, denoiser(digits, fitting), fitting.noise, ridge=1e12)
+    for i, (given, found) in enumerate(zip(prior.rows, kept.rows, strict=True)):
+        torch.testing.assert_close(weights(found, i, False), weights(given, i, False), rtol=0, atol=1e-9)
+    free, _ = fit(prior, fitting, denoiser(digits, fitting), fitting.noise, ridge=0.0)
+    seen = Recorder(fitting.noise, False)
+    alone(denoiser(digits, fitting), seen.watched(steps(free.nodes, free.rows, fitting.noise)))
+    for i in range(3):
+        target = fitting.endpoint if i == 2 else fitting.state(free.nodes[i + 1])
+        features = torch.cat([each for _, each in seen.features(i + 1, len(fitting))]).flatten(0, 1)
+        solution = np.linalg.lstsq(features.numpy(), target.double().flatten().numpy(), rcond=None)[0]
+        fitted = weights(free.rows[i + 1], i + 1, False)
+        np.testing.assert_allclose(features.numpy() @ fitted.numpy(), features.numpy() @ solution, atol=1e-5)
+
+
+def test_linear_model_is_solved_exactly() -> None:
+    """For one Gaussian every state is a multiple of the noise, so that the fit finds the exact flow even from a wrong prior."""
+    variance = 0.3
+    schedule = VE(0.01, 10.0)
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x * (variance / (variance + t**2))[:, None]
+
+    model = Model("gaussian", network, schedule, "sample", (6,))
+    teacher = teach(model, "fit", 32, steps=128)
+    table = get("ddim").tableau(schedule, explicit(schedule, [10.0, 2.0, 0.4]))
+    wrong = Tableau(table.nodes, tuple(replace(r, d=tuple(2 * value for value in r.d)) for r in table.rows))
+    _, samples = fit(wrong, teacher, Denoiser(model, None), teacher.noise, ridge=1e-12)
+    scale = np.sqrt((variance + 0.01**2) / (variance + 10.0**2)) * variance / (variance + 0.01**2)
+    torch.testing.assert_close(samples, (teacher.noise * 10.0 * scale), rtol=1e-3, atol=1e-4)
+    assert CLEAN.sigma == 0
+
+
+def test_split_columns_help_under_guidance(digits: Model) -> None:
+    teacher = teach(digits, "fit", 96, guidance=4.0)
+    prior = baseline(digits, guidance=4.0)
+    together, _ = fit(prior, teacher, denoiser(digits, teacher), teacher.noise, 1e-6)
+    apart, samples = fit(prior, teacher, denoiser(digits, teacher, split=True), teacher.noise, 1e-6)
+    assert apart.split and not together.split
+    assert float(endpoint_mse(samples, teacher.endpoint).mean()) < mean_error(digits, together, teacher)
+
+
+def test_row_and_weights_are_inverse() -> None:
+    given = Row(1.5, (0.25,), (0.0, -2.0))
+    assert row(weights(given, 3, True), 3) == Row(1.5, (0.25, 0.0, 0.0), (0.0, -2.0, 0.0))
+    assert row(weights(given, 3, False), 3) == Row(1.5, (0.25, 0.0, 0.0), ())

@@ -1,0 +1,128 @@
+"""Sweeps: what a file may ask, and cells that are searched by Ray Tune, go on where they were begun, and are told in one file."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import solversearch.studies.sweep_trials as trials
+from solversearch.cpr import Cpr
+from solversearch.errors import UserError
+from solversearch.judging.compare import Comparison
+from solversearch.models import DEFAULT
+from solversearch.plan import Plan, read_json
+from solversearch.search.evaluating.run_folder import Run
+from solversearch.search.evaluating.workers import Fleet
+from solversearch.search.optimize import optimize
+from solversearch.studies.sweep import Sweep, SweepRow, SweepSpec, _front, sweep
+from tests.assets import coins
+
+pytest.importorskip("ray", reason="Ray is not installed")
+MODEL = f"python:{coins.__file__}:factory"
+FILE = """
+models: digits
+nfe: [2, 3]
+guidance: [1, 2]
+settings: {trials: 12, samples: 128, fit_samples: 32, validation_samples: 64, strategy: random, instant: false, fit: true, polish: false}
+"""
+
+
+def asked(folder: Path, text: str = FILE, own: tuple[str, ...] = ()) -> SweepSpec:
+    (folder / "sweep.yaml").write_text(text)
+    return SweepSpec.read(folder / "sweep.yaml", own)
+
+
+def test_a_file_is_every_combination(tmp_path: Path) -> None:
+    cells = asked(tmp_path, FILE + "spaces: [default, s3]\nseeds: [0, 7]").cells()
+    assert len(cells) == 2 * 2 * 2 * 2
+    model, settings = cells["digits-s3-nfe3-g2-s7"]
+    assert (model, settings.nfe, settings.guidance, settings.seed, settings.trials) == ("digits", 3, 2.0, 7, 12)
+    assert settings.space.name == "s3"
+    assert {cell.model for cell in asked(tmp_path, FILE, (MODEL,)).cells().values()} == {MODEL}
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("nfe: 4", r"sweep\.yaml:1: models is missing"),
+    (FILE + "nfes: [4]", r"sweep\.yaml:6: nfes: Extra inputs"),
+    (FILE.replace("[2, 3]", "[2, 2]"), r"sweep\.yaml:3: nfe: .*stands twice"),
+    (FILE.replace("[2, 3]", "few"), r"sweep\.yaml:3: nfe.*valid integer"),
+    (FILE.replace("digits", MODEL), "is code of your own; name it on the command line, with --model"),
+    ("nfe: &a [4]\nseeds: *a", r"sweep\.yaml:2: aliases"),
+    (FILE.replace("trials", "trails"), "settings: trails: unknown key"),
+    (FILE + "spaces: s4", "unknown search space 's4'"),
+    (FILE + f"spaces: {'k' * 5000}", "unknown search space 'kkk"),
+])  # fmt: skip
+def test_mistakes_are_one_line(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        asked(tmp_path, text).cells()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_front_is_of_one_model_at_one_guidance() -> None:
+    def row(calls: int, error: float | None, guidance: float = 1.0) -> SweepRow:
+        return SweepRow(path="", model="m", space="s", nfe=1, guidance=guidance, seed=0, plan=error and "p", endpoint_mse=error,
+                   network_calls=error and calls)  # fmt: skip
+
+    rows = [row(4, 0.3), row(5, 0.3), row(5, 0.1), row(6, 0.2), row(8, 0.9, guidance=2.0), row(3, None)]
+    assert [each.pareto for each in _front(rows)] == [True, False, True, False, True, False]
+
+
+def test_cells_are_searched_and_begun_ones_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(stage: str, done: int, *_: object) -> None:
+        if stage == "search" and done == 5:
+            raise Killed
+
+    wanted, folder, begun = asked(tmp_path, FILE, (MODEL,)), tmp_path / "sweep", ""
+    cells = wanted.cells()
+    for name, cell in list(cells.items())[:1]:
+        with pytest.raises(Killed):
+            optimize(coins.factory(), cell.settings, folder / name, "", kill, name=MODEL, options=DEFAULT)
+        begun = (folder / name / "evaluations.log").read_text()
+    found = sweep(wanted, folder, "solversearch sweep sweep.yaml", Fleet(2), lambda *_: None)
+    assert Sweep.model_validate_json((folder / "sweep.json").read_text()) == found
+    assert [row.path for row in found.rows] == list(cells) and not any(row.failure for row in found.rows)
+    assert (folder / found.rows[0].path / "evaluations.log").read_text().startswith(begun)
+    for row in found.rows:
+        plan = Plan.read(folder / str(row.plan))
+        assert (plan.nfe, plan.guidance, plan.network_calls) == (row.nfe, row.guidance, row.network_calls)
+        assert plan.scores[0].endpoint_mse.mean == row.endpoint_mse
+        compared = read_json(Comparison, folder / row.path / "comparison.json", "comparison")
+        assert (
+            row.verdict == compared.verdict
+            and row.ratio_geometric == compared.exported_row.geometric_mean / compared.ratios[0].baseline_value
+        )
+        assert row.ratio == compared.exported_row.endpoint_mse.mean / compared.ratios[1].baseline_value
+        assert list((folder / "tune" / row.path).glob("events.out.tfevents*"))
+        last = json.loads((folder / "tune" / row.path / "result.json").read_text().splitlines()[-1])
+        assert last["endpoint_mse"] == row.endpoint_mse and last["trials"] == 12
+    assert all(row.pareto for row in found.rows)
+    (regression,) = found.regressions
+    assert Cpr.read(folder / regression).predict(3, 1.5, coins.factory()).nfe == 3
+    # All is done: nothing runs again, and another search is not mistaken for this one.
+    monkeypatch.setattr(trials, "search_cells", None)
+    monkeypatch.setattr("solversearch.studies.sweep.fit_runs", None)
+    assert sweep(wanted, folder, "", Fleet(), lambda *_: None) == found
+    with pytest.raises(UserError, match="was begun with another trials"):
+        sweep(asked(tmp_path, FILE.replace("12", "13"), (MODEL,)), folder, "", Fleet(), lambda *_: None)
+
+
+def test_a_cell_of_another_space_or_model_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a file of the same name says is what counts."""
+    monkeypatch.setattr(trials, "search_cells", None)
+    space = tmp_path / "mine.yaml"
+    space.write_text("name: mine\nsolver: [dpmpp, unip]\n")
+    wanted = asked(tmp_path, FILE + f"spaces: {space}", (MODEL,))
+    (name, cell), *_ = wanted.cells().items()
+    settings, folder = cell.settings.sized(coins.factory()), tmp_path / "sweep"
+    for model, text, message in (
+        (coins.factory(), "name: mine\nsolver: dpmpp\n", "was begun with another space;"),
+        (coins.other_weights(), space.read_text(), "was begun with another model;"),
+    ):
+        digest = model.fingerprint
+        Run(model=MODEL, options=DEFAULT, model_digest=digest, settings=settings, command="", versions={}).write(folder / name)
+        space.write_text(text)
+        with pytest.raises(UserError, match=message):
+            sweep(wanted, folder, "", Fleet(), lambda *_: None)
