@@ -37,7 +37,7 @@ from solversearch.search.evaluating.run_folder import Run, versions
 from solversearch.search.evaluating.warm_start import read_records, write_records
 from solversearch.search.settings import Settings
 from solversearch.search.surrogates.predictor import WIDTH, Record
-from solversearch.spaces import SearchSpace, presets
+from solversearch.spaces import Domain, SearchSpace, presets
 from solversearch.studies.study import Study
 from solversearch.studies.sweep import SweepSpec
 from solversearch.teacher import _read
@@ -238,7 +238,7 @@ def read_space(path: Path) -> None:
     space.size(1000)
     parse_many(space.search.objective)
     for guidance in (1.0, 4.0):
-        domain = space.domain(VP, 3, guidance)
+        domain = Domain.of(space, VP, 3, guidance)
         domain.candidate(domain.random(np.random.default_rng(0))).tableau(VP)
 
 

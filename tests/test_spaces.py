@@ -36,7 +36,7 @@ def read(tmp_path: Path, text: str) -> SearchSpace:
 
 def domain(space: SearchSpace, schedule: NoiseSchedule = VP, nfe: int = 5, guidance: float = 1.0, integer: bool = False) -> Domain:
     starts = [grid(name, schedule, nfe)[:-1] for name in ("linspace", "karras", "logsnr")]
-    return space.domain(schedule, nfe, guidance, starts, integer)
+    return Domain.of(space, schedule, nfe, guidance, starts, integer)
 
 
 def drawn(each: Domain, seed: int = 0) -> Candidate:
@@ -255,7 +255,7 @@ def _params(each: Domain, one: Candidate, seed: int) -> dict[str, Any]:
 def test_times_that_coincide_are_held_apart(fractions: list[float], integer: bool, free: bool) -> None:
     space = SearchSpace.model_validate({"solver": "unip", "order": 3, "analytic_first_step": free})
     for schedule in SCHEDULES:
-        each = space.domain(schedule, 4, 1.0, (), integer)
+        each = Domain.of(space, schedule, 4, 1.0, (), integer)
         candidate = each.candidate({f"time.{i}": fraction for i, fraction in enumerate(fractions)})
         assert np.all(np.diff(candidate.times) < 0)
         assert candidate.tableau(schedule).nfe == 4
@@ -265,7 +265,7 @@ def test_times_that_coincide_are_held_apart(fractions: list[float], integer: boo
 @pytest.mark.parametrize("name", ["logsnr", "quadratic", "linspace"])
 def test_a_seed_gives_its_own_times_and_decisions_back(schedule: NoiseSchedule, name: str) -> None:
     nodes = grid(name, schedule, 5)
-    each = SearchSpace.named("s3").domain(schedule, 5, 1.0, [nodes, grid("karras", schedule, 5)])
+    each = Domain.of(SearchSpace.named("s3"), schedule, 5, 1.0, [nodes, grid("karras", schedule, 5)])
     for decision in (None, Decision("dpmpp", 3, "noise", derivative_scale=0.08, start="singlestep")):
         params = each.seed(nodes, decision)
         assert set(params) == set(each.distributions)
@@ -305,17 +305,17 @@ def test_a_domain_has_parameters_where_decisions_have_an_effect() -> None:
     """No order before there is a history, no corrector at the last step, no guidance without guidance, no ridge without a fit."""
     space = {"order": {"choose": [1, 2], "per": "step"}, "corrector": {"choose": [True, False], "per": "step"},
              "guidance": {"low": 0, "high": 2, "per": "step"}, "compensation": {"low": 0, "high": 2, "per": "step"}}  # fmt: skip
-    names = set(SearchSpace.model_validate(space).domain(VP, 4, 1.0).distributions)
+    names = set(Domain.of(SearchSpace.model_validate(space), VP, 4, 1.0).distributions)
     assert names == {f"time.{i}" for i in range(4)} | {"order.1", "order.2", "order.3", "corrector.0", "corrector.1", "corrector.2",
                                                        "compensation.2", "compensation.3"}  # fmt: skip
     fitted = {"ridge": {"low": 0.1, "high": 1}, "analytic_first_step": [True, False], **space}
-    names = set(SearchSpace.model_validate(fitted).domain(VP, 4, 2.0).distributions)
+    names = set(Domain.of(SearchSpace.model_validate(fitted), VP, 4, 2.0).distributions)
     assert {"ridge", "order.0", "compensation.1", "guidance.0", "analytic_first_step"} <= names and "compensation.0" not in names
     stretched = {"timesteps": "linspace", "order": 3, "derivative_scale": {"low": -0.2, "high": 0.2, "per": "step"}}
-    assert list(SearchSpace.model_validate(stretched).domain(VP, 5, 1.0).distributions) == [f"derivative_scale.{i}" for i in (1, 2, 3)]
+    assert list(Domain.of(SearchSpace.model_validate(stretched), VP, 5, 1.0).distributions) == [f"derivative_scale.{i}" for i in (1, 2, 3)]
     bare = {**fitted, "search": {"stages": {"fit": False}}}
-    assert "ridge" not in SearchSpace.model_validate(bare).domain(VP, 4, 2.0).distributions
-    assert "analytic_first_step" not in SearchSpace.model_validate(fitted).domain(Flow(), 4, 2.0).distributions
+    assert "ridge" not in Domain.of(SearchSpace.model_validate(bare), VP, 4, 2.0).distributions
+    assert "analytic_first_step" not in Domain.of(SearchSpace.model_validate(fitted), Flow(), 4, 2.0).distributions
 
 
 def test_conditions_leave_a_decision_at_its_default() -> None:
@@ -382,7 +382,7 @@ def test_dc_is_dc_solver() -> None:
 
 def test_the_parameter_of_a_grid_family() -> None:
     space = SearchSpace.model_validate({"timesteps": [{"grid": "karras", "rho": {"low": 1, "high": 9}, "tmin": [False, True]}, "linspace"]})
-    each = space.domain(VP, 5, 1.0)
+    each = Domain.of(space, VP, 5, 1.0)
     assert set(each.distributions) == {"grid", "rho"}
     at = {name: each.candidate({"grid": name, "rho": 7.0}) for name in ("karras", "karras_tmin", "linspace")}
     for name, candidate in at.items():
@@ -393,18 +393,18 @@ def test_the_parameter_of_a_grid_family() -> None:
 
 def test_an_analytic_first_step_adds_a_step_and_no_evaluation() -> None:
     space = SearchSpace.model_validate({"timesteps": "linspace", "order": 2, "analytic_first_step": [False, True]})
-    each = space.domain(VP, 5, 1.0)
+    each = Domain.of(space, VP, 5, 1.0)
     free = each.candidate({"analytic_first_step": True})
     assert free.times == tuple(node.t for node in grid("linspace", VP, 6)[1:-1])
     assert free.tableau(VP).nfe == 5 and [d.order for d in free.decisions] == [2, 2, 2, 2, 1]
     assert free.describe()["analytic_first_step"] is True
-    assert not space.domain(Flow(), 5, 1.0).candidate({}).analytic_first_step, "x says nothing without signal"
-    assert not space.domain(VP, 1, 1.0).candidate({}).analytic_first_step, "no time is left between"
+    assert not Domain.of(space, Flow(), 5, 1.0).candidate({}).analytic_first_step, "x says nothing without signal"
+    assert not Domain.of(space, VP, 1, 1.0).candidate({}).analytic_first_step, "no time is left between"
 
 
 def test_an_analytic_first_step_leaves_the_curve_of_free_times() -> None:
     """It has one step more, the first of which is free."""
-    each = SearchSpace.model_validate({"analytic_first_step": True}).domain(VP, 4, 1.0)
+    each = Domain.of(SearchSpace.model_validate({"analytic_first_step": True}), VP, 4, 1.0)
     params = each.random(np.random.default_rng(0))
     times = each.candidate({**params, **{f"time.{i}": 1 - i / 3 for i in range(4)}}).times
     last, first = VP.position([VP.t_end, VP.t_start])
@@ -432,18 +432,18 @@ def test_guidance_is_a_share_and_an_interval_saves_calls() -> None:
         "guidance": {"choose": [1.0, 0.0, 1.5], "per": "step"},
         "guidance_interval": {"above": {"low": 0.0, "high": 0.9}, "below": 0.99},
     })  # fmt: skip
-    each = space.domain(VP, 4, 3.0)
+    each = Domain.of(space, VP, 4, 3.0)
     params = {f"guidance.{i}": 1.0 for i in range(4)} | {"guidance_above": 0.0, "guidance.2": 1.5}
     table = each.tableau(params)
     assert [node.guidance for node in table.nodes] == [1.0, 3.0, 4.0, 3.0] and table.network_calls == 7
     assert each.tableau({**params, "guidance_above": 0.9}).network_calls < 7
     assert each.candidate({**params, "guidance.1": 0.0}).guidance == (1.0, 1.0, 4.0, 3.0)
-    assert not space.domain(VP, 4, 1.0).distributions, "harmless without guidance"
+    assert not Domain.of(space, VP, 4, 1.0).distributions, "harmless without guidance"
 
 
 def test_ends_of_an_interval_belong_to_it() -> None:
     space = SearchSpace.model_validate({"timesteps": "linspace", "guidance_interval": {"above": 1.0, "below": 1.0}})
-    assert space.domain(VP, 4, 3.0).candidate({}).guidance == (3.0, 1.0, 1.0, 1.0)
+    assert Domain.of(space, VP, 4, 3.0).candidate({}).guidance == (3.0, 1.0, 1.0, 1.0)
 
 
 def test_churn_makes_a_stochastic_table() -> None:
@@ -454,10 +454,10 @@ def test_churn_makes_a_stochastic_table() -> None:
 
 def test_whole_times_run_out() -> None:
     with pytest.raises(UserError, match="more than the model's whole timesteps"):
-        SearchSpace.named("autodiffusion").domain(DiscreteVP(np.full(4, 0.1)), 5, 1.0)
+        Domain.of(SearchSpace.named("autodiffusion"), DiscreteVP(np.full(4, 0.1)), 5, 1.0)
     with pytest.raises(UserError, match="5 evaluations"):
-        SearchSpace().domain(VP, 5, 1.0, [grid("linspace", VP, 4)])
-    five = SearchSpace.named("autodiffusion").domain(DiscreteVP(np.full(5, 0.1)), 5, 1.0)
+        Domain.of(SearchSpace(), VP, 5, 1.0, [grid("linspace", VP, 4)])
+    five = Domain.of(SearchSpace.named("autodiffusion"), DiscreteVP(np.full(5, 0.1)), 5, 1.0)
     assert drawn(five).times == (4.0, 3.0, 2.0, 1.0, 0.0)
 
 

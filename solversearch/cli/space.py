@@ -18,7 +18,7 @@ def show(
     seed: Seed = 0,
 ) -> None:
     """Show a space: its size, its parameters, and one random candidate."""
-    from solversearch.spaces import SearchSpace
+    from solversearch.spaces import Domain, SearchSpace
 
     read = SearchSpace.named(space)
 
@@ -30,5 +30,5 @@ def show(
 
     schedule = models.load(model).schedule
     starts = [grid(name, schedule, nfe)[:-1] for name in ("linspace", "quadratic", "logsnr")]
-    domain = read.domain(schedule, nfe, guidance, starts)
+    domain = Domain.of(read, schedule, nfe, guidance, starts)
     stdout().print(space_view(domain, domain.candidate(domain.random(np.random.default_rng(seed)))))

@@ -36,7 +36,8 @@ def statistics(
 
     from solversearch import memory
     from solversearch.models import reference
-    from solversearch.models.features import ImageFeatures, extractor_of
+    from solversearch.models.extractor import extractor_of
+    from solversearch.models.features import ImageFeatures
     from solversearch.report.progress import Display
     from solversearch.teacher import STEPS, teach
 

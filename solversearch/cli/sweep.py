@@ -31,7 +31,7 @@ def sweep(
     from solversearch.report.progress import Display
     from solversearch.report.sweep_view import sweep_tables
     from solversearch.search.evaluating.workers import Fleet
-    from solversearch.studies.sweep import sweep as run
+    from solversearch.studies.sweep_run import sweep as run
 
     folder = out or Path("runs") / f"sweep-{file.stem}"
     with Display(stderr()) as display:

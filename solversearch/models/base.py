@@ -4,14 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 
 import torch
 from torch import Tensor
 
 from solversearch.errors import UserError
 from solversearch.judging.distances import Moments, Reference
-from solversearch.models.digest import digest_of, fingerprint_of
+from solversearch.models.digest import Identified
 from solversearch.runtime import Node
 from solversearch.schedules import NoiseSchedule, data_prediction
 
@@ -19,7 +18,7 @@ Network = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Identified):
     """A pretrained network with what is needed to sample it.
 
     network(x, t, condition) maps x of shape (B, *shape), t (B,) in the schedule's units and condition (B, ...),
@@ -61,25 +60,6 @@ class Model:
     weights: str = ""
 
     @cached_property
-    def digest(self) -> str:
-        """What plans belong to, see `models.digest`."""
-        return digest_of(self)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """What teachers and runs belong to: the same with everything that outputs depend on. Calls the network a few times."""
-        return fingerprint_of(self)
-
-    @property
-    def numbers(self) -> int:
-        """Of one sample."""
-        return prod(self.shape)
-
-    @property
-    def time_dtype(self) -> torch.dtype:
-        return torch.promote_types(self.dtype, torch.float32)
-
-    @cached_property
     def real(self) -> Reference | None:
         """What the features of real images look like: the reference's, else those of the data, where there are any."""
         if self.features is None:
@@ -87,10 +67,6 @@ class Model:
         if self.reference is not None:
             return self.reference()
         return None if self.data is None else Reference(Moments.of(self.features(self.data()).cpu()))
-
-    def filled(self, size: int) -> int:
-        """The size of a network batch for `size` samples."""
-        return -(-size // self.pad) * self.pad
 
 
 @dataclass

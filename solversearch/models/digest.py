@@ -9,15 +9,15 @@ size, number of threads or device does not matter, and so finely that a change o
 
 import hashlib
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from solversearch.models.base import Model
+from solversearch.schedules import NoiseSchedule
 
 STEP = {torch.float64: 0.005, torch.float32: 0.005, torch.float16: 0.02, torch.bfloat16: 0.05}
 """What the probe is rounded to, relative to the root mean square of an output: several times what rounding errors make of it."""
@@ -29,6 +29,48 @@ LEAST = 1e-4
 LEVELS = 257
 """Times at which the noise levels are hashed."""
 _PROBE = re.compile(r"-?[0-9]{1,12}(,-?[0-9]{1,12})*")
+
+
+class Identified:
+    """The fields of a `Model` that its outputs depend on, and the texts that say which model it is."""
+
+    name: str
+    network: Callable[..., Tensor]
+    schedule: NoiseSchedule
+    prediction_type: str
+    shape: tuple[int, ...]
+    conditions: Tensor | None
+    null_condition: Tensor | None
+    dtype: torch.dtype
+    device: str
+    clip: float | None
+    conditioning: str
+    disjoint: bool
+    pad: int
+    weights: str
+
+    @cached_property
+    def digest(self) -> str:
+        """What plans compare. Where weights are known from stored files it is the same in whatever precision and for whatever prompts."""
+        return f"{_frozen(self)}:" if self.weights and isinstance(self.network, nn.Module) else self.fingerprint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What teachers and runs compare: all that an output depends on. Calls the network a few times."""
+        return f"{exact(self)}:{','.join(map(str, probe(self)))}"
+
+    @property
+    def numbers(self) -> int:
+        """Of one sample."""
+        return prod(self.shape)
+
+    @property
+    def time_dtype(self) -> torch.dtype:
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def filled(self, size: int) -> int:
+        """The size of a network batch for `size` samples."""
+        return -(-size // self.pad) * self.pad
 
 
 def same(one: str, other: str) -> bool:
@@ -47,29 +89,19 @@ def numbers(probe: str) -> list[int]:
     return [int(part) for part in probe.split(",")] if _PROBE.fullmatch(probe) else []
 
 
-def is_of(digest: str, model: "Model") -> bool:
+def is_of(digest: str, model: Identified) -> bool:
     """Whether the digest that a plan carries is the model's; older ones have no colon, and know the weights, schedule and shape only."""
     return same(digest, model.digest) or (":" not in digest and digest == old_digest(model))
 
 
-def digest_of(model: "Model") -> str:
-    """What plans compare. Where the weights are known from stored files it is the same in whatever precision and for whatever prompts."""
-    return f"{_frozen(model)}:" if model.weights and isinstance(model.network, nn.Module) else model.fingerprint
-
-
-def fingerprint_of(model: "Model") -> str:
-    """What teachers and runs compare: all that an output depends on."""
-    return f"{exact(model)}:{','.join(map(str, probe(model)))}"
-
-
-def exact(model: "Model") -> str:
+def exact(model: Identified) -> str:
     """The hash of a fingerprint, for which the network is not called."""
     sha = hashlib.sha256(f"{_frozen(model)} {model.dtype} {model.conditioning} {model.disjoint}".encode())
     _add(sha, {"conditions": model.conditions, "null_condition": model.null_condition})
     return sha.hexdigest()
 
 
-def _frozen(model: "Model") -> str:
+def _frozen(model: Identified) -> str:
     """The hash of what is the same for all conditions and precisions."""
     schedule, network = model.schedule, model.network
     end, start = float(schedule.t_end), float(schedule.t_start)
@@ -99,7 +131,7 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 @torch.no_grad()
-def probe(model: "Model") -> list[int]:
+def probe(model: Identified) -> list[int]:
     """Of every output the logarithm of its size (root mean square), and its projections in units of that, in steps of `STEP`.
 
     At `TIMES` times from end to end; at each under the null condition and `AT_A_TIME` others, which are spread over all there are. Every
@@ -120,7 +152,7 @@ def probe(model: "Model") -> list[int]:
     return found
 
 
-def _times(model: "Model") -> list[float]:
+def _times(model: Identified) -> list[float]:
     """Evenly in the angle; whole ones where the network knows no others."""
     schedule = model.schedule
     start, end = float(schedule.angle(schedule.t_start)), float(schedule.angle(schedule.t_end))
@@ -129,7 +161,7 @@ def _times(model: "Model") -> list[float]:
     return [float(t) for t in (times.round() if schedule.discrete else times)]
 
 
-def _conditions(model: "Model", number: int) -> Tensor | None:
+def _conditions(model: Identified, number: int) -> Tensor | None:
     """Of the number-th time: others than at the time before, where there are."""
     if model.conditions is None:
         return None
@@ -140,7 +172,7 @@ def _conditions(model: "Model", number: int) -> Tensor | None:
     return rows if model.null_condition is None else torch.cat([rows, model.null_condition[None]])
 
 
-def _called(model: "Model", x: Tensor, t: float, conditions: Tensor | None, first: int) -> Tensor:
+def _called(model: Identified, x: Tensor, t: float, conditions: Tensor | None, first: int) -> Tensor:
     """The network's output for x, (n, numbers) in double precision; the batch is filled up as a `Denoiser` does."""
     fill = torch.arange(model.filled(len(x))).clamp(max=len(x) - 1)
     times = torch.full((len(fill),), t, dtype=model.time_dtype, device=model.device)
@@ -158,7 +190,7 @@ def nearly(one: Tensor, other: Tensor) -> bool:
 # Before there was a probe -----------------------------------------------------------------------------------------
 
 
-def old_digest(model: "Model") -> str:
+def old_digest(model: Identified) -> str:
     """SHA-256 of the weights (or of the name or source of a plain function), prediction type, shape and schedule at nine times."""
     schedule, network = model.schedule, model.network
     angles = [f"{angle:.12g}" for angle in schedule.angle(np.linspace(schedule.t_end, schedule.t_start, 9))]

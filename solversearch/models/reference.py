@@ -10,31 +10,24 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from solversearch.cache import cache_folder
 from solversearch.errors import UserError
 from solversearch.judging.distances import Moments, Reference
+from solversearch.models.extractor import Extractor, Picture
 from solversearch.plan import replacing
-
-if TYPE_CHECKING:
-    from solversearch.models.features import Extractor
-
-Picture = NDArray[np.uint8]
-"""(H, W, 3)."""
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 KEPT = 1024
 """Images whose features are kept, spread evenly over all."""
 
 
-def reference_at(place: Path, extractor: "Extractor") -> Callable[[], Reference]:
+def reference_at(place: Path, extractor: Extractor) -> Callable[[], Reference]:
     """What reads the reference at a path: a folder of images, or statistics. Raises `UserError` at once for what is not there."""
     place = place.expanduser()
     if place.is_dir():
@@ -54,7 +47,7 @@ def images_in(folder: Path) -> list[Path]:
     return files
 
 
-def of_folder(folder: Path, files: list[Path], extractor: "Extractor") -> Reference:
+def of_folder(folder: Path, files: list[Path], extractor: Extractor) -> Reference:
     """Of images, from the cache where they have been looked at before."""
     stats = [(str(file.relative_to(folder)), file.stat()) for file in files]
     content = f"{extractor.key} {[(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]}"
@@ -76,7 +69,7 @@ def of_features(features: Tensor) -> Reference:
     return Reference(Moments.of(features), features[torch.from_numpy(chosen)])
 
 
-def write(path: Path, features: Tensor, extractor: "Extractor") -> None:
+def write(path: Path, features: Tensor, extractor: Extractor) -> None:
     """Statistics of features (n, F). Raises OSError."""
     made = of_features(features)
     assert made.features is not None
@@ -85,7 +78,7 @@ def write(path: Path, features: Tensor, extractor: "Extractor") -> None:
                  count=len(features), extractor=extractor.key)  # fmt: skip
 
 
-def read(path: Path, extractor: "Extractor") -> Reference:
+def read(path: Path, extractor: Extractor) -> Reference:
     """Raises `UserError` for what is not there, damaged, or of other features."""
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -19,6 +19,7 @@ from solversearch.search.stages import LONG, OBSERVED, POLISHED, SHORT, STARTS
 from solversearch.search.strategies import predicts
 from solversearch.search.surrogates.anchored import NOISES
 from solversearch.solvers import SOLVERS
+from solversearch.spaces import Domain
 from solversearch.teacher import STEPS, cost
 
 RUNGS, FULL, GOING_ON = 3, 16, 0.4
@@ -83,7 +84,8 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
 def _prepared(model: Model, settings: Settings, bounds: bool) -> int:
     """What a search evaluates beside its candidates: for the times of least KLUB, for greedy ratios, and what the surrogates observe."""
     nfe = settings.nfe
-    ratios = f"compensation.{nfe - 1}" in settings.space.fitting(settings.fit).domain(model.schedule, nfe, settings.guidance).distributions
+    domain = Domain.of(settings.space.fitting(settings.fit), model.schedule, nfe, settings.guidance)
+    ratios = f"compensation.{nfe - 1}" in domain.distributions
     observed = min(NOISES, settings.validation_samples) * nfe * (STARTS + OBSERVED) * predicts(settings.strategy)
     return bounds * LEVELS * settings.fit_samples + ratios * FEWEST * (nfe + (nfe - FREE_FROM) * (1 + 3 * ITERATIONS)) + observed
 

@@ -303,7 +303,8 @@ class Search:
 
     def _domain(self, starts: list[Baseline]) -> Domain:
         settings, nodes = self.settings, [start.table.nodes for start in starts]
-        return settings.space.fitting(settings.fit).domain(self.model.schedule, settings.nfe, settings.guidance, nodes, settings.integer)
+        space = settings.space.fitting(settings.fit)
+        return Domain.of(space, self.model.schedule, settings.nfe, settings.guidance, nodes, settings.integer)
 
     def _tried(self, result: Result, surrogates: Surrogates | None) -> None:
         """The surrogates learn from the first candidates that were worth all samples, a few at a time."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,9 +17,7 @@ from solversearch.spaces.candidate import Candidate, canonical
 from solversearch.spaces.grammar import KINDS, Choice, Value
 from solversearch.spaces.parameters import allowed, check, closest, distribution, drawn, idle
 from solversearch.spaces.sections import RHO
-
-if TYPE_CHECKING:
-    from solversearch.spaces.space import SearchSpace
+from solversearch.spaces.space import SearchSpace
 
 Params = dict[str, Any]
 """Flat parameters of a candidate: "time.0", "order.3", "solver", ...; plain numbers, words and true/false."""
@@ -92,14 +90,25 @@ def ranges(schedule: NoiseSchedule, nfe: int, starts: Sequence[Sequence[Node]]) 
 
 @dataclass(frozen=True)
 class Domain:
-    """What `SearchSpace.domain` returns. time_ranges bounds the free times, as fractions of the range of positions."""
+    """A space with what its parameters depend on. time_ranges bounds the free times, as fractions of the range of positions."""
 
-    space: "SearchSpace"
+    space: SearchSpace
     schedule: NoiseSchedule
     nfe: int
     guidance: float
     integer: bool
     time_ranges: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(
+        cls, space: SearchSpace, schedule: NoiseSchedule, nfe: int, guidance: float, starts: Sequence[Sequence[Node]] = (),
+        integer: bool = False,
+    ) -> "Domain":  # fmt: skip
+        """Free times are searched about those of the starts. Raises `UserError` for more evaluations than whole times."""
+        whole = (integer or space.integer) and schedule.discrete
+        if whole and nfe > schedule.t_start - schedule.t_end + 1:
+            raise UserError(f"nfe {nfe} is more than the model's whole timesteps; ask for fewer")
+        return cls(space, schedule, nfe, guidance, whole, ranges(schedule, nfe, starts))
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:

@@ -1,6 +1,5 @@
 """A search space: the decisions of a search, read from YAML and checked for contradictions."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from os.path import isfile
 from pathlib import Path
@@ -9,10 +8,7 @@ from typing import Any, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from solversearch.errors import UserError, nearest
-from solversearch.runtime import Node
-from solversearch.schedules import NoiseSchedule
 from solversearch.solvers.mixed import FAMILIES
-from solversearch.spaces.domain import Domain, ranges
 from solversearch.spaces.grammar import KINDS, Choice, Section, same, typed, wrong
 from solversearch.spaces.sections import GuidanceInterval, SearchDefaults, Timesteps
 from solversearch.spaces.source import load, place
@@ -174,15 +170,6 @@ class SearchSpace(Section):
             if key != "ridge" or self.fits:
                 total *= max(1, len(choice.choose)) ** (nfe if choice.per == "step" else 1)
         return total
-
-    def domain(
-        self, schedule: NoiseSchedule, nfe: int, guidance: float, starts: Sequence[Sequence[Node]] = (), integer: bool = False
-    ) -> Domain:
-        """The space at one schedule, count of evaluations and guidance; free times are searched about those of the starts."""
-        whole = (integer or self.integer) and schedule.discrete
-        if whole and nfe > schedule.t_start - schedule.t_end + 1:
-            raise UserError(f"nfe {nfe} is more than the model's whole timesteps; ask for fewer")
-        return Domain(self, schedule, nfe, guidance, whole, ranges(schedule, nfe, starts))
 
 
 def presets() -> dict[str, Path]:

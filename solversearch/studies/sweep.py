@@ -4,7 +4,7 @@ The run folders are all that is kept between two calls: a finished cell is not s
 as many cells at once as there are workers, starts a cell again whose process has died, and writes logs for TensorBoard.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -12,18 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from solversearch import models
-from solversearch.cpr import Cpr, fit_runs
 from solversearch.errors import UserError, nearest
-from solversearch.judging.compare import Comparison
-from solversearch.judging.race import GEOMETRIC, MEAN
-from solversearch.models.base import Model
-from solversearch.outputs import check_free, slug
-from solversearch.plan import Count, Many, Plan, first_error, read_json, write_text
-from solversearch.search.evaluating.run_folder import NAME as RUN
-from solversearch.search.evaluating.run_folder import Run
-from solversearch.search.evaluating.workers import Fleet
-from solversearch.search.settings import Settings, check
+from solversearch.outputs import slug
+from solversearch.plan import Count, Many, first_error
+from solversearch.search.settings import Settings
 from solversearch.search.strategies import STRATEGIES
 from solversearch.spaces import SearchSpace
 from solversearch.spaces.source import load, place
@@ -141,87 +133,3 @@ class Sweep(BaseModel):
     rows: Many[SweepRow]
     regressions: Many[str] = ()
     notes: Many[str] = ()
-
-
-def sweep(
-    asked: SweepSpec, folder: Path, command: str, fleet: Fleet, progress: Progress, options: models.Options = models.DEFAULT
-) -> Sweep:
-    """Searches what the folder does not hold yet, and writes sweep.json; all models are loaded as the options say.
-
-    Raises `UserError` where the folder holds other searches.
-    """
-    from solversearch.studies.sweep_trials import search_cells
-
-    loaded = {name: models.load(name, options) for name in asked.models}
-    cells = {name: Cell(cell.model, cell.settings.sized(loaded[cell.model])) for name, cell in asked.cells().items()}
-    for name, cell in cells.items():
-        _check(name, cell, loaded[cell.model], folder)
-    open_cells = {name: cell for name, cell in cells.items() if not (folder / name / "comparison.json").exists()}
-    failures = search_cells(open_cells, folder, command, fleet, progress, options) if open_cells else {}
-    rows = _front([_row(name, cell, folder, failures) for name, cell in cells.items()])
-    regressions, notes = _regressions(rows, loaded, folder, progress)
-    found = Sweep(asked=asked, rows=tuple(rows), regressions=tuple(regressions), notes=tuple(notes))
-    write_text(folder / NAME, found.model_dump_json(indent=1) + "\n")
-    return found
-
-
-def _check(name: str, cell: Cell, model: Model, folder: Path) -> None:
-    """Whether the cell can be searched, or its folder has the search that was asked for."""
-    check(model, cell.settings)
-    if (folder / name / RUN).exists():
-        Run.read(folder / name).check(model, cell.settings, folder / name)
-    else:
-        check_free(folder / name, overwrite=False)
-
-
-def _row(name: str, cell: Cell, folder: Path, failures: Mapping[str, str]) -> SweepRow:
-    settings = cell.settings
-    row = SweepRow(
-        path=name, model=cell.model, space=settings.space.name, nfe=settings.nfe, guidance=settings.guidance, seed=settings.seed,
-        failure=failures.get(name, ""),
-    )  # fmt: skip
-    file = folder / name / "comparison.json"
-    if not file.exists():
-        return row if row.failure else row.model_copy(update={"failure": "interrupted"})
-    comparison = read_json(Comparison, file, "comparison")
-    own, mean, geometric = comparison.exported_row, comparison.exported_ratio(MEAN), comparison.exported_ratio(GEOMETRIC)
-    return row.model_copy(
-        update={
-            "plan": f"{name}/plan.json", "endpoint_mse": own.endpoint_mse.mean, "endpoint_median": own.endpoint_mse.median,
-            "frechet_teacher": own.frechet_teacher and own.frechet_teacher.mean, "ratio": mean, "ratio_geometric": geometric,
-            "verdict": comparison.verdict,
-            "network_calls": own.network_calls, "seconds": comparison.timing.wall_s, "failure": "",
-        }
-    )  # fmt: skip
-
-
-def _front(rows: Sequence[SweepRow]) -> list[SweepRow]:
-    def beaten(one: SweepRow, by: SweepRow) -> bool:
-        """Teachers, and so errors, are of one model at one guidance."""
-        if (one.model, one.guidance) != (by.model, by.guidance) or one.endpoint_mse is None or by.endpoint_mse is None:
-            return False
-        a, b = (one.network_calls, one.endpoint_mse), (by.network_calls, by.endpoint_mse)
-        return a != b and all(x >= y for x, y in zip(a, b, strict=True) if x is not None and y is not None)
-
-    return [row.model_copy(update={"pareto": row.plan is not None and not any(beaten(row, other) for other in rows)}) for row in rows]
-
-
-def _regressions(rows: Sequence[SweepRow], loaded: Mapping[str, Model], folder: Path, progress: Progress) -> tuple[list[str], list[str]]:
-    """A regression of every model, space and seed over NFE and guidance; a note where there can be none. Made anew for new plans."""
-    files, notes = [], []
-    groups = dict.fromkeys((row.model, row.space, row.seed) for row in rows)
-    for model, space, seed in groups if len(rows) > len(groups) else ():
-        plans = [Plan.read(folder / row.plan) for row in rows if row.plan and (row.model, row.space, row.seed) == (model, space, seed)]
-        plans = [plan for plan in plans if "baseline" not in plan.decisions]
-        file = f"cpr-{slug(model)}-{slug(space)}-s{seed}.json"
-
-        def told(done: int, total: int, note: str, file: str = file) -> None:
-            progress(file, done, total, note)
-
-        try:
-            if not ((folder / file).exists() and {cell.plan for cell in Cpr.read(folder / file).cells} == {plan.digest for plan in plans}):
-                fit_runs(plans, loaded[model], progress=told).write(folder / file)
-            files.append(file)
-        except UserError as error:
-            notes.append(f"no {file}: {error}")
-    return files, notes

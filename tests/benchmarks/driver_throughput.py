@@ -57,7 +57,7 @@ def searched(name: str, trials: int, folder: Path | None) -> list[float]:
     """Seconds of every `EVERY` candidates."""
     schedule = DiscreteVP.named()
     starts = [grid(each, schedule, NFE) for each in ("quadratic", "logsnr")]
-    domain = SearchSpace().domain(schedule, NFE, 1.0, starts)
+    domain = Domain.of(SearchSpace(), schedule, NFE, 1.0, starts)
     rng = np.random.default_rng(0)
 
     def predict(params: Sequence[Params]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

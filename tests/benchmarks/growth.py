@@ -87,7 +87,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     console, missed = Console(), list[str]()
     schedule = DiscreteVP.named()
-    domain = SearchSpace.named(given.space).domain(schedule, NFE, 1.0, [grid(name, schedule, NFE) for name in ("quadratic", "logsnr")])
+    domain = Domain.of(SearchSpace.named(given.space), schedule, NFE, 1.0, [grid(name, schedule, NFE) for name in ("quadratic", "logsnr")])
 
     sizes = [given.trials // 100, given.trials // 10, given.trials]
     table = Table("strategy", *(f"{size:,} trials" for size in sizes), "last / middle", title="seconds of a proposal")

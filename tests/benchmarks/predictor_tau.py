@@ -21,7 +21,7 @@ from solversearch.sampling import sample, sample_together
 from solversearch.schedules import Floats
 from solversearch.search.surrogates.predictor import Predictor
 from solversearch.search.surrogates.surrogates import Surrogates
-from solversearch.spaces import SearchSpace
+from solversearch.spaces import Domain, SearchSpace
 from solversearch.teacher import Teacher, teach
 
 TOLD, OBSERVED, UNSEEN, DRAWS = 64, 16, 300, 3
@@ -37,7 +37,7 @@ def candidates(model: Model, nfe: int, guidance: float, validation: Teacher, see
             starts.setdefault(baseline.grid, baseline.table)
     best = endpoint_mse(sample(model, next(iter(starts.values())), validation), validation.endpoint)
     scale = float(best.median()) * (1.0 if guidance == 1 else 0.1)
-    domain = SearchSpace.named("s3").domain(model.schedule, nfe, guidance, [table.nodes for table in starts.values()])
+    domain = Domain.of(SearchSpace.named("s3"), model.schedule, nfe, guidance, [table.nodes for table in starts.values()])
     rng = np.random.default_rng([seed, nfe])
     tables = [domain.tableau(domain.random(rng)) for _ in range(TOLD + UNSEEN)]
     losses = []

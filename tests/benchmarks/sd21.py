@@ -22,7 +22,7 @@ from solversearch.search.estimate import estimate
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.fitting.polish import polish
 from solversearch.search.settings import Settings
-from solversearch.spaces import SearchSpace
+from solversearch.spaces import Domain, SearchSpace
 from solversearch.teacher import teach
 
 PROMPTS, TOKENS, WIDTH = 4, 77, 1024
@@ -69,7 +69,7 @@ def main() -> None:
         teach(model, split, given.samples, given.guidance, steps=TEACHER_STEPS, batch_size=size) for split in ("fit", "validate")
     )
     judge = Evaluator(model, fitting, validation, parse_many("endpoint"), 1.0, settings.splits, size, clock)
-    domain = SearchSpace().domain(model.schedule, given.nfe, given.guidance)
+    domain = Domain.of(SearchSpace(), model.schedule, given.nfe, given.guidance)
     rng = np.random.default_rng(0)
     start = time.perf_counter()
     found = judge.candidates([domain.candidate(domain.random(rng)) for _ in range(given.candidates)])

@@ -69,7 +69,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     schedule = DiscreteVP.named()
     starts = [grid(name, schedule, given.nfe) for name in ("quadratic", "logsnr")]
-    domain = SearchSpace.named(given.space).domain(schedule, given.nfe, 1.0, starts)
+    domain = Domain.of(SearchSpace.named(given.space), schedule, given.nfe, 1.0, starts)
     table = Table("finished trials", *NAMES, title="milliseconds a proposal, and of the first")
     for trials in FINISHED:
         study = filled(domain, trials)

@@ -12,7 +12,7 @@ from rich.table import Table
 from solversearch import models
 from solversearch.runtime import Tableau
 from solversearch.search.surrogates.surrogates import Surrogates
-from solversearch.spaces import SearchSpace
+from solversearch.spaces import Domain, SearchSpace
 from solversearch.teacher import teach
 
 TARGETS = {"Gaussian": 20_000, "mixture": 2_000}
@@ -41,7 +41,7 @@ def main() -> None:
         fitting, validation = (teach(model, split, 256, guidance) for split in ("fit", "validate"))
         unguided = [teach(model, split, 256) for split in ("fit", "validate")]
         surrogates = Surrogates.of(model, fitting, validation, unguided, guidance)
-        domain, rng = SearchSpace.named("s3").domain(model.schedule, nfe, guidance), np.random.default_rng(0)
+        domain, rng = Domain.of(SearchSpace.named("s3"), model.schedule, nfe, guidance), np.random.default_rng(0)
         tables = [domain.tableau(domain.random(rng)) for _ in range(1024)]
         found.setdefault("Gaussian", []).append(speed(surrogates.gaussian.losses, tables * 4))
         found.setdefault("mixture", []).append(speed(surrogates.anchored.losses, tables))

@@ -22,14 +22,14 @@ from solversearch.search.evaluating.evaluator import Evaluator
 from solversearch.search.evaluating.workers import Fleet, Workers
 from solversearch.search.settings import Settings
 from solversearch.search.stages import Search
-from solversearch.spaces import SearchSpace
+from solversearch.spaces import Domain, SearchSpace
 
 TARGET = 1.7
 
 
 @contextmanager
 def timed(fleet: Fleet, seconds: list[float], evaluator: Evaluator) -> Iterator[Source]:
-    domain = SearchSpace().domain(evaluator.model.schedule, 5, 1.0)
+    domain = Domain.of(SearchSpace(), evaluator.model.schedule, 5, 1.0)
     rng = np.random.default_rng(0)
     some = [domain.candidate(domain.random(rng)) for _ in range(8)]
     if not fleet.remote:

@@ -12,9 +12,10 @@ from torch import Tensor
 from solversearch import models
 from solversearch.cache import cache_folder
 from solversearch.errors import UserError
-from solversearch.models import features as module
+from solversearch.models import extractor as module
 from solversearch.models.base import Model
-from solversearch.models.features import INCEPTION, ImageFeatures, extractor_of, with_features
+from solversearch.models.extractor import INCEPTION, extractor_of
+from solversearch.models.features import ImageFeatures, with_features
 from solversearch.models.options import Options
 from solversearch.models.reference import images_in, picture
 from tests.assets import networks

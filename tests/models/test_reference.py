@@ -14,7 +14,8 @@ from solversearch import models
 from solversearch.errors import UserError
 from solversearch.models import reference
 from solversearch.models.base import Model
-from solversearch.models.features import Extractor, ImageFeatures, extractor_of
+from solversearch.models.extractor import Extractor, extractor_of
+from solversearch.models.features import ImageFeatures
 from solversearch.models.options import Options
 from tests.assets import networks
 

@@ -17,7 +17,7 @@ from solversearch.search.strategies.evolution import POPULATION
 from solversearch.search.strategies.s3 import BATCH, RANDOM
 from solversearch.spaces import Candidate, Domain, Params, SearchSpace
 
-DOMAIN = SearchSpace().domain(DiscreteVP.named(), nfe=3, guidance=1.0)
+DOMAIN = Domain.of(SearchSpace(), DiscreteVP.named(), nfe=3, guidance=1.0)
 
 
 class Evaluator:
@@ -98,7 +98,7 @@ def test_of_several_objectives_none_is_halved() -> None:
 def test_nothing_is_evaluated_twice_and_an_exhausted_space_ends_the_search() -> None:
     space = SearchSpace.model_validate({"timesteps": ["logsnr", "karras"], "solver": "unip", "order": [1, 2]})
     evaluator = Evaluator()
-    loop = loop_of(evaluator, "random", space.domain(DOMAIN.schedule, 3, 1.0))
+    loop = loop_of(evaluator, "random", Domain.of(space, DOMAIN.schedule, 3, 1.0))
     run(loop, 10_000)
     assert len(evaluator.spent) <= 8  # four candidates, on few samples and some on all
     assert REPEATS <= len(loop.progress) < 10_000

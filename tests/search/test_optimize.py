@@ -46,7 +46,7 @@ from solversearch.search.settings import Settings
 from solversearch.search.stages import LONG, SHORT, Search
 from solversearch.search.strategies import Context
 from solversearch.search.surrogates.predictor import Record
-from solversearch.spaces import Params, SearchSpace, presets
+from solversearch.spaces import Domain, Params, SearchSpace, presets
 from solversearch.teacher import teach
 from tests.assets import coins
 
@@ -339,7 +339,7 @@ def test_the_journal_has_every_trial(tmp_path: Path) -> None:
     trials = trials_of(tmp_path)
     states = [trial.state.name for trial in trials]
     assert [trial.number for trial in trials] == list(range(24)) and set(states) == {"COMPLETE", "PRUNED"}
-    domain = SearchSpace.named("s3").domain(MODEL.schedule, 4, 1.0)
+    domain = Domain.of(SearchSpace.named("s3"), MODEL.schedule, 4, 1.0)
     for trial, best in zip(trials, comparison.progress, strict=True):
         assert set(trial.params) == set(trial.distributions) == set(domain.distributions)
         assert trial.value is not None and best is not None and trial.value > 0

@@ -21,7 +21,7 @@ from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.search import stages
 from solversearch.search.settings import Settings
-from solversearch.spaces import SearchSpace, presets
+from solversearch.spaces import Domain, SearchSpace, presets
 from solversearch.studies.study import BASELINE, Study, StudySpec, ablations, study
 from solversearch.teacher import teach
 from tests.assets import coins
@@ -221,7 +221,7 @@ def test_an_ablation_switches_one_thing_off_at_a_time(name: str) -> None:
         fields = [field for field in SearchSpace.model_fields if getattr(settings.space, field) != getattr(space, field)]
         assert fields == [label.removeprefix(f"{name} without ")]
         assert fields[0] not in settings.space.decided()
-        domain = settings.space.domain(MODEL.schedule, 4, 2.0)
+        domain = Domain.of(settings.space, MODEL.schedule, 4, 2.0)
         assert domain.tableau(domain.random(np.random.default_rng(0))).nfe == 4
 
 

@@ -14,7 +14,8 @@ from solversearch.plan import Plan, read_json
 from solversearch.search.evaluating.run_folder import Run
 from solversearch.search.evaluating.workers import Fleet
 from solversearch.search.optimize import optimize
-from solversearch.studies.sweep import Sweep, SweepRow, SweepSpec, _front, sweep
+from solversearch.studies.sweep import Sweep, SweepRow, SweepSpec
+from solversearch.studies.sweep_run import _front, sweep
 from tests.assets import coins
 
 pytest.importorskip("ray", reason="Ray is not installed")
@@ -103,7 +104,7 @@ def test_cells_are_searched_and_begun_ones_go_on(tmp_path: Path, monkeypatch: py
     assert Cpr.read(folder / regression).predict(3, 1.5, coins.factory()).nfe == 3
     # All is done: nothing runs again, and another search is not mistaken for this one.
     monkeypatch.setattr(trials, "search_cells", None)
-    monkeypatch.setattr("solversearch.studies.sweep.fit_runs", None)
+    monkeypatch.setattr("solversearch.studies.sweep_run.fit_runs", None)
     assert sweep(wanted, folder, "", Fleet(), lambda *_: None) == found
     with pytest.raises(UserError, match="was begun with another trials"):
         sweep(asked(tmp_path, FILE.replace("12", "13"), (MODEL,)), folder, "", Fleet(), lambda *_: None)

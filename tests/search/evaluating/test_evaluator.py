@@ -17,7 +17,7 @@ from solversearch.schedules import grid
 from solversearch.search.evaluating.evaluator import Evaluator, Failure, Result
 from solversearch.search.fitting.fit import fit
 from solversearch.solvers import get
-from solversearch.spaces import Candidate, SearchSpace
+from solversearch.spaces import Candidate, Domain, SearchSpace
 from solversearch.teacher import Teacher, teach
 from tests.assets import coins
 
@@ -37,7 +37,7 @@ def table(model: Model, solver: str = "unipc_2", nfe: int = 4, guidance: float =
 
 
 def candidate(guidance: float = 1.0, model: Model = COINS, seed: int = 0, **space: object) -> Candidate:
-    domain = SearchSpace.model_validate({"timesteps": "quadratic", **space}).domain(model.schedule, 4, guidance)
+    domain = Domain.of(SearchSpace.model_validate({"timesteps": "quadratic", **space}), model.schedule, 4, guidance)
     return domain.candidate(domain.random(np.random.default_rng(seed)))
 
 

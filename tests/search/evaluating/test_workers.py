@@ -17,7 +17,7 @@ from solversearch.models.base import Clock
 from solversearch.search.evaluating.evaluations import Evaluations, InProcess, Log
 from solversearch.search.evaluating.evaluator import Evaluator, Failure, Result
 from solversearch.search.evaluating.workers import HANGS, Fleet, Workers
-from solversearch.spaces import Candidate, SearchSpace
+from solversearch.spaces import Candidate, Domain, SearchSpace
 from solversearch.teacher import teach
 from tests.assets import troubles
 
@@ -65,7 +65,7 @@ def workers(cluster: Any, evaluator: Evaluator) -> Iterator[Workers]:
 
 @pytest.fixture
 def candidates(evaluator: Evaluator) -> list[Candidate]:
-    domain = SearchSpace().domain(evaluator.model.schedule, 3, 1.0)
+    domain = Domain.of(SearchSpace(), evaluator.model.schedule, 3, 1.0)
     rng = np.random.default_rng(0)
     return [domain.candidate(domain.random(rng)) for _ in range(6)]
 

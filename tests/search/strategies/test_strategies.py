@@ -42,7 +42,7 @@ def quiet() -> None:
 
 def domain_of(space: str, nfe: int = 4) -> Domain:
     grids = [grid(name, SCHEDULE, nfe) for name in ("quadratic", "logsnr", "karras")]
-    return SPACES[space].domain(SCHEDULE, nfe, 1.0, grids, SPACES[space].integer)
+    return Domain.of(SPACES[space], SCHEDULE, nfe, 1.0, grids, SPACES[space].integer)
 
 
 def starts_of(domain: Domain) -> tuple[Params, ...]:
@@ -179,7 +179,7 @@ def test_exhausted_space_repeats_itself(name: str) -> None:
         "timesteps": "quadratic",
         "solver": ["unip", "ipndm"], "order": {"choose": [1, 2], "per": "plan"},
     })  # fmt: skip
-    domain = space.domain(SCHEDULE, 3, 1.0, [])
+    domain = Domain.of(space, SCHEDULE, 3, 1.0, [])
     rng = np.random.default_rng(0)
     size = len({domain.candidate(domain.random(rng)).signature for _ in range(100)})
     search = Search(name, Problem(domain, 0)).run(8)
