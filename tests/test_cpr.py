@@ -13,7 +13,7 @@ import torch
 from pydantic import JsonValue, ValidationError
 
 from solversearch import cpr
-from solversearch.cpr import Cpr, tuning
+from solversearch.cpr import Cpr, parameters, tuning
 from solversearch.cpr.parameters import coefficient_curves, coefficient_table, decided, nodes_at, position, summed
 from solversearch.cpr.polynomial import Cascade, degrees, fit_cascade
 from solversearch.cpr.tuning import tune
@@ -391,3 +391,38 @@ def test_tuning_lowers_the_error_at_configurations_that_no_plan_was_for() -> Non
     assert tune(start, plans, MODEL, iterations=10) == tuned
     with pytest.raises(UserError, match="need no tuning"):
         tune(fitted(), plans, MODEL)
+
+
+# What plans are as numbers --------------------------------------------------------------------------------------
+
+
+def test_numbers_begin_where_they_have_an_effect() -> None:
+    steps = [Decision(compensation=1.0, epsilon_scale=1.01, derivative_scale=1.0, prediction=0.5)] * 4
+    found = parameters.decision_curves(steps)
+    assert {name: list(values) for name, values in found.items()} == {
+        "compensation": [3, 4], "epsilon_scale": [1, 2, 3, 4], "derivative_scale": [1, 2, 3, 4], "prediction": [1, 2, 3, 4],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("column", [3, 5])
+def test_a_table_is_split_where_any_difference_counts(column: int) -> None:
+    nodes = grid("quadratic", MODEL.schedule, 3)[:-1]
+    matrix = parameters.matrix_of(get("ddim").tableau(MODEL.schedule, grid("quadratic", MODEL.schedule, 3)))
+    assert not parameters.table_of(nodes, matrix).split
+    matrix[3, 1 + column] = 0.25
+    table = parameters.table_of(nodes, matrix)
+    assert table.split and table.rows[-1].delta[column - 3] == 0.25 and torch.equal(parameters.matrix_of(table), matrix)
+
+
+def test_plans_whose_decisions_differ_are_regressed_in_coefficients() -> None:
+    plans = [compensated(n, g) for n in (5, 6, 8) for g in (1.0, 2.0, 4.0)]
+    assert cpr.fit(plans, MODEL).kind == "decisions"
+    other = plans[0].decisions
+    table = get("dpmpp_2m").tableau(MODEL.schedule, [replace(node, guidance=1.0) for node in grid("quadratic", MODEL.schedule, 5)])
+    changed = plan(table, 1.0, solver="dpmpp", order=[1, 2, 2, 2, 1], corrector=False, compensation=other["compensation"])
+    assert cpr.fit([changed, *plans[1:]], MODEL).kind == "coefficients"
+
+
+def test_surfaces_are_of_coefficients_that_every_configuration_has() -> None:
+    names = set(tuning._Surfaces([(3, 1.0), (3, 2.0), (5, 1.0), (5, 2.0)], split=False).bases)
+    assert names == {"position", "x", "d0", "d1", "end_x", "end_d0", "end_d1", "end_d2"}

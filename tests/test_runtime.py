@@ -149,6 +149,12 @@ def test_thresholds(convert: Callable[[Floats], Any], tolerance: float, percenti
     np.testing.assert_allclose(to_numpy(result), expected, rtol=tolerance, atol=1e-3 * tolerance)
 
 
+def test_the_default_threshold_is_imagens() -> None:
+    """The 99.5th percentile (Saharia et al. 2022, section 2.3), at least 1."""
+    x = np.linspace(-4, 4, 801)[None]
+    np.testing.assert_allclose(dynamic_threshold()(x), np.clip(x / np.quantile(np.abs(x), 0.995), -1, 1))
+
+
 def test_threshold_is_seen_by_rows_and_callback(noise: Floats) -> None:
     seen: list[Floats] = []
     rows = [Row(1.0), Row(0.0, (1.0,))]

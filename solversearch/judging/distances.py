@@ -37,7 +37,7 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What the features of real images look like: as a Moments and, where they were kept, features (M, F) of some of the images."""
+    """What the features of real images look like: as moments and, where they were kept, features (M, F) of some of the images."""
 
     gaussian: Moments
     features: Tensor | None = None
@@ -51,7 +51,7 @@ def frechet(a: Moments, b: Moments) -> Tensor:
 
 
 def frechet_distance(a: Tensor, b: Tensor | Moments) -> Tensor:
-    """The same number from features (n, F) and (m, F) themselves, or from features and a Moments, float64; a scalar."""
+    """The same number from features (n, F) and (m, F) themselves, or from features and moments, float64; a scalar."""
     rows = _thin(_centred(a))
     if isinstance(b, Moments):
         mean, trace = b.mean, b.covariance.trace()
@@ -120,7 +120,7 @@ def kernel_distance(x: Tensor, y: Tensor, paired: bool) -> Tensor:
         k(x, y) = (x.y / F + 1)^3,    F features
         MMD^2   = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
 
-    Anchored samples depend on each other, x_i on y_i. Their estimate (Gretton et al. 2012, JMLR 13, equation 4) leaves k(x_i, y_i) out and
+    Paired samples depend on each other, x_i on y_i. Their estimate (Gretton et al. 2012, JMLR 13, equation 4) leaves k(x_i, y_i) out and
     is unbiased all the same: its mean is 0 where the distributions are one, so it can be negative; and it is exactly 0 where x is y.
     """
 

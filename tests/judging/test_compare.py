@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy.linalg import sqrtm
 from torch import Tensor
 
+import solversearch.judging.compare as module
 from solversearch import models
 from solversearch.errors import UserError
 from solversearch.judging.baselines import Baseline, baselines, screen
-from solversearch.judging.compare import Comparison, climb, compare
+from solversearch.judging.compare import Comparison, StageResult, climb, compare
 from solversearch.judging.compatibility import check_model, reguided, rival
 from solversearch.judging.distances import Moments, frechet
 from solversearch.judging.measures import measured, rivals
@@ -349,3 +351,16 @@ def test_a_stochastic_baseline_is_the_same_each_time(coins: Model, teacher: Teac
     table = get("ddim_eta1").tableau(coins.schedule, grid("linspace", coins.schedule, 3))
     first: Tensor = sample(coins, table, teacher)
     torch.testing.assert_close(sample(coins, table, teacher, batch_size=17), first, atol=1e-6, rtol=1e-6)
+
+
+def test_a_large_model_is_not_compared_far_beyond_its_cost(coins: Model, teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SMALL", 0)
+    rungs = climb(coins, rivals(coins, 2, 1.0, teacher), 2, 0.0, 1.0, False, 512, Clock(), NO_MEMO, lambda note: None)
+    assert [rung.nfe for rung in rungs] == [3, 4]
+
+
+def test_a_comparison_alone_has_no_stages_and_no_time_of_a_search(coins: Model, teacher: Teacher) -> None:
+    comparison = compared(coins, get("ddim").tableau(coins.schedule, grid("karras", coins.schedule, 2)), teacher.first(16))
+    assert comparison.unit == "value, validation noise" and (comparison.timing.wall_s, comparison.timing.network_s) == (0, 0)
+    with pytest.raises(ValidationError, match="finite"):
+        StageResult(name="fit", endpoint_mse=float("nan"), median=0.1, seconds=1, evaluations=1)

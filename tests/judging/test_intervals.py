@@ -113,3 +113,27 @@ def test_intervals_cover_what_they_say(name: str, n: int) -> None:
     found = [estimates[name](*heavy(n, 100 + seed)) for seed in range(400)]
     covered = np.mean([each.low <= truth <= each.high for each in found])
     assert 0.92 <= covered <= 0.99
+
+
+def test_errors_that_move_together_have_a_narrow_ratio() -> None:
+    """Its standard error is that of a - r b, by the delta method: what both share does not count."""
+    rng = np.random.default_rng(7)
+    b = rng.uniform(1, 2, 1000)
+    a = 2 * b + 0.01 * rng.standard_normal(1000)
+    ratio = a.mean() / b.mean()
+    error = float(np.std(a - ratio * b, ddof=1)) / 1000**0.5 / b.mean()
+    found = intervals.mean_ratio(a, b, 0)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.15)
+
+
+def test_resampling_in_parts_draws_as_often() -> None:
+    a, b = heavy(50, 8)
+    whole, parts = intervals._resampled_medians(a, b, 0), intervals._resampled_medians(a, b, 0, together=300 * 50)
+    assert len(whole) == len(parts) == intervals.RESAMPLES
+    assert np.quantile(parts, [0.1, 0.9]) == pytest.approx(np.quantile(whole, [0.1, 0.9]), abs=0.1)
+
+
+def test_nobody_goes_beyond_a_million_samples() -> None:
+    for half, expected in ((0.3, round(1.1 * 900_000)), (0.5, None)):  # (half / 0.01)^2 times 1,000
+        ratio = Interval(mean=np.exp(0.01), low=np.exp(0.01 - half), high=np.exp(0.01 + half))
+        assert intervals.samples_to_decide(ratio, 1000) == expected

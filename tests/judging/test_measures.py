@@ -10,7 +10,7 @@ from torch import Tensor
 
 from solversearch import models
 from solversearch.judging.distances import Moments, Reference, frechet_distance
-from solversearch.judging.measures import ComparisonRow, Measured, finite, measured
+from solversearch.judging.measures import ComparisonRow, Measured, finite, measured, rivals
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.judging.race import FRECHET, GEOMETRIC, MEAN, MEDIAN
 from solversearch.models.base import Model
@@ -131,3 +131,24 @@ def test_what_is_not_finite_is_found(coins: Model, teacher: Teacher) -> None:
     assert finite(coins, broken, errors).tolist() == [k for k in range(40) if k not in (3, 7)]
     part = Measured("x", "plan", "x", "x", table(coins), errors, torch.arange(40.0)[:, None]).at(np.array([5, 2]))
     assert part.errors.tolist() == [1, 1] and part.features is not None and part.features[:, 0].tolist() == [5, 2]
+
+    patch = few.endpoint.clone()
+    patch[5].view(-1)[0] = torch.inf  # one number of a sample is enough
+    assert finite(coins, replace(few, endpoint=patch)).tolist() == [k for k in range(40) if k != 5]
+
+
+def test_features_that_are_not_finite_are_infinitely_far(coins: Model) -> None:
+    target = torch.arange(40.0, dtype=torch.float64)[:, None]
+    features = target.clone()
+    features[9] = torch.nan
+    ran = Measured("x", "baseline", "x", "x", table(coins), np.ones(40), features)
+    assert ran.value(FRECHET, target) == np.inf
+
+
+def test_baselines_are_at_any_time_unless_whole_ones_are_asked_for() -> None:
+    mixture = models.load("mixture")
+    few = teach(mixture, "held_out", 16, trajectory=False)
+    for integer in (None, True):
+        found = rivals(mixture, 3, 1.0, few, measures=(MEAN,), **({} if integer is None else {"integer": integer}))
+        whole = [all(node.t == round(node.t) for node in each.table.nodes) for each in found.race.candidates]
+        assert all(whole) == bool(integer)

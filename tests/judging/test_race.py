@@ -306,3 +306,7 @@ def test_few_samples_are_enough_for_a_race(n: int) -> None:
     found = rivals(coins, 3, 2.0, teach(coins, "held_out", n, 2.0, trajectory=False))
     assert all(isfinite(found.best(measure).value(measure, found.target)) for measure in MEASURES)
     assert all(np.isfinite(found.race.runs.errors[k]).all() for k in found.race.finalists)
+
+
+def test_hard_samples_are_few() -> None:
+    assert [race.hard_samples(n) for n in (16, 64, 96, 1024)] == [2, 8, 12, 12]
