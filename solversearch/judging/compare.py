@@ -92,7 +92,8 @@ class Comparison(BaseModel):
 
     share is that of the samples on which the plan's error is less than that of best_baseline, the baseline of the least geometric mean.
     ratios has the plan's value over the least one of all baselines, by measure; the objective's own, where that is another one, comes last.
-    left_out counts samples on which the teacher or the plan was not finite. pairs is how many solver and grid pairs were raced, evaluations
+    left_out counts samples on which the teacher or the plan was not finite, ran_away those on which the plan alone was not: one is enough
+    for "worse", as it rules out a baseline. pairs is how many solver and grid pairs were raced, evaluations
     what the comparison took of the network. exported is what plan.json holds. baseline_nfe_for_plan_error is the least NFE at which some
     baseline's mean error is the plan's or less; None where none was found up to ladder's last NFE.
     """
@@ -104,6 +105,7 @@ class Comparison(BaseModel):
     guidance: float
     samples: Count
     left_out: Count = 0
+    ran_away: Count = 0
     seed: Count
     objective: str = "endpoint"
     verdict: Verdict
@@ -219,6 +221,7 @@ def compare(
     progress("the plan")
     words = {"solver": str(plan.decisions.get("solver", "table")), "grid": str(plan.decisions.get("grid", "searched"))}
     own = measured(model, plan.tableau, teacher, batch_size, clock, plan.threshold, memo, **words)
+    ran_away = int(np.isinf(own.errors[finite(model, teacher)]).sum())
     if len(places := finite(model, teacher, own.errors)) < count:
         own, teacher = own.at(places), teacher.at(places.tolist())
     found = rivals(model, plan.nfe, plan.guidance, teacher, integer, batch_size, clock, memo, progress=progress)
@@ -231,6 +234,8 @@ def compare(
         verdict = ("better", "undecided", "worse")[compared[-1].sign + 1]
     elif verdict == "undecided":
         more = needed(geometric, mean, len(teacher))
+    if ran_away:
+        verdict, more = "worse", None
     ladder = [Rung(nfe=plan.nfe, name=mean.baseline, endpoint_mse=mean.baseline_value)]
     if mean.baseline_value > mean.plan_value:
         ladder += climb(model, found, plan.nfe, mean.plan_value, plan.guidance, integer, batch_size, clock, memo, progress)
@@ -242,6 +247,7 @@ def compare(
         guidance=plan.guidance,
         samples=len(teacher),
         left_out=count - len(teacher),
+        ran_away=ran_away,
         seed=teacher.seed,
         objective=decider.name,
         verdict=verdict,

@@ -51,7 +51,9 @@ def _caveats(found: Comparison) -> Iterator[str]:
     geometric, mean = found.ratios[0], found.ratio(MEAN)
     assert mean is not None
     own = found.rows[0]
-    if found.objective != ENDPOINT:
+    if found.ran_away:
+        yield f"On {found.ran_away} samples, left out of these numbers, the plan ran away: NaN or inf. That decides."
+    elif found.objective != ENDPOINT:
         yield f"The objective, {found.objective}, decides."
     elif found.verdict == "undecided":
         if geometric.sign:
@@ -68,8 +70,8 @@ def _caveats(found: Comparison) -> Iterator[str]:
     if mean.value < 1:
         rest = f"a baseline needs {needed} evaluations" if needed else f"no baseline is enough up to {last} evaluations"
         yield f"For the plan's mean error {rest}."
-    if found.left_out:
-        yield f"{found.left_out} of {found.samples + found.left_out:,} samples are left out: the network returned NaN or inf there."
+    if others := found.left_out - found.ran_away:
+        yield f"{others} of {found.samples + found.left_out:,} samples are left out: the network returned NaN or inf there."
 
 
 def ratio_text(ratio: Ratio) -> str:

@@ -27,6 +27,7 @@ from solversearch.memo import NO_MEMO
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.noise import draw
 from solversearch.plan import Plan, Provenance, Score
+from solversearch.report import tables
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import GRIDS, DiscreteVP, Flow, grid
@@ -267,6 +268,26 @@ def test_a_held_out_sample_that_is_not_finite_is_left_out() -> None:
     assert comparison.rows[0].endpoint_mse.mean == pytest.approx(float(expected.mean()), rel=1e-4)
     with pytest.raises(NotFinite, match="10 of 11 held-out samples are finite, too few for any verdict"):
         compared(model, table, held_out.at([*kept[:10], *(k for k in range(100) if k not in kept)]))
+
+
+def test_a_plan_that_runs_away_somewhere_is_worse(coins: Model) -> None:
+    """At a time that only the plan asks for the network fails on one sample; on all others the plan is far better."""
+    held_out = teach(coins, "held_out", 100, trajectory=False)
+    table = get("unipc_3").tableau(coins.schedule, grid("quadratic_tmin", coins.schedule, 14))
+    limit = float(held_out.noise.flatten(1).max(1).values.topk(2).values.mean())
+    failing = table.nodes[3].t
+
+    class Fragile(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            answer = coins.network(x, t, condition)
+            broken = ((t - failing).abs() < 1e-6) & (x.flatten(1).max(1).values > 0.5 * limit)
+            return torch.where(broken.view(-1, 1, 1, 1), torch.nan, answer)
+
+    model = replace(coins, network=Fragile())
+    comparison = compared(model, table, held_out)
+    assert comparison.ran_away == comparison.left_out > 0 and comparison.verdict == "worse" and comparison.samples_to_decide is None
+    assert f"On {comparison.ran_away} samples" in tables.verdict(comparison)
+    assert compared(coins, table, held_out).ran_away == 0
 
 
 @pytest.mark.parametrize("objective", ["frechet", "trajectory", "endpoint + 0.1*frechet", "network_calls", "frechet, endpoint"])
