@@ -124,6 +124,8 @@ def test_errors_that_move_together_have_a_narrow_ratio() -> None:
     error = float(np.std(a - ratio * b, ddof=1)) / 1000**0.5 / b.mean()
     found = intervals.mean_ratio(a, b, 0)
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.15)
+    value, spread = intervals._log_ratio(a, b, np.full((1, 1000), 1 / 1000))  # what the interval is studentised with
+    assert (value[0], spread[0]) == pytest.approx((np.log(ratio), error / ratio), rel=1e-2)
 
 
 def test_resampling_in_parts_draws_as_often() -> None:
