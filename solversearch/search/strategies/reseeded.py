@@ -11,7 +11,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from solversearch.search.strategies.seen import Ranking, Seen
+from solversearch.search.strategies.partial_study import PartialStudy, Ranking
 
 SEEN = 1000
 """Finished trials that a sampler sees, where there are more (`Ranking.some`)."""
@@ -44,7 +44,7 @@ class Reseeded(BaseSampler):
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._sampler = self._made(trial.number)
         self._ranking.update(study)
-        self._study = study if self._most is None else Seen(study, self._ranking.some(self._most, self._pruned))
+        self._study = study if self._most is None else PartialStudy(study, self._ranking.some(self._most, self._pruned))
         self._sampler.before_trial(self._study, trial)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
@@ -52,7 +52,7 @@ class Reseeded(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """From the best trial alone: all have the same parameters, and Optuna would compare those of all."""
-        return self._sampler.infer_relative_search_space(Seen(study, self._ranking.best()), trial)
+        return self._sampler.infer_relative_search_space(PartialStudy(study, self._ranking.best()), trial)
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         return self._sampler.sample_relative(self._study, trial, search_space)

@@ -10,8 +10,8 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from solversearch.search.strategies.partial_study import PartialStudy, Ranking
 from solversearch.search.strategies.reseeded import Reseeded
-from solversearch.search.strategies.seen import Ranking, Seen
 
 SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
 
@@ -80,7 +80,7 @@ def test_trials_are_read_as_they_finish() -> None:
 
 def test_a_study_shows_what_it_is_given() -> None:
     study = study_of([trial(loss=1.0), trial(TrialState.FAIL), trial(loss=2.0)])
-    shown = Seen(study, study.get_trials(deepcopy=False)[:2])
+    shown = PartialStudy(study, study.get_trials(deepcopy=False)[:2])
     assert [each.number for each in shown.trials] == [0, 1]
     assert [each.number for each in shown.get_trials(states=(TrialState.COMPLETE,))] == [0]
     assert shown.trials[0] is not shown.trials[0] and shown.directions == study.directions

@@ -15,7 +15,7 @@ COMPLETE, PRUNED, FAILED = range(3)
 """Kinds of finished trials, from good to bad."""
 
 
-class Seen(Study):
+class PartialStudy(Study):
     """A study that shows the given trials and no others."""
 
     def __init__(self, study: Study, trials: Sequence[FrozenTrial]) -> None:
