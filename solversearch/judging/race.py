@@ -208,10 +208,7 @@ def _still(
     groups = min(GROUPS, len(others))
     if groups < 2:
         return list(going), set()
-    weights = np.ones((1 + groups, len(hard) + len(others)))  # all others; then without one of the groups each
-    for group, row in enumerate(weights[:, len(hard) :], start=-1):
-        kept_in = np.arange(len(others)) % groups != group
-        row[:] = kept_in * (n - len(hard)) / kept_in.sum()
+    weights = _weights(n, len(hard), len(others), groups)
     kept, leading = np.zeros(len(going), bool), set()
     for measure in measures:
         values = _values(runs, measure, going, np.concatenate([hard, others]), weights)
@@ -228,6 +225,15 @@ def _still(
         kept[best] = True
         leading.add(going[best])
     return [table for table, keep in zip(going, kept, strict=True) if keep], leading
+
+
+def _weights(n: int, hard: int, others: int, groups: int) -> Floats:
+    """How many of n samples each stands for: with all the others, then without one of their groups each. (1 + groups, hard + others)"""
+    weights = np.ones((1 + groups, hard + others))
+    for row, left_out in zip(weights[:, hard:], range(-1, groups), strict=True):
+        kept = np.arange(others) % groups != left_out
+        row[:] = kept * (n - hard) / kept.sum()
+    return weights
 
 
 def _values(runs: Runs, measure: str, tables: Sequence[int], samples: Places, weights: Floats) -> Floats:

@@ -198,6 +198,12 @@ def test_each_round_drops_what_is_surely_worse(monkeypatch: pytest.MonkeyPatch) 
     assert {k for k in range(100) if times[k] < 2.5} <= set(found.close) and 99 not in found.close
 
 
+def test_without_a_group_the_others_stand_for_its_samples() -> None:
+    found = race._weights(20, 2, 6, 3)
+    assert found[:, :2].tolist() == [[1, 1]] * 4 and found[0, 2:].tolist() == [3] * 6
+    assert found[1:, 2:].tolist() == [[0, 4.5, 4.5] * 2, [4.5, 0, 4.5] * 2, [4.5, 4.5, 0] * 2]
+
+
 def test_what_is_dropped_is_surely_worse_by_the_jackknife() -> None:
     """Of 400 tables with errors near that of the best: exactly those beyond 3 standard errors, computed one by one."""
     rng = np.random.default_rng(4)
