@@ -39,7 +39,7 @@ MEAN, MEDIAN, GEOMETRIC, FRECHET = "mean", "median", "geometric mean", "Frechet 
 FIRST, SMALL = 8, 4
 """Samples of the first round; of fewer than `MANY` in all."""
 MANY = 512
-HARD, HARD_SHARE = 12, 8
+HARD, HARD_SHARE = 10, 8
 """Hard samples: so many, but at most one in HARD_SHARE."""
 MORE = 4
 """Hard samples of whatever leads later."""
@@ -47,11 +47,13 @@ LEADERS = ((GEOMETRIC, 2), (MEAN, 1))
 """The best of the first round, which say what is hard."""
 COARSE, CARRIED = 12.0, 3.0
 """What surely is so many times worse than the best in the geometric mean after the first round is dropped at
-once; or is not tried at the next NFE."""
-DEVIATIONS, GROUPS = 3.0, 8
+once; or, where there is a target to reach."""
+CLOSE = 2
+"""Rounds after the first that something is in the race to be worth trying at the next NFE; none where there is a target to reach."""
+DEVIATIONS, GROUPS = 3.25, 8
 BLUR = 1.0
 """Least variance, times samples, of ln of a Frechet distance: what is wrong with covariances of a few samples, no group left out shows."""
-WORTH, ROUGHLY = 0.985, 0.9
+WORTH, ROUGHLY = 0.981, 0.9
 """A baseline that cannot be better than the least value by this factor is not worth going on with; where there is a target to reach, the
 second is enough."""
 
@@ -153,8 +155,8 @@ def race(
             leaders += [k for k in np.argsort(values, kind="stable")[:count].tolist() if k not in leaders]
         runs.see(leaders, np.arange(n))
         hard = _hardest(runs.errors[leaders], hard_samples(n))
-    worse, size = _times_worse(runs, everyone, first), len(first)
-    going = [k for k in everyone if worse[k] <= (COARSE if target is None else CARRIED) or k in leaders]
+    worse, size, rounds = _times_worse(runs, everyone, first), len(first), 0
+    close = going = [k for k in everyone if worse[k] <= (COARSE if target is None else CARRIED) or k in leaders]
     while size < n and len(set(going) - set(leaders)):
         seen = np.union1d(hard, np.arange(size))
         progress(len(going), len(seen))
@@ -166,13 +168,15 @@ def race(
             hard = np.unique([*hard, *(place for k in new for place in _hardest(runs.errors[[k]], MORE))])
             runs.see(going, hard)
             still, _ = _still(runs, going, measures, hard, size, target)
-        going = still
+        going, rounds = still, rounds + 1
+        if target is None and rounds <= CLOSE:
+            close = going
         if target is not None and leaders and runs.errors[leaders].mean(1).min() <= target:
             going = []
         size *= 2
     progress(len(going), n)
     runs.see(going, np.arange(n))
-    return Race(candidates, runs, sorted({*leaders, *going}), [k for k in everyone if worse[k] <= CARRIED], hard)
+    return Race(candidates, runs, sorted({*leaders, *going}), close, hard)
 
 
 def first_round(n: int) -> int:

@@ -85,12 +85,11 @@ def test_a_target_ends_the_race(digits: Model, teacher: Teacher, everything: dic
 
 
 def test_what_is_worth_trying_at_the_next_nfe_is_what_is_not_far_behind(digits: Model, teacher: Teacher, everything: Any) -> None:
-    found = rivals(digits, 3, 1.0, teacher).race
-    least = min(value[GEOMETRIC] for value in everything.values())
-    carried = found.carried()
-    behind = {(b.solver, b.grid): value[GEOMETRIC] / least for b, value in everything.items()}
-    assert all(pair in carried for pair, times in behind.items() if times < 2)
-    assert len(carried) < len(found.candidates) and all(behind[pair] < 30 for pair in carried if pair in behind)
+    carried = rivals(digits, 3, 1.0, teacher).race.carried()
+    for measure in MEASURES:
+        least = min(value[measure] for value in everything.values())
+        assert all((b.solver, b.grid) in carried for b, value in everything.items() if value[measure] < 1.1 * least), measure
+    assert len(carried) < 0.5 * len(baselines(digits, 3, 1.0))
 
 
 def test_keeping_parts_repeats_nothing(digits: Model, teacher: Teacher) -> None:
@@ -195,7 +194,7 @@ def test_each_round_drops_what_is_surely_worse(monkeypatch: pytest.MonkeyPatch) 
     found = raced(errors, monkeypatch)
     assert int(np.argmin(errors.mean(1))) in found.finalists and len(found.finalists) < 15
     assert all(seen[k] == 8 for k in range(90, 100)) and sum(seen.values()) < 0.25 * errors.size
-    assert {k for k in range(100) if times[k] < 2.5} <= set(found.close) and 99 not in found.close
+    assert {k for k in range(100) if times[k] < 1.2} <= set(found.close) and not set(found.close) & set(range(90, 100))
 
 
 def test_without_a_group_the_others_stand_for_its_samples() -> None:
@@ -205,7 +204,7 @@ def test_without_a_group_the_others_stand_for_its_samples() -> None:
 
 
 def test_what_is_dropped_is_surely_worse_by_the_jackknife() -> None:
-    """Of 400 tables with errors near that of the best: exactly those beyond 3 standard errors, computed one by one."""
+    """Of 400 tables with errors near that of the best: exactly those beyond 3.25 standard errors, computed one by one."""
     rng = np.random.default_rng(4)
     n, size, hard = 60, 32, np.array([3, 20, 41, 55])
     base = rng.exponential(size=n)
@@ -223,7 +222,7 @@ def test_what_is_dropped_is_surely_worse_by_the_jackknife() -> None:
     for table in range(400):
         apart = np.array([value(table, some) - value(leader, some) for some in parts])
         variance = 7 / 8 * ((apart[1:] - apart[1:].mean()) ** 2).sum() * (1 - len(others) / (n - 4))
-        if table == leader or apart[0] - 3 * variance**0.5 <= np.log(0.985):
+        if table == leader or apart[0] - 3.25 * variance**0.5 <= np.log(0.981):
             kept.append(table)
     assert best == {leader} and going == kept and 20 < len(kept) < 380
 
@@ -248,7 +247,7 @@ def test_how_many_times_worse_something_is_at_least() -> None:
     errors[2, 3] = np.inf  # it runs away
     ratios = np.log(errors[0, :8] / errors[1, :8])
     found = race._times_worse(Given(errors), range(3), np.arange(8))
-    assert found[0] == pytest.approx(np.exp(ratios.mean() - 3 * ratios.std(ddof=1) / 8**0.5)) and found[1] == 1
+    assert found[0] == pytest.approx(np.exp(ratios.mean() - 3.25 * ratios.std(ddof=1) / 8**0.5)) and found[1] == 1
     assert not found[2] <= race.COARSE
 
 
@@ -315,4 +314,4 @@ def test_few_samples_are_enough_for_a_race(n: int) -> None:
 
 
 def test_hard_samples_are_few() -> None:
-    assert [race.hard_samples(n) for n in (16, 64, 96, 1024)] == [2, 8, 12, 12]
+    assert [race.hard_samples(n) for n in (16, 64, 80, 1024)] == [2, 8, 10, 10]
