@@ -51,19 +51,9 @@ class Interrupted(UserError):
 
 
 def optimize(
-    model: Model,
-    settings: Settings,
-    folder: Path,
-    command: str,
-    progress: Progress,
-    records: tuple[Record, ...] = (),
-    *,
-    name: str | None = None,
-    options: Options = DEFAULT,
-    storage: str | None = None,
-    resume: bool = False,
-    fleet: Fleet = HERE,
-) -> tuple[Plan, Comparison]:
+    model: Model, settings: Settings, folder: Path, command: str, progress: Progress, records: tuple[Record, ...] = (), *,
+    name: str | None = None, options: Options = DEFAULT, storage: str | None = None, resume: bool = False, fleet: Fleet = HERE,
+) -> tuple[Plan, Comparison]:  # fmt: skip
     """Runs the stages and the comparison; writes plan.json, comparison.json and the Optuna journal into the folder.
 
     records are evaluations of earlier runs on the same model, which teach the predictor. name and options are how the model was loaded;
@@ -139,16 +129,11 @@ def plan_of(task: Task, stages: Sequence[StageResult], table: Tableau, origin: O
     versions = {"solversearch": solversearch.__version__, "torch": torch.__version__, "python": platform.python_version()}
     passed: list[Origin | str] = [stage.name for stage in stages]
     return Plan(
-        prediction_type=model.prediction_type,
-        guidance=settings.guidance,
-        nfe=table.nfe,
-        network_calls=table.network_calls,
-        nodes=table.nodes,
-        rows=table.rows,
-        threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
+        prediction_type=model.prediction_type, guidance=settings.guidance, nfe=table.nfe, network_calls=table.network_calls,
+        nodes=table.nodes, rows=table.rows, threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
         decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": passed},
         provenance=Provenance(model=model.name, model_digest=model.digest, seed=settings.seed, versions=versions, command=command),
-    )
+    )  # fmt: skip
 
 
 def _pareto(task: Task, found: Found, folder: Path, command: str) -> tuple[ParetoPoint, ...]:
@@ -178,8 +163,8 @@ def _comparison(task: Task, found: Found, plan: Plan, held_out: Teacher) -> Comp
         settings.objective, task.parts("comparison"),
     )  # fmt: skip
     course = tuple(best if isfinite(best) else None for best in found.course)
-    notes = [found.predictor and found.predictor.note, found.befell and f"workers: {found.befell}"]
-    taus = () if found.predictor is None else tuple(found.predictor.tau_history())
+    notes = [found.predictor.note if found.predictor else None, found.befell and f"workers: {found.befell}"]
+    taus = tuple(found.predictor.tau_history()) if found.predictor else ()
     return comparison.model_copy(update={"progress": course, "predictor": taus, "note": "; ".join(filter(None, notes))})
 
 

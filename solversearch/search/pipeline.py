@@ -58,7 +58,7 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
     with stage("best baseline"):
         starts, best, evaluator = baseline.run(task, fitting, validation)
         candidates = [found.keep(best)]
-    surrogates = surrogate.run(task, evaluator) if surrogate.needed(settings) else None
+    surrogates = surrogate.run(task, evaluator)
     budget = Budget(settings.evaluations, task.clock, task.clock.evaluations)
 
     def add(results: Iterable[Result]) -> None:

@@ -25,29 +25,18 @@ REACH = 0.05
 STEP = 1e-2
 """Of the differences: their error is of the order of its square, and single precision leaves 1e-5 of the slope."""
 ITERATIONS = 20
-"""Each costs twice as many tables as there are numbers, and the few numbers are settled by then."""
+"""Each costs two tables a number, and more in a line search."""
 
 
 def descend(
-    model: Model,
-    table: Callable[[Floats], Tableau],
-    start: Floats,
-    fitting: Teacher,
-    validation: Teacher,
-    scale: float,
-    bounds: Sequence[tuple[float, float]] | None = None,
-    step: float = STEP,
-    ridge: float = 0.0,
-    iterations: int = ITERATIONS,
-    batch_size: int = 512,
-    clock: Clock | None = None,
-    enough: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, float], None] = lambda iteration, loss: None,
-    memo: Memo = NO_MEMO,
-) -> Floats:
+    model: Model, table: Callable[[Floats], Tableau], start: Floats, fitting: Teacher, validation: Teacher, scale: float,
+    bounds: Sequence[tuple[float, float]] | None = None, ridge: float = 0.0, iterations: int = ITERATIONS, batch_size: int = 512,
+    clock: Clock | None = None, enough: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, float], None] = lambda iteration, loss: None, memo: Memo = NO_MEMO,
+) -> Floats:  # fmt: skip
     """The numbers (P,) of the least tempered endpoint error on the fitting samples, by L-BFGS-B from `start`.
 
-    step is that of the differences; ridge weighs the mean square distance from 1 (of ratios) in units of the loss at the start; enough()
+    ridge weighs the mean square distance from 1 (of ratios) in units of the loss at the start; enough()
     ends it early. Returns the best of the iterates, the start included, on the validation teacher: never worse there than the start.
     """
 
@@ -71,7 +60,7 @@ def descend(
         return values
 
     def loss_and_gradient(x: Floats) -> tuple[float, Floats]:
-        apart = step * np.eye(len(x))
+        apart = STEP * np.eye(len(x))
         points = [x, *(x + apart), *(x - apart)]
         if bounds is not None:
             points = [np.clip(point, *np.transpose(bounds)) for point in points]

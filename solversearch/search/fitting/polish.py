@@ -145,22 +145,11 @@ class _Loss:
 
 
 def polish(
-    model: Model,
-    table: Tableau,
-    fitting: Teacher,
-    validation: Teacher,
-    iterations: int = 100,
-    patience: int = PATIENCE,
-    scale: float | None = None,
-    split: bool = False,
-    times: bool = True,
-    batch_size: int = 512,
-    clock: Clock | None = None,
-    way: Backward | None = None,
-    enough: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, float], None] = lambda iteration, loss: None,
-    memo: Memo = NO_MEMO,
-) -> Tableau:
+    model: Model, table: Tableau, fitting: Teacher, validation: Teacher, iterations: int = 100, patience: int = PATIENCE,
+    scale: float | None = None, split: bool = False, times: bool = True, batch_size: int = 512, clock: Clock | None = None,
+    way: Backward | None = None, enough: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, float], None] = lambda iteration, loss: None, memo: Memo = NO_MEMO,
+) -> Tableau:  # fmt: skip
     """Polishes a table; returns the best of all iterations on the validation teacher by the tempered error, the given table included.
 
     split gives the guidance difference coefficients of its own; scale is `tempered`'s; enough() ends it early. way is how samples are

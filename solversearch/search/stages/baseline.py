@@ -1,7 +1,6 @@
 """The best baseline: published solvers on published grids, screened on validation noise. The stage that all others start from."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from solversearch.errors import UserError
 from solversearch.judging.baselines import Baseline, baselines, screen, screening
@@ -18,18 +17,10 @@ GUIDED = 0.1
 """Under guidance errors are tempered from a tenth of the best baseline's median on: more samples end in another mode."""
 
 
-class Starts(NamedTuple):
-    """The best baselines of different grids, the very best first, and its result; and what evaluates tables from now on."""
+def run(task: Task, fitting: Teacher, validation: Teacher) -> tuple[list[Baseline], Result, Evaluator]:
+    """The best baselines of different grids, the very best first, and its result; and what evaluates tables from now on.
 
-    baselines: list[Baseline]
-    best: Result
-    evaluator: Evaluator
-
-
-def run(task: Task, fitting: Teacher, validation: Teacher) -> Starts:
-    """The evaluator tempers errors by the median of the best baseline's.
-
-    Raises `UserError` where that makes exactly the teacher's samples already.
+    The evaluator tempers errors by the median of the best baseline's. Raises `UserError` where those are zero already.
     """
     settings, model = task.settings, task.model
     found = baselines(model, settings.nfe, settings.guidance, settings.integer)
@@ -50,7 +41,7 @@ def run(task: Task, fitting: Teacher, validation: Teacher) -> Starts:
             f"there is nothing to search: at {settings.nfe} evaluations {best.name} already makes exactly the teacher's samples of "
             f"model {model.name!r}; check that its network looks at its input, or ask for a lower --nfe"
         )
-    return Starts(list(starts.values()), result, evaluator)
+    return list(starts.values()), result, evaluator
 
 
 def _ranked(task: Task, found: Sequence[Baseline], validation: Teacher) -> list[int]:

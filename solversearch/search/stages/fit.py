@@ -10,7 +10,7 @@ from solversearch.search.evaluating.evaluator import Evaluator, Origin, Result
 from solversearch.search.stages.task import Budget, Task
 
 RIDGE = 1e-4
-"""Of these fits, in the range from which the search chooses its own: enough against collinear columns, too little to hold a row back."""
+"""Of these fits: the middle of the range, 1e-6 to 1e-2, from which the search chooses its own."""
 
 
 def run(task: Task, evaluator: Evaluator, budget: Budget, starts: Sequence[Baseline]) -> Iterator[Result]:

@@ -11,9 +11,9 @@ from solversearch.search.fitting.polish import polish
 from solversearch.search.stages.task import Budget, Task
 
 POLISHED = 4
-"""Candidates that are polished a little: which is the best after a polish, its value before it does not tell."""
+"""Candidates that are polished a little: the best before a polish is not always the best after it."""
 SHORT, LONG = 30, 200
-"""Iterations of the two polishes: the first gains most in its beginning, the second mostly ends early, on validation noise."""
+"""Iterations of the two polishes: the first has to tell candidates apart, the second mostly ends early, on validation noise."""
 SHORT_SHARE = 0.4
 """What all short polishes may take of a bounded number of network evaluations, so that more than half is left for the long one."""
 

@@ -1,7 +1,7 @@
 """The search: a strategy proposes candidates, each is fitted and judged, and the surrogates and the predictor learn on the way."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from math import ceil, isinf
 from typing import Any
@@ -11,12 +11,13 @@ from optuna.trial import FrozenTrial
 
 from solversearch.judging.baselines import Baseline, screening
 from solversearch.judging.objectives.ays import ays_times
+from solversearch.models.base import NotFinite
+from solversearch.runtime import Tableau
 from solversearch.schedules import CLEAN, Floats, explicit
 from solversearch.search.evaluating.evaluations import InProcess, Source
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.fitting.compensation import SAMPLES, greedy_ratios
 from solversearch.search.loop import Candidates, Halving, Loop
-from solversearch.search.stages.surrogate import observe
 from solversearch.search.stages.task import Budget, Task
 from solversearch.search.strategies import Context, enqueue_starts, predicts, strategy
 from solversearch.search.surrogates.anchored import NOISES
@@ -28,8 +29,8 @@ from solversearch.spaces import Domain, Params
 SEARCHED = 0.4
 """Share of a bounded number of network evaluations after which the polish begins: the rest is the polish's."""
 OBSERVED, OBSERVED_TOGETHER = 16, 8
-"""Candidates, beside the starts, whose outputs the surrogates learn from, and how many at a time: the few directions in which solvers
-err are known by then, and more cost as many evaluations again."""
+"""Candidates, beside the starts, whose outputs the surrogates learn from, and how many at a time: each costs evaluations, and the
+surrogates keep the states of the best few alone."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def prepare(task: Task, evaluator: Evaluator, starts: Sequence[Baseline], surrog
         assert predictor is not None
         return predictor.predict([domain.tableau(params) for params in candidates])
 
-    context = Context(domain, settings.seed, first, predictor and predict, len(task.objectives))
+    context = Context(domain, settings.seed, first, predict if predictor else None, len(task.objectives))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # In memory: a journal that is written parameter by parameter would cost more than the network.
     study = optuna.create_study(sampler=strategy(settings.strategy, context), directions=["minimize"] * len(task.objectives))
@@ -71,7 +72,7 @@ def prepare(task: Task, evaluator: Evaluator, starts: Sequence[Baseline], surrog
         study.set_user_attr(name, note)
     enqueue_starts(study, study.sampler, context)
     if predictor is not None:
-        observe(task, predictor.surrogates, [start.table for start in starts])
+        _observe(task, predictor.surrogates, [start.table for start in starts])
     halving = Halving.up_to(settings.validation_samples, screening(settings.validation_samples))
     return Loop(study, settings.strategy, domain, halving, predictor, setup.record, setup.earlier)
 
@@ -87,7 +88,13 @@ def run(task: Task, budget: Budget, loop: Loop, evaluator: Candidates) -> Iterat
         yield result
         count = len(loop.tried)
         if loop.predictor is not None and count <= OBSERVED and count % OBSERVED_TOGETHER == 0:
-            observe(task, loop.predictor.surrogates, [each.table for _, each in loop.tried[-OBSERVED_TOGETHER:]])
+            _observe(task, loop.predictor.surrogates, [each.table for _, each in loop.tried[-OBSERVED_TOGETHER:]])
+
+
+def _observe(task: Task, surrogates: Surrogates, tables: Sequence[Tableau]) -> None:
+    """Shows the surrogates what the network says where tables lead."""
+    with suppress(NotFinite):  # what runs away teaches nothing
+        surrogates.observe(tables, task.settings.batch_size, task.clock, task.parts(f"observation {surrogates.version}"))
 
 
 def _room(task: Task, budget: Budget, share: float, observes: bool) -> int:
