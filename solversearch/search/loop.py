@@ -19,7 +19,7 @@ from solversearch.search.surrogates.predictor import Predictor
 from solversearch.spaces import Candidate, Domain, Params
 
 REDUCTION = 4
-"""Of the candidates that reach a number of samples, the best 1/REDUCTION go on to REDUCTION times as many: 4, as in their paper."""
+"""Of the candidates that reach a number of samples, the best 1/REDUCTION go on to REDUCTION times as many: 4 is Li et al.'s (`Halving`)."""
 REPEATS = 100
 """Known candidates that are proposed in a row before a search is over."""
 

@@ -68,14 +68,12 @@ def optimize(
             run = Run.unfinished(folder)
             run.check(model, settings, folder)
             records = read_records(folder, model.digest, EARLIER) if (folder / EARLIER).exists() else ()
-            storage = storage or run.storage
         else:
             claim(folder)
-            run = _begun(model, settings, folder, without_password(command), name, options, storage)
             if records:
                 write_records(records, folder, model.digest, EARLIER)
-            run.write(folder)
-        trials = Trials(folder, storage, run.study, len(parse_many(settings.objective)), resume)
+            run = _begun(model, settings, folder, without_password(command), name, options, storage)
+        trials = Trials(folder, storage or run.storage, run.study, len(parse_many(settings.objective)), resume)
         setup = Setup(records, [trial.params for trial in trials.earlier], trials.notes, trials.add)
         if fleet.remote:
             setup = replace(setup, source=partial(Workers, fleet, run.model, run.options, settings.objective))
@@ -84,36 +82,43 @@ def optimize(
             held_out = task.held_out()
             finite(model, held_out)  # a network that fails there is found out before the search
             run_stages(task, setup, found)
-            return _compared(task, found, held_out, folder, run.command)
+            plan, pareto = _searched(task, found, folder, run.command)
+            comparison = _compared(task, found, plan, held_out).model_copy(update={"pareto": pareto})
+            return _exported(task, found, plan, comparison, folder, run.command)
         except KeyboardInterrupt:
             raise Interrupted(_kept(task, found, folder, run)) from None
 
 
 def _begun(model: Model, settings: Settings, folder: Path, command: str, name: str | None, options: Options, storage: str | None) -> Run:
-    """A database holds the studies of many runs, so theirs have names of their own."""
+    """Writes what was asked. A database holds the studies of many runs, so theirs have names of their own."""
     study = "search" if storage is None else f"{folder.name}-{secrets.token_hex(4)}"
-    return Run(
+    run = Run(
         model=name or model.name, options=options, model_digest=model.fingerprint, settings=settings, command=command, versions=versions(),
         storage=storage and without_password(storage), study=study,
     )  # fmt: skip
+    run.write(folder)
+    return run
 
 
-def _compared(task: Task, found: Found, held_out: Teacher, folder: Path, command: str) -> tuple[Plan, Comparison]:
-    """Writes the plan, its Pareto set and what the predictor saw; compares; and writes what is exported, with its scores."""
+def _searched(task: Task, found: Found, folder: Path, command: str) -> tuple[Plan, tuple[ParetoPoint, ...]]:
+    """Writes what the stages found: the plan, the plans of the Pareto set, and the evaluations from which later runs may learn."""
     assert found.best is not None
     if found.predictor is not None:
         write_records(found.predictor.records(), folder, task.model.digest)
-    points = _pareto(task, found, folder, command)
+    pareto = _pareto(task, found, folder, command)
     plan = plan_of(task, found.stages, found.best.table, found.best.origin, command)
     plan.write(folder / "plan.json")
-    comparison = _comparison(task, found, plan, held_out).model_copy(update={"pareto": points})
-    if comparison.verdict == "worse" or (comparison.verdict == "undecided" and task.settings.undecided == "baseline"):
+    return plan, pareto
+
+
+def _exported(task: Task, found: Found, plan: Plan, comparison: Comparison, folder: Path, command: str) -> tuple[Plan, Comparison]:
+    """Writes the comparison, and the plan that it allows: the best baseline in the place of the searched one where that is not better."""
+    settings = task.settings
+    if comparison.verdict == "worse" or (comparison.verdict == "undecided" and settings.undecided == "baseline"):
         comparison = comparison.model_copy(update={"exported": "baseline"})
-        row = comparison.exported_row
-        pairs = baselines(task.model, task.settings.nfe, task.settings.guidance, task.settings.integer)
-        table = next(pair.table for pair in pairs if pair.name == row.name)
+        row, pairs = comparison.exported_row, baselines(task.model, settings.nfe, settings.guidance, settings.integer)
         origin: Origin = {"solver": row.solver, "grid": row.grid, "baseline": f"the verdict on the searched plan: {comparison.verdict}"}
-        plan = plan_of(task, found.stages, table, origin, command)
+        plan = plan_of(task, found.stages, next(pair.table for pair in pairs if pair.name == row.name), origin, command)
     best = next(row for row in comparison.rows if row.name == comparison.best_baseline)
     own = comparison.exported_row.score().model_copy(update={"name": "plan", "kind": "plan"})
     plan = plan.with_scores((own, best.score()))
@@ -149,7 +154,7 @@ def _pareto(task: Task, found: Found, folder: Path, command: str) -> tuple[Paret
     return tuple(points)
 
 
-def _comparison(task: Task, found: Found, plan: Plan, held_out: Teacher) -> Comparison:
+def _compared(task: Task, found: Found, plan: Plan, held_out: Teacher) -> Comparison:
     """The comparison on held-out noise, with the search's stages and time."""
     settings, count = task.settings, 0
 
