@@ -18,7 +18,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from solversearch.cpr.parameters import Curves, names_of, summed, table_of
@@ -32,6 +31,7 @@ from solversearch.runtime import Node, Row, Tableau, run, steps
 from solversearch.sampling import alone, sample
 from solversearch.schedules import Floats
 from solversearch.search.fitting.design_matrix import Recorder
+from solversearch.search.fitting.quasi_newton import best_iterate
 from solversearch.teacher import Teacher, teach
 
 LAGS = 4
@@ -228,18 +228,11 @@ def _minimised(cells: Sequence[_Cell], size: int, iterations: int, progress: Cal
         except NotFinite:
             return _TOO_FAR
 
-    best, done = (validated(np.zeros(size)), np.zeros(size)), 0
+    def told(done: int, loss: float) -> None:
+        progress(done, iterations, f"validation error {np.exp(loss):.3g} in the geometric mean")
 
-    def check(intermediate_result: object) -> None:
-        nonlocal best, done
-        done += 1
-        if done % EVERY == 0:
-            z = intermediate_result.x.copy()  # type: ignore[attr-defined]
-            best = min(best, (validated(z), z), key=lambda pair: pair[0])
-            progress(done, iterations, f"validation error {np.exp(best[0]):.3g} in the geometric mean")
-
-    minimize(loss_and_gradient, np.zeros(size), jac=True, method="BFGS", callback=check, options={"maxiter": iterations, "gtol": 1e-8})
-    return unit_step @ torch.from_numpy(best[1])
+    best = best_iterate(loss_and_gradient, validated, np.zeros(size), "BFGS", iterations, every=EVERY, progress=told, gtol=1e-8)
+    return unit_step @ torch.from_numpy(best)
 
 
 def _measured(cpr: Cpr, plans: Sequence[Plan], model: Model, validation: Mapping[float, Teacher], clock: Clock) -> Cpr:

@@ -15,7 +15,9 @@ from solversearch.search.fitting.compensation import FREE_FROM, ITERATIONS
 from solversearch.search.fitting.compensation import SAMPLES as FEWEST
 from solversearch.search.fitting.design_matrix import CHUNK
 from solversearch.search.settings import Settings, check
-from solversearch.search.stages import LONG, OBSERVED, POLISHED, SHORT, STARTS
+from solversearch.search.stages.baseline import STARTS
+from solversearch.search.stages.polish import LONG, POLISHED, SHORT
+from solversearch.search.stages.search import OBSERVED
 from solversearch.search.strategies import predicts
 from solversearch.search.surrogates.anchored import NOISES
 from solversearch.solvers import SOLVERS

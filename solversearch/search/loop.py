@@ -5,7 +5,7 @@ them, nor on which result arrives first.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from solversearch.search.surrogates.predictor import Predictor
 from solversearch.spaces import Candidate, Domain, Params
 
 REDUCTION = 4
-"""Of the candidates that reach a number of samples, the best 1/REDUCTION go on to REDUCTION times as many."""
+"""Of the candidates that reach a number of samples, the best 1/REDUCTION go on to REDUCTION times as many: 4 is Li et al.'s (`Halving`)."""
 REPEATS = 100
 """Known candidates that are proposed in a row before a search is over."""
 
@@ -65,7 +65,6 @@ class Loop:
     study: optuna.Study
     strategy: str
     domain: Domain
-    evaluator: Candidates
     halving: Halving
     predictor: Predictor | None
     record: Callable[[Sequence[FrozenTrial], Mapping[str, Any]], None] = lambda trials, notes: None
@@ -75,10 +74,12 @@ class Loop:
     known: dict[str, Result | Failure] = field(default_factory=dict)
     """By candidate: nothing is evaluated twice."""
 
-    def run(self, trials: int, room: Callable[[], int], kept: Callable[[Result], object], told: Callable[[int, float], None]) -> None:
+    def run(
+        self, evaluator: Candidates, trials: int, room: Callable[[], int], told: Callable[[int, float], None] = lambda done, best: None
+    ) -> Iterator[Result]:
         """Tries candidates until as many are done, the budget has no room for one, or the strategy has nothing new.
 
-        A failure does not end it.
+        Yields what is new and seen on all samples. A failure does not end it.
         """
         repeats = 0
         while repeats < REPEATS:
@@ -90,11 +91,15 @@ class Loop:
                 self.predictor.refresh()  # whether or not the strategy predicts now, so that it is the same after a resume
             group = [self._ask(number) for number in range(first, first + size)]
             new = {candidate.signature: candidate for _, candidate in group if candidate.signature not in self.known}
-            self._try(list(new.values()))
+            self._try(evaluator, list(new.values()))
             finished = []
             for trial, candidate in group:
                 repeats = 0 if new.pop(candidate.signature, None) else repeats + 1
-                finished.append(self._tell(trial, candidate, kept, repeats == 0))
+                finished.append(self._tell(trial, candidate))
+                result = self.known[candidate.signature]
+                if repeats == 0 and isinstance(result, Result) and self._whole(result):
+                    self.tried.append((trial.params, result))
+                    yield result
                 told(len(self.progress), self.progress[-1])
             self.record(finished, self.study.user_attrs)
 
@@ -105,13 +110,13 @@ class Loop:
             trial = ask(self.study, self.domain, self.strategy)
         return trial, self.domain.candidate(trial.params)
 
-    def _try(self, candidates: Sequence[Candidate]) -> None:
+    def _try(self, evaluator: Candidates, candidates: Sequence[Candidate]) -> None:
         """Evaluates new candidates, each with as many samples as it is worth, and teaches the predictor."""
         # Of a Pareto set none is worse than the rest by one number.
         rungs = [*self.halving.sizes[:-1], None] if len(self.study.directions) == 1 else [None]
         going = list(candidates)
         for size in rungs:
-            outcomes = self.evaluator.candidates(going, size) if going else []
+            outcomes = evaluator.candidates(going, size) if going else []
             self.known |= {candidate.signature: outcome for candidate, outcome in zip(going, outcomes, strict=True)}
             if size is not None:
                 going = [
@@ -127,7 +132,7 @@ class Loop:
         """Whether the candidate has seen all samples."""
         return len(result.error) == self.halving.sizes[-1]
 
-    def _tell(self, trial: Trial, candidate: Candidate, kept: Callable[[Result], object], new: bool) -> FrozenTrial:
+    def _tell(self, trial: Trial, candidate: Candidate) -> FrozenTrial:
         """Tells the strategy, whose study is in memory; returns the trial as it is to be written down."""
         result = self.known[candidate.signature]
         state, values = TrialState.PRUNED, None
@@ -140,9 +145,6 @@ class Loop:
             state, values = TrialState.COMPLETE, list(result.values)
         done = self.study.tell(trial, values, state)
         self.progress.append(min([*self.progress[-1:], *(values or [])[:1]], default=inf))
-        if new and isinstance(result, Result) and self._whole(result):
-            self.tried.append((trial.params, result))
-            kept(result)
         return create_trial(
             state=state, values=done.values, params=done.params, distributions=done.distributions, user_attrs=done.user_attrs,
             intermediate_values=done.intermediate_values,

@@ -1,14 +1,16 @@
 """The main job: from a model and a budget to a proven plan.
 
-    best baseline -> instant (on the surrogate) -> fit (closed form) -> search (each candidate fitted) -> polish (gradient)
+    prepare the run folder -> run the stages (`pipeline`) -> compare -> write
 
-The stages (`Search`) see fitting and validation noise; the comparison alone sees the held-out noise, and decides whether the plan or
+The stages see fitting and validation noise; the comparison alone sees the held-out noise, and decides whether the plan or
 the best baseline is exported: the plan where it is better (`verdict`), or undecided and the person takes it so.
 """
 
 import platform
 import secrets
 import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -18,7 +20,7 @@ import torch
 import solversearch
 from solversearch.errors import UserError
 from solversearch.judging.baselines import baselines
-from solversearch.judging.compare import Comparison, ParetoPoint, compare
+from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, compare
 from solversearch.judging.measures import finite
 from solversearch.judging.objectives import parse_many
 from solversearch.models import DEFAULT
@@ -27,17 +29,21 @@ from solversearch.models.options import Options
 from solversearch.outputs import claim
 from solversearch.plan import Plan, Provenance, Threshold, write_text
 from solversearch.runtime import Tableau
-from solversearch.search.evaluating import evaluations
+from solversearch.search.evaluating.evaluations import NAME as LOG
+from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Origin
 from solversearch.search.evaluating.pareto import front
 from solversearch.search.evaluating.run_folder import Run, held, versions, without_password
 from solversearch.search.evaluating.storage import Trials
 from solversearch.search.evaluating.warm_start import EARLIER, read_records, write_records
 from solversearch.search.evaluating.workers import HERE, Fleet, Workers
+from solversearch.search.pipeline import Found, run_stages
 from solversearch.search.settings import Settings, check
-from solversearch.search.stages import Progress, Search
+from solversearch.search.stages.search import Setup
+from solversearch.search.stages.task import Progress, Task
 from solversearch.search.strategies import STRATEGIES
 from solversearch.search.surrogates.predictor import Record
+from solversearch.teacher import Teacher
 
 
 class Interrupted(UserError):
@@ -45,19 +51,9 @@ class Interrupted(UserError):
 
 
 def optimize(
-    model: Model,
-    settings: Settings,
-    folder: Path,
-    command: str,
-    progress: Progress,
-    records: tuple[Record, ...] = (),
-    *,
-    name: str | None = None,
-    options: Options = DEFAULT,
-    storage: str | None = None,
-    resume: bool = False,
-    fleet: Fleet = HERE,
-) -> tuple[Plan, Comparison]:
+    model: Model, settings: Settings, folder: Path, command: str, progress: Progress, records: tuple[Record, ...] = (), *,
+    name: str | None = None, options: Options = DEFAULT, storage: str | None = None, resume: bool = False, fleet: Fleet = HERE,
+) -> tuple[Plan, Comparison]:  # fmt: skip
     """Runs the stages and the comparison; writes plan.json, comparison.json and the Optuna journal into the folder.
 
     records are evaluations of earlier runs on the same model, which teach the predictor. name and options are how the model was loaded;
@@ -72,119 +68,122 @@ def optimize(
             run = Run.unfinished(folder)
             run.check(model, settings, folder)
             records = read_records(folder, model.digest, EARLIER) if (folder / EARLIER).exists() else ()
-            storage = storage or run.storage
         else:
             claim(folder)
-            run = _begun(model, settings, folder, without_password(command), name, options, storage)
             if records:
                 write_records(records, folder, model.digest, EARLIER)
-            run.write(folder)
-        trials = Trials(folder, storage, run.study, len(parse_many(settings.objective)), resume)
-        log = evaluations.Log(folder / evaluations.NAME)
-        search = Search(model, settings, progress, trials.add, records, log, [trial.params for trial in trials.earlier], trials.notes)
+            run = _begun(model, settings, folder, without_password(command), name, options, storage)
+        trials = Trials(folder, storage or run.storage, run.study, len(parse_many(settings.objective)), resume)
+        setup = Setup(records, [trial.params for trial in trials.earlier], trials.notes, trials.add)
         if fleet.remote:
-            search.source = partial(Workers, fleet, run.model, run.options, settings.objective)
-        return _completed(search, folder, run)
+            setup = replace(setup, source=partial(Workers, fleet, run.model, run.options, settings.objective))
+        task, found = Task(model, settings, progress, Log(folder / LOG)), Found()
+        try:
+            held_out = task.held_out()
+            finite(model, held_out)  # a network that fails there is found out before the search
+            run_stages(task, setup, found)
+            plan, pareto = _searched(task, found, folder, run.command)
+            comparison = _compared(task, found, plan, held_out).model_copy(update={"pareto": pareto})
+            return _exported(task, found, plan, comparison, folder, run.command)
+        except KeyboardInterrupt:
+            raise Interrupted(_kept(task, found, folder, run)) from None
 
 
 def _begun(model: Model, settings: Settings, folder: Path, command: str, name: str | None, options: Options, storage: str | None) -> Run:
-    """A database holds the studies of many runs, so theirs have names of their own."""
+    """Writes what was asked. A database holds the studies of many runs, so theirs have names of their own."""
     study = "search" if storage is None else f"{folder.name}-{secrets.token_hex(4)}"
-    return Run(
+    run = Run(
         model=name or model.name, options=options, model_digest=model.fingerprint, settings=settings, command=command, versions=versions(),
         storage=storage and without_password(storage), study=study,
     )  # fmt: skip
+    run.write(folder)
+    return run
 
 
-def _completed(search: Search, folder: Path, run: Run) -> tuple[Plan, Comparison]:
-    model, settings, command = search.model, search.settings, run.command
-    try:
-        finite(model, search.held_out)  # a network that fails there is found out before the search
-        search.learn()
-        assert search.best is not None
-        if search.predictor is not None:
-            write_records(search.predictor.records(), folder, model.digest)
-        points = _pareto(search, folder, command)
-        plan = plan_of(search, search.best.table, search.best.origin, command)
-        plan.write(folder / "plan.json")
-        comparison = _compared(search, plan).model_copy(update={"pareto": points})
-        if comparison.verdict == "worse" or (comparison.verdict == "undecided" and settings.undecided == "baseline"):
-            comparison = comparison.model_copy(update={"exported": "baseline"})
-            row = comparison.exported_row
-            table = next(b.table for b in baselines(model, settings.nfe, settings.guidance, settings.integer) if b.name == row.name)
-            origin: Origin = {"solver": row.solver, "grid": row.grid, "baseline": f"the verdict on the searched plan: {comparison.verdict}"}
-            plan = plan_of(search, table, origin, command)
-        best = next(row for row in comparison.rows if row.name == comparison.best_baseline)
-        own = comparison.exported_row.score().model_copy(update={"name": "plan", "kind": "plan"})
-        plan = plan.with_scores((own, best.score()))
-        plan.write(folder / "plan.json")
-        write_text(folder / "comparison.json", comparison.model_dump_json(indent=1) + "\n")
-        search.log.forget()
-    except KeyboardInterrupt:
-        raise Interrupted(_kept(search, folder, run)) from None
+def _searched(task: Task, found: Found, folder: Path, command: str) -> tuple[Plan, tuple[ParetoPoint, ...]]:
+    """Writes what the stages found: the plan, the plans of the Pareto set, and the evaluations from which later runs may learn."""
+    assert found.best is not None
+    if found.predictor is not None:
+        write_records(found.predictor.records(), folder, task.model.digest)
+    pareto = _pareto(task, found, folder, command)
+    plan = plan_of(task, found.stages, found.best.table, found.best.origin, command)
+    plan.write(folder / "plan.json")
+    return plan, pareto
+
+
+def _exported(task: Task, found: Found, plan: Plan, comparison: Comparison, folder: Path, command: str) -> tuple[Plan, Comparison]:
+    """Writes the comparison, and the plan that it allows: the best baseline in the place of the searched one where that is not better."""
+    settings = task.settings
+    if comparison.verdict == "worse" or (comparison.verdict == "undecided" and settings.undecided == "baseline"):
+        comparison = comparison.model_copy(update={"exported": "baseline"})
+        row, pairs = comparison.exported_row, baselines(task.model, settings.nfe, settings.guidance, settings.integer)
+        origin: Origin = {"solver": row.solver, "grid": row.grid, "baseline": f"the verdict on the searched plan: {comparison.verdict}"}
+        plan = plan_of(task, found.stages, next(pair.table for pair in pairs if pair.name == row.name), origin, command)
+    best = next(row for row in comparison.rows if row.name == comparison.best_baseline)
+    own = comparison.exported_row.score().model_copy(update={"name": "plan", "kind": "plan"})
+    plan = plan.with_scores((own, best.score()))
+    plan.write(folder / "plan.json")
+    write_text(folder / "comparison.json", comparison.model_dump_json(indent=1) + "\n")
+    task.log.forget()
     return plan, comparison
 
 
-def plan_of(search: Search, table: Tableau, origin: Origin, command: str) -> Plan:
-    """A table of the search as a plan, with what it takes to make it again."""
-    settings, model = search.settings, search.model
+def plan_of(task: Task, stages: Sequence[StageResult], table: Tableau, origin: Origin, command: str) -> Plan:
+    """A table that a search found by these stages as a plan, with what it takes to make it again."""
+    settings, model = task.settings, task.model
     versions = {"solversearch": solversearch.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    stages: list[Origin | str] = [stage.name for stage in search.stages]
+    passed: list[Origin | str] = [stage.name for stage in stages]
     return Plan(
-        prediction_type=model.prediction_type,
-        guidance=settings.guidance,
-        nfe=table.nfe,
-        network_calls=table.network_calls,
-        nodes=table.nodes,
-        rows=table.rows,
-        threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
-        decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": stages},
+        prediction_type=model.prediction_type, guidance=settings.guidance, nfe=table.nfe, network_calls=table.network_calls,
+        nodes=table.nodes, rows=table.rows, threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
+        decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": passed},
         provenance=Provenance(model=model.name, model_digest=model.digest, seed=settings.seed, versions=versions, command=command),
-    )
+    )  # fmt: skip
 
 
-def _pareto(search: Search, folder: Path, command: str) -> tuple[ParetoPoint, ...]:
+def _pareto(task: Task, found: Found, folder: Path, command: str) -> tuple[ParetoPoint, ...]:
     """Writes the plans of the Pareto set, where there are several objectives; the first is that of the best plan."""
-    names = [objective.name for objective in search.objectives]
-    if search.loop is None or search.best is None or len(names) == 1:
+    names = [objective.name for objective in task.objectives]
+    if found.loop is None or found.best is None or len(names) == 1:
         return ()
     points = []
-    for number, result in enumerate(front([search.best, *(result for _, result in search.loop.tried)])):
+    for number, result in enumerate(front([found.best, *(result for _, result in found.loop.tried)])):
         file = f"pareto/plan-{number}.json"
-        plan_of(search, result.table, result.origin, command).write(folder / file)
+        plan_of(task, found.stages, result.table, result.origin, command).write(folder / file)
         points.append(ParetoPoint(file=file, network_calls=result.table.network_calls, values=dict(zip(names, result.values, strict=True))))
     return tuple(points)
 
 
-def _compared(search: Search, plan: Plan) -> Comparison:
+def _compared(task: Task, found: Found, plan: Plan, held_out: Teacher) -> Comparison:
     """The comparison on held-out noise, with the search's stages and time."""
-    settings, count = search.settings, 0
+    settings, count = task.settings, 0
 
     def told(note: str) -> None:
         nonlocal count
         count += 1
-        search.progress("comparison", count, 0, note)
+        task.progress("comparison", count, 0, note)
 
     comparison = compare(
-        search.model, plan, search.held_out, search.clock, settings.batch_size, settings.integer, search.timing, tuple(search.stages), told,
-        settings.objective, search.parts("comparison"),
+        task.model, plan, held_out, task.clock, settings.batch_size, settings.integer, task.timing, tuple(found.stages), told,
+        settings.objective, task.parts("comparison"),
     )  # fmt: skip
-    course = () if search.loop is None else tuple(best if isfinite(best) else None for best in search.loop.progress)
-    notes = [search.predictor.note if search.predictor else None, search.befell and f"workers: {search.befell}"]
-    return comparison.model_copy(update={"progress": course, "predictor": search.taus(), "note": "; ".join(filter(None, notes))})
+    course = tuple(best if isfinite(best) else None for best in found.course)
+    notes = [found.predictor.note if found.predictor else None, found.befell and f"workers: {found.befell}"]
+    taus = tuple(found.predictor.tau_history()) if found.predictor else ()
+    return comparison.model_copy(update={"progress": course, "predictor": taus, "note": "; ".join(filter(None, notes))})
 
 
-def _kept(search: Search, folder: Path, run: Run) -> str:
+def _kept(task: Task, found: Found, folder: Path, run: Run) -> str:
     own = [f" --model {run.model}"] * run.model.startswith("python:")
     own += [f" --strategy {run.settings.strategy}"] * (run.settings.strategy not in STRATEGIES)
     own += [f" --features {run.options.features}"] * (run.options.features not in (None, "inception"))
     go_on = f"go on with 'solversearch optimize --resume {shlex.quote(str(folder))}{''.join(own)}'"
-    if search.best is None:
+    if found.best is None:
         return f"interrupted before any candidate was evaluated; {go_on}"
-    path, trials = folder / "plan.json", len(search.loop.progress) if search.loop else 0
-    plan_of(search, search.best.table, {**search.best.origin, "interrupted": "not compared on held-out noise"}, run.command).write(path)
-    error = float(search.best.error.mean())
+    path, origin = folder / "plan.json", {**found.best.origin, "interrupted": "not compared on held-out noise"}
+    plan_of(task, found.stages, found.best.table, origin, run.command).write(path)
+    error = float(found.best.error.mean())
     return (
-        f"interrupted after {trials} trials; {go_on}; kept: {path} (the best so far, validation error {error:.3g}, not compared yet: "
-        f"'solversearch compare --plan {path} --model {run.model}')"
+        f"interrupted after {len(found.course)} trials; {go_on}; kept: {path} (the best so far, validation error {error:.3g}, "
+        f"not compared yet: 'solversearch compare --plan {path} --model {run.model}')"
     )

@@ -17,8 +17,9 @@ from solversearch.models.digest import same
 from solversearch.outputs import check_place, slug
 from solversearch.plan import Count, Interval, Many, read_json, write_text
 from solversearch.search.optimize import plan_of
+from solversearch.search.pipeline import run_stages
 from solversearch.search.settings import Settings, check
-from solversearch.search.stages import Progress, Search
+from solversearch.search.stages.task import Progress, Task
 from solversearch.spaces import SearchSpace
 from solversearch.teacher import teach
 
@@ -196,16 +197,16 @@ def _measured(model: Model, name: str, settings: Settings, found: Rivals, folder
     for guidance in {1.0, settings.guidance}:  # so that no method pays for what all share
         for split, count in (("fit", settings.fit_samples), ("validate", settings.validation_samples)):
             teach(model, split, count, guidance, settings.seed, guidance == settings.guidance, batch_size=settings.batch_size)
-    search = Search(model, settings, told)
-    search.learn()
-    assert search.best is not None
-    timing = search.timing()
-    own = measured(model, search.best.table, found.teacher, settings.batch_size, name=name, solver=name)
+    task = Task(model, settings.sized(model), told)
+    learnt = run_stages(task)
+    assert learnt.best is not None
+    timing = task.timing()
+    own = measured(model, learnt.best.table, found.teacher, settings.batch_size, name=name, solver=name)
     if not np.isfinite(own.errors).all():
         raise NotFinite(f"the plan of {name} at NFE {cell[0]}, guidance {cell[1]:g} runs away on held-out noise; leave the method out")
-    row = _row(name, own, found, cell[1], search.clock.evaluations - search.begun, timing.wall_s)
+    row = _row(name, own, found, cell[1], learnt.evaluations, timing.wall_s)
     scores = (own.row(found.target, None, settings.seed).score(),)
-    plan_of(search, search.best.table, search.best.origin, command).with_scores(scores).write(
+    plan_of(task, learnt.stages, learnt.best.table, learnt.best.origin, command).with_scores(scores).write(
         folder / f"{slug(name)}-nfe{cell[0]}-g{cell[1]:g}.json"
     )
     return row

@@ -11,6 +11,7 @@ from solversearch.judging.race import GEOMETRIC, MEAN
 from solversearch.models.base import Model
 from solversearch.outputs import check_free, slug
 from solversearch.plan import Plan, read_json, write_text
+from solversearch.search.evaluating.pareto import undominated
 from solversearch.search.evaluating.run_folder import NAME as RUN
 from solversearch.search.evaluating.run_folder import Run
 from solversearch.search.evaluating.workers import Fleet
@@ -70,14 +71,13 @@ def _row(name: str, cell: Cell, folder: Path, failures: Mapping[str, str]) -> Sw
 
 
 def _front(rows: Sequence[SweepRow]) -> list[SweepRow]:
-    def beaten(one: SweepRow, by: SweepRow) -> bool:
-        """Teachers, and so errors, are of one model at one guidance."""
-        if (one.model, one.guidance) != (by.model, by.guidance) or one.endpoint_mse is None or by.endpoint_mse is None:
-            return False
-        a, b = (one.network_calls, one.endpoint_mse), (by.network_calls, by.endpoint_mse)
-        return a != b and all(x >= y for x, y in zip(a, b, strict=True) if x is not None and y is not None)
-
-    return [row.model_copy(update={"pareto": row.plan is not None and not any(beaten(row, other) for other in rows)}) for row in rows]
+    """Teachers, and so errors, are of one model at one guidance."""
+    points: dict[tuple[str, float], dict[int, tuple[float, float]]] = {}
+    for k, row in enumerate(rows):
+        if row.network_calls is not None and row.endpoint_mse is not None:
+            points.setdefault((row.model, row.guidance), {})[k] = row.network_calls, row.endpoint_mse
+    kept = {list(group)[each] for group in points.values() for each in undominated(list(group.values()))}
+    return [row.model_copy(update={"pareto": k in kept}) for k, row in enumerate(rows)]
 
 
 def _regressions(rows: Sequence[SweepRow], loaded: Mapping[str, Model], folder: Path, progress: Progress) -> tuple[list[str], list[str]]:

@@ -70,14 +70,14 @@ def searched(name: str, trials: int, folder: Path | None) -> list[float]:
     enqueue_starts(study, study.sampler, context)
     record = Trials(folder, None, "search", 1, False).add if folder else lambda trials, notes: None
     evaluations = Evaluations(Simulated(domain), Clock(), Log(folder and folder / "evaluations.log"))
-    loop = Loop(study, name, domain, evaluations, Halving.up_to(256, 64), None, record)
+    loop = Loop(study, name, domain, Halving.up_to(256, 64), None, record)
     marks = [time.perf_counter()]
 
     def told(done: int, best: float) -> None:
         if done % EVERY == 0:
             marks.append(time.perf_counter())
 
-    loop.run(trials, lambda: trials, lambda result: None, told)
+    list(loop.run(evaluations, trials, lambda: trials, told))
     return [after - before for before, after in pairwise(marks)]
 
 

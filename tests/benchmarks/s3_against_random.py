@@ -9,8 +9,9 @@ import optuna
 
 from solversearch import models
 from solversearch.models.base import Model
+from solversearch.search.pipeline import run_stages
 from solversearch.search.settings import Settings
-from solversearch.search.stages import Search
+from solversearch.search.stages.task import Task
 from solversearch.spaces import SearchSpace
 
 TARGET = 30
@@ -19,10 +20,8 @@ TARGET = 30
 def course(model: Model, strategy: str, trials: int, seed: int, guidance: float) -> list[float]:
     """The best value after each candidate, every one evaluated on all validation samples; both strategies try the same starts first."""
     settings = Settings.of(SearchSpace.named("s3"), nfe=5, guidance=guidance, strategy=strategy, trials=trials, seed=seed)
-    search = Search(model, settings.model_copy(update={"validation_samples": 255}), lambda *_: None)  # too few to halve
-    search.learn()
-    assert search.loop is not None
-    return search.loop.progress
+    settings = settings.model_copy(update={"validation_samples": 255}).sized(model)  # too few to halve
+    return run_stages(Task(model, settings, lambda *_: None)).course
 
 
 def main() -> None:

@@ -19,8 +19,9 @@ from solversearch import models
 from solversearch.judging.compare import Timing
 from solversearch.models.base import Model
 from solversearch.search.optimize import optimize
+from solversearch.search.pipeline import run_stages
 from solversearch.search.settings import Settings
-from solversearch.search.stages import Search
+from solversearch.search.stages.task import Task
 from solversearch.spaces import SearchSpace
 from tests import tiny
 
@@ -42,9 +43,9 @@ def whole(model: Model, settings: Settings, folder: Path) -> tuple[Timing, float
 
 
 def stages(model: Model, settings: Settings) -> Timing:
-    search, start = Search(model, settings, quiet), time.perf_counter()
-    search.learn()
-    return Timing(wall_s=time.perf_counter() - start, network_s=search.clock.seconds)
+    task, start = Task(model, settings.sized(model), quiet), time.perf_counter()
+    run_stages(task)
+    return Timing(wall_s=time.perf_counter() - start, network_s=task.clock.seconds)
 
 
 def main() -> None:

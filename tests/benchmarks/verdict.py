@@ -28,8 +28,9 @@ from solversearch.models.base import Clock, Model
 from solversearch.plan import Plan
 from solversearch.runtime import Tableau
 from solversearch.schedules import Floats
+from solversearch.search.pipeline import run_stages
 from solversearch.search.settings import Settings
-from solversearch.search.stages import Search
+from solversearch.search.stages.task import Task
 from solversearch.spaces import SearchSpace
 from solversearch.teacher import teach
 
@@ -64,10 +65,9 @@ def _all(found: Rivals) -> Race:
 
 def plan_at(model: Model, nfe: int, guidance: float) -> Tableau:
     settings = Settings.of(SearchSpace(), nfe=nfe, guidance=guidance, only_instant=True)
-    search = Search(model, settings, lambda *_: None)
-    search.learn()
-    assert search.best is not None
-    return search.best.table
+    found = run_stages(Task(model, settings.sized(model), lambda *_: None))
+    assert found.best is not None
+    return found.best.table
 
 
 def coverage(model: Model, table: Tableau, nfe: int, guidance: float, redraws: int) -> Iterator[tuple[str, int, float, float]]:

@@ -20,8 +20,10 @@ from solversearch import models
 from solversearch.search.evaluating.evaluations import InProcess, Source
 from solversearch.search.evaluating.evaluator import Evaluator
 from solversearch.search.evaluating.workers import Fleet, Workers
+from solversearch.search.pipeline import run_stages
 from solversearch.search.settings import Settings
-from solversearch.search.stages import Search
+from solversearch.search.stages.search import Setup
+from solversearch.search.stages.task import Task
 from solversearch.spaces import Domain, SearchSpace
 
 TARGET = 1.7
@@ -50,10 +52,9 @@ def searched(fleet: Fleet, trials: int, strategy: str) -> tuple[float, list[floa
     """Seconds of a search, and its course."""
     seconds: list[float] = []
     settings = Settings.of(SearchSpace(), nfe=5, trials=trials, strategy=strategy, instant=False, fit=True, polish=False)
-    search = Search(models.load("digits"), settings, lambda *_: None, source=partial(timed, fleet, seconds))
-    search.learn()
-    assert search.loop is not None
-    return seconds[0], search.loop.progress
+    model = models.load("digits")
+    found = run_stages(Task(model, settings.sized(model), lambda *_: None), Setup(source=partial(timed, fleet, seconds)))
+    return seconds[0], found.course
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ import pytest
 import solversearch.judging.baselines as peers
 from solversearch.cpr import Cpr
 from solversearch.plan import Plan
-from solversearch.search import stages
 from solversearch.search.fitting.compensation import greedy_ratios
+from solversearch.search.stages import search
 from tests.cli.calling import COINS, bad, good
 
 MODEL = ("--model", f"{COINS}:factory")
@@ -24,7 +24,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     with pytest.MonkeyPatch.context() as patch:
         for name, kept in (("SOLVERS", "ddim"), ("GRIDS", "logsnr")):  # a rival that does not win
             patch.setattr(peers, name, {kept: getattr(peers, name)[kept]})
-        patch.setattr(stages, "greedy_ratios", partial(greedy_ratios, iterations=2))
+        patch.setattr(search, "greedy_ratios", partial(greedy_ratios, iterations=2))
         cells = ("--nfe", "3,5", "--guidance", "1,2", "--evaluations", 3000, "--samples", 128)
         good("study", *MODEL, *cells, "--methods", "dc", "--out", folder)
     found = [folder / f"dc-nfe{nfe}-g{guidance}.json" for nfe in (3, 5) for guidance in (1, 2)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from solversearch.plan import Plan
-from solversearch.search.stages import Search
+from solversearch.search.stages import search
 from tests.assets import coins
 from tests.cli.calling import COINS, bad, call, good
 
@@ -49,11 +49,11 @@ def test_a_killed_driver_is_resumed_and_two_do_not_work_in_one_folder() -> None:
 
 @pytest.mark.usefixtures("few_baselines")
 def test_what_may_be_said_beside_resume(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(self: Search, *_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Search, "_searched", interrupt)
+        patch.setattr(search, "prepare", interrupt)
         stopped = call(*COMMAND, "--out", "my run")
     assert stopped.code == 130 and f"go on with 'solversearch optimize --resume 'my run' --model {MODEL}'" in stopped.err
     for arguments, message in {
@@ -82,11 +82,11 @@ def test_an_edited_model_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None
     study = ("study", "--model", "python:mine.py:factory", "--methods", "autodiffusion", "--nfe", 2, "--guidance", 1, "--samples", 128,
              "--evaluations", 2000, "--out", "study")  # fmt: skip
 
-    def interrupt(self: Search, *_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Search, "_searched", interrupt)
+        patch.setattr(search, "prepare", interrupt)
         assert call(*optimize, "--out", "run").code == 130
     good(*study)
     mine.write_text(source.replace("return (alpha * self.spread**2 * x", "return 2 * (alpha * self.spread**2 * x"))

@@ -9,7 +9,7 @@ import pytest
 
 import solversearch.judging.baselines as peers
 from solversearch.plan import Plan
-from solversearch.search import stages
+from solversearch.search.stages import instant
 from tests.cli.calling import COINS, bad, good
 
 pytestmark = pytest.mark.usefixtures("few_baselines")
@@ -32,7 +32,7 @@ def test_instant_stops_there_and_says_honestly_whether_it_wins(monkeypatch: pyte
     printed = good(*COMMAND, "--instant")
     assert "instant" in printed and "Better at 3 evaluations: on " in printed and "search.png" not in printed
     assert Plan.read("run/plan.json").decisions["stages"] == ["best baseline", "instant"]
-    monkeypatch.setattr(stages, "instant", lambda surrogates, nfe, *_: peers.baselines(surrogates.model, nfe, 1.0)[0].table)
+    monkeypatch.setattr(instant, "instant", lambda surrogates, nfe, *_: peers.baselines(surrogates.model, nfe, 1.0)[0].table)
     assert "is the best baseline itself" in good(*COMMAND, "--instant", "--overwrite")
     assert Plan.read("run/plan.json").decisions["baseline"] == "the verdict on the searched plan: undecided"
 

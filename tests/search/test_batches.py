@@ -11,11 +11,11 @@ from torch import Tensor
 import solversearch.judging.baselines as peers
 import solversearch.search.surrogates.instant as stage_zero
 from solversearch import memory
-from solversearch.search import stages
 from solversearch.search.estimate import estimate
 from solversearch.search.fitting.compensation import greedy_ratios
 from solversearch.search.optimize import optimize
 from solversearch.search.settings import Settings
+from solversearch.search.stages import baseline, polish, search
 from solversearch.search.strategies import Context
 from solversearch.spaces import SearchSpace
 from tests.assets import coins
@@ -25,12 +25,13 @@ COINS = coins.factory()
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("SHORT", 1), ("LONG", 1), ("POLISHED", 1), ("STARTS", 2)):
-        monkeypatch.setattr(stages, name, value)
+    for name, value in (("SHORT", 1), ("LONG", 1), ("POLISHED", 1)):
+        monkeypatch.setattr(polish, name, value)
+    monkeypatch.setattr(baseline, "STARTS", 2)
     for name, value in (("RANDOM", 20), ("CHILDREN", 10), ("GENERATIONS", 2)):
         monkeypatch.setattr(stage_zero, name, value)
-    monkeypatch.setattr(stages, "Context", partial(Context, children=50))
-    monkeypatch.setattr(stages, "greedy_ratios", partial(greedy_ratios, iterations=1))
+    monkeypatch.setattr(search, "Context", partial(Context, children=50))
+    monkeypatch.setattr(search, "greedy_ratios", partial(greedy_ratios, iterations=1))
     for name, kept in (("SOLVERS", ("ddim", "unipc_2", "dpmpp_2m_sde")), ("GRIDS", ("logsnr", "quadratic"))):
         monkeypatch.setattr(peers, name, {key: getattr(peers, name)[key] for key in kept})
 

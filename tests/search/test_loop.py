@@ -44,20 +44,17 @@ def predict(candidates: Sequence[Params]) -> tuple[Any, Any]:
 
 
 def loop_of(
-    evaluator: Any, name: str = "random", domain: Domain = DOMAIN, predictor: Any = None, several: int = 1, seed: int = 0,
-    predict: Any = None,
-) -> Loop:  # fmt: skip
+    name: str = "random", domain: Domain = DOMAIN, predictor: Any = None, several: int = 1, seed: int = 0, predict: Any = None
+) -> Loop:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     context = Context(domain, seed, (domain.random(np.random.default_rng(1)),), predict, several, children=200)
     study = optuna.create_study(sampler=strategy(name, context), directions=["minimize"] * several)
     enqueue_starts(study, study.sampler, context)
-    return Loop(study, name, domain, evaluator, Halving.up_to(256, 64), predictor)
+    return Loop(study, name, domain, Halving.up_to(256, 64), predictor)
 
 
-def run(loop: Loop, trials: int) -> list[Result]:
-    kept: list[Result] = []
-    loop.run(trials, lambda: trials, kept.append, lambda done, best: None)
-    return kept
+def run(loop: Loop, trials: int, evaluator: Evaluator | None = None) -> list[Result]:
+    return list(loop.run(evaluator or Evaluator(), trials, lambda: trials))
 
 
 @pytest.mark.parametrize(("samples", "sizes"), [(256, [64, 256]), (255, [255]), (1024, [64, 256, 1024]), (64, [64])])
@@ -78,8 +75,8 @@ def test_halving_lets_the_best_quarter_pass() -> None:
 
 def test_few_samples_first_and_all_for_the_best() -> None:
     evaluator = Evaluator()
-    loop = loop_of(evaluator)
-    kept = run(loop, 40)
+    loop = loop_of()
+    kept = run(loop, 40, evaluator)
     assert evaluator.spent.count(64) == 40
     assert len(kept) == len(loop.tried) == evaluator.spent.count(256) < 25
     states = [trial.state.name for trial in loop.study.trials]
@@ -91,15 +88,15 @@ def test_few_samples_first_and_all_for_the_best() -> None:
 
 def test_of_several_objectives_none_is_halved() -> None:
     evaluator = Evaluator(objectives=2)
-    kept = run(loop_of(evaluator, "nsga2", several=2), 12)
+    kept = run(loop_of("nsga2", several=2), 12, evaluator)
     assert evaluator.spent == [256] * 12 and len(kept) == 12
 
 
 def test_nothing_is_evaluated_twice_and_an_exhausted_space_ends_the_search() -> None:
     space = SearchSpace.model_validate({"timesteps": ["logsnr", "karras"], "solver": "unip", "order": [1, 2]})
     evaluator = Evaluator()
-    loop = loop_of(evaluator, "random", Domain.of(space, DOMAIN.schedule, 3, 1.0))
-    run(loop, 10_000)
+    loop = loop_of("random", Domain.of(space, DOMAIN.schedule, 3, 1.0))
+    run(loop, 10_000, evaluator)
     assert len(evaluator.spent) <= 8  # four candidates, on few samples and some on all
     assert REPEATS <= len(loop.progress) < 10_000
 
@@ -112,8 +109,8 @@ def test_a_failure_is_told_and_the_search_goes_on() -> None:
                 return Failure("the network returned NaN")
             return super().candidate(candidate, size)
 
-    loop = loop_of(Failing())
-    run(loop, 12)
+    loop = loop_of()
+    run(loop, 12, Failing())
     failed = [trial for trial in loop.study.trials if trial.state.name == "FAIL"]
     assert failed and all("NaN" in trial.user_attrs["failure"] for trial in failed)
     assert len(loop.study.trials) == 12 and len(failed) < 12
@@ -121,22 +118,21 @@ def test_a_failure_is_told_and_the_search_goes_on() -> None:
 
 def test_the_budget_ends_the_search() -> None:
     evaluator = Evaluator()
-    loop = loop_of(evaluator)
-    loop.run(10**6, lambda: max(0, (2000 - sum(evaluator.spent)) // 320), lambda result: None, lambda done, best: None)
+    list(loop_of().run(evaluator, 10**6, lambda: max(0, (2000 - sum(evaluator.spent)) // 320)))
     assert 2000 - 320 <= sum(evaluator.spent) <= 2000
 
 
 def test_candidates_are_asked_for_in_groups_and_trials_are_exact() -> None:
     evaluator = Evaluator()
-    loop = loop_of(evaluator, "nsga2")
-    run(loop, 2 * GROUP + 3)
+    loop = loop_of("nsga2")
+    run(loop, 2 * GROUP + 3, evaluator)
     assert len(loop.progress) == len(loop.study.trials) == 2 * GROUP + 3
     assert evaluator.groups == [GROUP, GROUP, 3]
 
 
 def test_a_strategy_says_what_it_asks_for_together() -> None:
     def asked(name: str) -> list[int]:
-        return [group_of(loop_of(Evaluator(), name).study.sampler, number) for number in (0, 3, 5, 13)]
+        return [group_of(loop_of(name).study.sampler, number) for number in (0, 3, 5, 13)]
 
     assert asked("s3") == [1 + RANDOM, 1 + RANDOM - 3, BATCH, BATCH]  # the start and the random ones, then batch by batch
     assert asked("evolution") == [POPULATION, POPULATION - 3, POPULATION - 5, POPULATION - 13]
@@ -145,7 +141,7 @@ def test_a_strategy_says_what_it_asks_for_together() -> None:
 
 def test_earlier_proposals_are_followed() -> None:
     def proposed(earlier: Sequence[Params], seed: int) -> list[Params]:
-        loop = loop_of(Evaluator(), seed=seed)
+        loop = loop_of(seed=seed)
         loop.earlier = earlier
         run(loop, 24)
         return [trial.params for trial in loop.study.trials]
@@ -158,7 +154,7 @@ def test_earlier_proposals_are_followed() -> None:
 
 @pytest.mark.parametrize("name", ["random", "tpe", "evolution", "s3", "gp"])
 def test_earlier_proposals_are_not_proposed_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, notes, groups, asked = loop_of(Evaluator(), name, predict=predict), list[dict[str, Any]](), list[int](), list[int]()
+    whole, notes, groups, asked = loop_of(name, predict=predict), list[dict[str, Any]](), list[int](), list[int]()
 
     def record(trials: Sequence[Any], noted: Any) -> None:
         notes.append(dict(noted))
@@ -166,7 +162,7 @@ def test_earlier_proposals_are_not_proposed_again(name: str, monkeypatch: pytest
 
     whole.record = record
     run(whole, 37)
-    loop = loop_of(Evaluator(), name, predict=predict)
+    loop = loop_of(name, predict=predict)
     loop.earlier = [trial.params for trial in whole.study.trials[:23]]  # the process was killed while it wrote down a group
     for key, note in notes[int(np.searchsorted(np.cumsum(groups), 23))].items():
         loop.study.set_user_attr(key, note)
@@ -193,7 +189,7 @@ def test_the_predictor_is_told_every_candidate() -> None:
         def refresh(self) -> None:
             pass
 
-    loop = loop_of(Evaluator(), predictor=Predictor())
+    loop = loop_of(predictor=Predictor())
     run(loop, 15)
     assert len(told) == 15
 
@@ -203,7 +199,7 @@ def test_an_illegal_proposal_ends_the_search(monkeypatch: pytest.MonkeyPatch) ->
         def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
             return 7.0 if name == "time.1" else super().sample_independent(study, trial, name, distribution)
 
-    loop = loop_of(Evaluator())
+    loop = loop_of()
     loop.study.sampler = Illegal(seed=0)
     with pytest.raises(UserError, match=r"proposed time\.1 = 7\.0"):
         run(loop, 5)

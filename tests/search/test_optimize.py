@@ -35,15 +35,18 @@ from solversearch.report import tables
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import CosineVP
-from solversearch.search import stages
 from solversearch.search.estimate import estimate
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.evaluating.warm_start import read_records
 from solversearch.search.fitting.compensation import greedy_ratios
 from solversearch.search.optimize import Interrupted, optimize
+from solversearch.search.pipeline import Found, run_stages
 from solversearch.search.settings import Settings
-from solversearch.search.stages import LONG, SHORT, Search
+from solversearch.search.stages import baseline, instant, polish, surrogate
+from solversearch.search.stages import search as search_stage
+from solversearch.search.stages.polish import LONG, SHORT
+from solversearch.search.stages.task import Progress, Task
 from solversearch.search.strategies import Context
 from solversearch.search.surrogates.predictor import Record
 from solversearch.spaces import Domain, Params, SearchSpace, presets
@@ -57,12 +60,13 @@ MODEL = coins.factory()
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little of everything, and few good baselines; that all of them are compared is tested in test_compare.py."""
-    for name, value in (("SHORT", 3), ("LONG", 6), ("POLISHED", 2), ("STARTS", 3)):
-        monkeypatch.setattr(stages, name, value)
+    for name, value in (("SHORT", 3), ("LONG", 6), ("POLISHED", 2)):
+        monkeypatch.setattr(polish, name, value)
+    monkeypatch.setattr(baseline, "STARTS", 3)
     for name, value in (("RANDOM", 40), ("CHILDREN", 20)):
         monkeypatch.setattr(stage_zero, name, value)
-    monkeypatch.setattr(stages, "Context", partial(Context, children=200))
-    monkeypatch.setattr(stages, "greedy_ratios", partial(greedy_ratios, iterations=3))
+    monkeypatch.setattr(search_stage, "Context", partial(Context, children=200))
+    monkeypatch.setattr(search_stage, "greedy_ratios", partial(greedy_ratios, iterations=3))
     for name, kept in (
         ("SOLVERS", ("ddim", "unipc_2", "unipc_2_bh1", "ipndm_3", "dpmpp_2m_sde")),
         ("GRIDS", ("logsnr", "quadratic", "ays_sdxl")),
@@ -89,11 +93,13 @@ def mean_ratio(comparison: Comparison) -> float:
     return ratio.value
 
 
-def learned(space: str = "default", model: Model = MODEL, **asked: Any) -> Search:
+def task_of(space: str = "default", model: Model = MODEL, progress: Progress = quiet, log: Path | None = None, **asked: Any) -> Task:
+    return Task(model, Settings.of(SearchSpace.named(space), **{**SMALL, **asked}).sized(model), progress, Log(log))
+
+
+def learned(space: str = "default", model: Model = MODEL, **asked: Any) -> Found:
     """A search without the comparison."""
-    search = Search(model, Settings.of(SearchSpace.named(space), **{**SMALL, **asked}), quiet)
-    search.learn()
-    return search
+    return run_stages(task_of(space, model, **asked))
 
 
 def test_a_network_that_does_not_look_at_its_input_leaves_nothing_to_search(tmp_path: Path) -> None:
@@ -103,7 +109,7 @@ def test_a_network_that_does_not_look_at_its_input_leaves_nothing_to_search(tmp_
     assert "\n" not in str(caught.value)
 
 
-def params_of(search: Search) -> list[Params]:
+def params_of(search: Found) -> list[Params]:
     assert search.loop is not None
     return [trial.params for trial in search.loop.study.trials]
 
@@ -193,7 +199,7 @@ def test_instant_stops_after_stage_zero_and_says_whether_it_wins(tmp_path: Path,
     assert plan.decisions["solver"] == "instant" and comparison.verdict == "better" and mean_ratio(comparison) < 0.7
     assert not comparison.progress and not comparison.predictor and not trials_of(tmp_path)
     # A surrogate that is wrong finds a plan that loses: the best baseline is exported, and called that.
-    monkeypatch.setattr(stages, "instant", lambda surrogates, nfe, *_: peers.baselines(MODEL, nfe, 1.0)[0].table)
+    monkeypatch.setattr(instant, "instant", lambda surrogates, nfe, *_: peers.baselines(MODEL, nfe, 1.0)[0].table)
     plan, comparison = run(tmp_path, only_instant=True)
     assert comparison.verdict == "worse" and mean_ratio(comparison) > 1 and comparison.exported == "baseline"
     assert comparison.exported_row.name == comparison.best_baseline
@@ -201,7 +207,7 @@ def test_instant_stops_after_stage_zero_and_says_whether_it_wins(tmp_path: Path,
 
 
 def test_without_instant_nothing_is_asked_of_a_surrogate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "Surrogates", None)
+    monkeypatch.setattr(surrogate, "Surrogates", None)
     _, comparison = run(tmp_path, instant=False, polish=False)
     assert [stage.name for stage in comparison.stages] == ["best baseline", "fit", "search"]
 
@@ -281,14 +287,15 @@ def test_what_is_exported_follows_the_verdict(
 @pytest.mark.parametrize("name", ["default", "nonstationary", "autodiffusion", "s3", "ld3"])
 @pytest.mark.parametrize("granted", [1500, 9000])
 def test_the_granted_evaluations_are_not_exceeded_by_more_than_what_runs(name: str, granted: int) -> None:
-    search = learned(name, evaluations=granted, trials=10_000)
+    task = task_of(name, evaluations=granted, trials=10_000)
+    search = run_stages(task)
     candidate = 4 * (64 + 64)
     # Of the polish: what it begins and ends with, and a gradient, which is worth three evaluations.
     iteration = 4 * (3 * 64 + 4 * 64)
-    spent = search.clock.evaluations - search.begun
+    spent = search.evaluations
     if name == "ld3":  # central differences of four times and four shifts
         iteration = 4 * (17 * 64 + 3 * 64)
-    assert spent <= granted + (iteration if search.settings.polish else candidate)
+    assert spent <= granted + (iteration if task.settings.polish else candidate)
     assert granted == 1500 or spent > 0.7 * granted
     assert search.loop is not None and len(search.loop.progress) < 10_000
 
@@ -306,7 +313,7 @@ def test_a_score_that_is_no_number_fails_its_trial_and_the_search_goes_on(tmp_pa
 
     original = OBJECTIVES["endpoint"]
     monkeypatch.setitem(OBJECTIVES, "endpoint", Objective("endpoint", sometimes, original.cost, original.source))
-    monkeypatch.setattr(stages, "screening", lambda samples: samples)  # every candidate is judged once
+    monkeypatch.setattr(search_stage, "screening", lambda samples: samples)  # every candidate is judged once
     _, comparison = run(tmp_path, "autodiffusion")
     trials = trials_of(tmp_path)
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"] * 3
@@ -322,7 +329,7 @@ def test_starts_that_run_away_do_not_end_the_search(monkeypatch: pytest.MonkeyPa
         raise NotFinite("the network returned NaN")
 
     monkeypatch.setattr(Evaluator, "_fitted", fails)
-    monkeypatch.setattr(stages, "instant", fails)
+    monkeypatch.setattr(instant, "instant", fails)
     search = learned(polish=False)
     assert search.loop is not None and search.loop.tried == [] and len(search.loop.progress) == 6
     assert search.best is not None and "grid" in search.best.origin
@@ -349,17 +356,17 @@ def test_the_journal_has_every_trial(tmp_path: Path) -> None:
 
 
 def test_interruption_keeps_the_best_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(self: Any, *arguments: Any) -> None:
+    def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Search, "_polished", interrupt)
+    monkeypatch.setattr(polish, "run", interrupt)
     with pytest.raises(Interrupted, match="interrupted after 6 trials") as caught:
         run(tmp_path, instant=False)
     plan = Plan.read(tmp_path / "plan.json")
     assert str(tmp_path / "plan.json") in str(caught.value)
     assert "interrupted" in plan.decisions and not plan.scores
     assert len(trials_of(tmp_path)) == 6
-    monkeypatch.setattr(Search, "learn", interrupt)
+    monkeypatch.setattr(module, "run_stages", interrupt)
     with pytest.raises(Interrupted, match="before any candidate was evaluated"):
         run(tmp_path)
     assert not (tmp_path / "plan.json").exists()
@@ -405,14 +412,8 @@ def test_the_best_plan_is_in_the_pareto_set_wherever_it_was_found(tmp_path: Path
 
 
 def test_a_search_starts_with_what_earlier_ones_have_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Search] = []
-
-    class Watched(Search):
-        def learn(self) -> None:
-            seen.append(self)
-            super().learn()
-
-    monkeypatch.setattr(module, "Search", Watched)
+    seen: list[Found] = []
+    monkeypatch.setattr(module, "run_stages", lambda *arguments: seen.append(run_stages(*arguments)))
     run(tmp_path / "three", "s3", nfe=3, trials=7)
     run(tmp_path / "guided", "s3", guidance=2.0)
     records = [record for name in ("three", "guided") for record in read_records(tmp_path / name, MODEL.digest)]
@@ -427,16 +428,15 @@ def test_a_search_starts_with_what_earlier_ones_have_learnt(tmp_path: Path, monk
     assert warm.predictor.predict(tables)[0].tolist() != cold.predictor.predict(tables)[0].tolist()
 
 
-def test_stages_are_told_by_what_the_best_is_chosen_by() -> None:
+def test_stages_are_told_by_what_the_best_is_chosen_by(tmp_path: Path) -> None:
     search = learned("ays", trials=3)
     assert search.best is not None
     last = search.stages[-1]
     assert (last.value, last.unit) == (search.best.value, "klub, validation noise") and last.endpoint_mse == float(search.best.error.mean())
     notes: list[str] = []
-    search = Search(MODEL, Settings.of(SearchSpace(), **{**SMALL, "trials": 2}), lambda stage, done, total, note: notes.append(note))
-    search.learn()
+    search = run_stages(task_of(progress=lambda stage, done, total, note: notes.append(note), log=tmp_path / "log", trials=2))
     assert search.best is not None and search.stages[-1].unit == "tempered validation error"
-    scale = search.evaluator.scale
+    (scale,) = Log(tmp_path / "log").entries["scale"].numbers  # without guidance
     assert search.stages[-1].value == pytest.approx(float((scale * (1 + search.best.error / scale).log()).mean()))
     assert search.stages[-1].reached < search.stages[-1].endpoint_mse
     told = [note for note in notes if "best" in note]
@@ -498,7 +498,7 @@ def test_another_objective_decides_by_its_own_interval(tmp_path: Path) -> None:
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_estimate_counts_at_least_what_is_spent(monkeypatch: pytest.MonkeyPatch, guidance: float) -> None:
     for name, value in (("SHORT", SHORT), ("LONG", LONG)):  # the beginning and the end of a short polish cost more than its iterations
-        monkeypatch.setattr(stages, name, value)
+        monkeypatch.setattr(polish, name, value)
     expected = estimate(MODEL, Settings.of(SearchSpace(), guidance=guidance, instant=False, **SMALL))
     spent = {stage.name: stage.evaluations for stage in learned(guidance=guidance, instant=False).stages}
     for stage, name in (("fit", "fit"), ("search", "search"), ("polish", "polish"), ("baselines", "best baseline")):
@@ -512,10 +512,10 @@ def test_estimate_counts_at_least_what_is_spent(monkeypatch: pytest.MonkeyPatch,
 def test_estimate_counts_what_a_search_evaluates_beside_its_candidates(
     space: str, asked: dict[str, Any], kind: str, tmp_path: Path
 ) -> None:
-    settings = Settings.of(SearchSpace.named(space), **{**SMALL, "trials": 1, **asked})
-    Search(MODEL, settings, quiet, log=Log(tmp_path / "log")).learn()
+    task = task_of(space, log=tmp_path / "log", **{"trials": 1, **asked})
+    run_stages(task)
     spent = sum(entry.evaluations for key, entry in Log(tmp_path / "log").entries.items() if key.startswith(kind))
-    told = estimate(MODEL, settings.model_copy(update={"trials": 0}))["network evaluations, search"]
+    told = estimate(MODEL, task.settings.model_copy(update={"trials": 0}))["network evaluations, search"]
     assert int(str(told).removeprefix("up to ").replace(",", "")) >= spent > 0
 
 
@@ -529,12 +529,9 @@ def test_estimate_knows_what_is_granted_and_left_out() -> None:
 
 @pytest.mark.parametrize(("space", "fit"), [("default", False), ("s3", True)])
 def test_the_fit_of_candidates_is_what_is_asked_for_not_what_the_file_says(space: str, fit: bool) -> None:
-    settings = Settings.of(SearchSpace.named(space), nfe=3, fit=fit, instant=False, polish=False, trials=6, strategy="random",
-                           fit_samples=32, validation_samples=64)  # fmt: skip
-    search = Search(coins.factory(), settings, lambda *_: None)
-    search.learn()
+    search = learned(space, nfe=3, fit=fit, instant=False, polish=False, strategy="random", fit_samples=32)
     assert search.loop is not None and search.loop.tried
     for params, result in search.loop.tried:
         candidate = search.loop.domain.candidate(params)
         assert (candidate.ridge is not None) == fit
-        assert (result.table == candidate.tableau(search.model.schedule)) != fit
+        assert (result.table == candidate.tableau(MODEL.schedule)) != fit

@@ -17,7 +17,6 @@ from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison
 from solversearch.models import DEFAULT, Model
 from solversearch.plan import Plan, read_json
-from solversearch.search import stages
 from solversearch.search.evaluating.evaluations import Entry, InProcess, Log
 from solversearch.search.evaluating.run_folder import Run, held, without_password
 from solversearch.search.evaluating.storage import Trials
@@ -25,6 +24,7 @@ from solversearch.search.evaluating.warm_start import read_records
 from solversearch.search.fitting.compensation import greedy_ratios
 from solversearch.search.optimize import Interrupted, optimize
 from solversearch.search.settings import Settings
+from solversearch.search.stages import baseline, polish, search
 from solversearch.search.strategies import Context
 from solversearch.search.surrogates.predictor import Record
 from solversearch.spaces import SearchSpace, presets
@@ -45,11 +45,12 @@ SPACES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("SHORT", 2), ("LONG", 3), ("POLISHED", 2), ("STARTS", 2)):
-        monkeypatch.setattr(stages, name, value)
+    for name, value in (("SHORT", 2), ("LONG", 3), ("POLISHED", 2)):
+        monkeypatch.setattr(polish, name, value)
+    monkeypatch.setattr(baseline, "STARTS", 2)
     for name, value in (("RANDOM", 20), ("CHILDREN", 10)):
         monkeypatch.setattr(stage_zero, name, value)
-    monkeypatch.setattr(stages, "Context", partial(Context, children=100))
+    monkeypatch.setattr(search, "Context", partial(Context, children=100))
     for name, kept in (("SOLVERS", ("ddim", "unipc_2", "ipndm_3")), ("GRIDS", ("logsnr", "quadratic"))):
         monkeypatch.setattr(peers, name, {key: getattr(peers, name)[key] for key in kept})
 
@@ -200,7 +201,7 @@ def test_a_kill_costs_one_batch(
     space: str, asked: dict[str, Any], kinds: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process after the other is killed, each at another kind of evaluation, when that is done and not yet written."""
-    monkeypatch.setattr(stages, "greedy_ratios", partial(greedy_ratios, iterations=3))
+    monkeypatch.setattr(search, "greedy_ratios", partial(greedy_ratios, iterations=3))
     nfe, guided = asked.get("nfe", 3), 2 if "guidance" in asked else 1
     sizes = {"nfe": nfe, "trials": 10, "fit_samples": 32, "validation_samples": 64, "batch_size": 96}
     batch = 96 * nfe * guided + (space == "ays") * 64 * (2 * nfe + 1) * guided
@@ -256,11 +257,11 @@ def test_what_was_warm_started_is_resumed_with_the_same_records(tmp_path: Path) 
 
 
 def test_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(self: Any, *_: Any) -> None:
+    def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages.Search, "_polished", interrupt)
+        patch.setattr(polish, "run", interrupt)
         with pytest.raises(Interrupted, match=f"'solversearch optimize --resume {tmp_path}'"):
             run(tmp_path)
     run(tmp_path, resume=True)

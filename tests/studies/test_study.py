@@ -19,8 +19,8 @@ from solversearch.report.study_view import methods, study_picture, study_tables
 from solversearch.report.tables import percent
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
-from solversearch.search import stages
 from solversearch.search.settings import Settings
+from solversearch.search.stages import baseline
 from solversearch.spaces import Domain, SearchSpace, presets
 from solversearch.studies.study import BASELINE, Study, StudySpec, ablations, study
 from solversearch.teacher import teach
@@ -38,7 +38,7 @@ ASKED = StudySpec(
 @pytest.fixture(scope="module", autouse=True)
 def few_baselines() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "STARTS", 2)
+        patch.setattr(baseline, "STARTS", 2)
         for name, kept in (("SOLVERS", ("ddim", "unipc_2", "ipndm_3")), ("GRIDS", ("logsnr", "quadratic"))):
             patch.setattr(peers, name, {key: getattr(peers, name)[key] for key in kept})
         yield

@@ -1,17 +1,21 @@
-"""The Pareto set of a search with several objectives: the candidates that no other beats in all of them."""
+"""Pareto sets: what nothing else beats in all that counts."""
 
 from collections.abc import Sequence
 
 from solversearch.search.evaluating.evaluator import Result
 
 
-def front(results: Sequence[Result]) -> list[Result]:
-    """Those that no other result equals or beats in every objective and beats in one; by the first objective, best first."""
+def undominated(points: Sequence[Sequence[float]]) -> list[int]:
+    """The places of those that no other point equals or beats in every number and beats in one, less being better."""
 
-    def beaten(one: Result, by: Result) -> bool:
-        pairs = list(zip(by.values, one.values, strict=True))
+    def beaten(one: Sequence[float], by: Sequence[float]) -> bool:
+        pairs = list(zip(by, one, strict=True))
         return all(other <= own for other, own in pairs) and any(other < own for other, own in pairs)
 
-    kept = [one for one in results if not any(beaten(one, other) for other in results)]
-    different = {result.values: result for result in kept}
-    return sorted(different.values(), key=lambda result: result.values)
+    return [place for place, one in enumerate(points) if not any(beaten(one, other) for other in points)]
+
+
+def front(results: Sequence[Result]) -> list[Result]:
+    """The Pareto set of a search with several objectives, by the first of them, best first; of equals one."""
+    kept = [results[place] for place in undominated([result.values for result in results])]
+    return sorted({result.values: result for result in kept}.values(), key=lambda result: result.values)

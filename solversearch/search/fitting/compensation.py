@@ -24,7 +24,7 @@ from solversearch.models.base import Clock, Denoiser, Model, Output
 from solversearch.runtime import Node, Tableau, run, steps
 from solversearch.sampling import sample
 from solversearch.schedules import Floats, NoiseSchedule
-from solversearch.search.fitting.descent import descend
+from solversearch.search.fitting.descent import STEP, descend
 from solversearch.solvers.base import Stage, run_stages
 from solversearch.solvers.dc import compensated, stages
 from solversearch.tableau import Problem, Vector, trace
@@ -33,7 +33,6 @@ from solversearch.teacher import Teacher
 FREE_FROM = 2
 """The first step that has three evaluations to interpolate."""
 SAMPLES, ITERATIONS, RATE = 10, 40, 0.1
-_STEP = 1e-2  # of the differences: their error is of the order of its square, and single precision leaves 1e-5 of the slope
 
 
 def table(schedule: NoiseSchedule, nodes: Sequence[Node], ratios: Sequence[float], order: int = 3) -> Tableau:
@@ -118,25 +117,16 @@ def _adamw(loss: Callable[[float], float], iterations: int) -> float:
     best = (loss(1.0), 1.0)
     for _ in range(iterations):
         now = float(ratio.detach())
-        ratio.grad = torch.tensor((loss(now + _STEP) - loss(now - _STEP)) / (2 * _STEP), dtype=torch.float64)
+        ratio.grad = torch.tensor((loss(now + STEP) - loss(now - STEP)) / (2 * STEP), dtype=torch.float64)
         optimizer.step()
         best = min(best, (loss(float(ratio.detach())), float(ratio.detach())))
     return best[1]
 
 
 def joint_ratios(
-    model: Model,
-    nodes: Sequence[Node],
-    fitting: Teacher,
-    validation: Teacher,
-    order: int = 3,
-    start: Sequence[float] | None = None,
-    scale: float | None = None,
-    ridge: float = 0.0,
-    iterations: int = 20,
-    batch_size: int = 512,
-    clock: Clock | None = None,
-) -> tuple[float, ...]:
+    model: Model, nodes: Sequence[Node], fitting: Teacher, validation: Teacher, order: int = 3, start: Sequence[float] | None = None,
+    scale: float | None = None, ridge: float = 0.0, iterations: int = 20, batch_size: int = 512, clock: Clock | None = None,
+) -> tuple[float, ...]:  # fmt: skip
     """All ratios together on the endpoint error, from `start` (the greedy ones where it is None), by BFGS.
 
     scale is `tempered`'s, by default the median error at the start; ridge weighs the mean square of rho - 1 in units of the loss at
@@ -157,7 +147,7 @@ def joint_ratios(
         samples = sample(model, table(model.schedule, nodes, start, order), fitting, batch_size, clock)
         scale = float(endpoint_mse(samples, fitting.endpoint).median())
     ratios = descend(
-        model, lambda ratios: table(model.schedule, nodes, whole(ratios), order), free, fitting, validation, scale, step=_STEP, ridge=ridge,
+        model, lambda ratios: table(model.schedule, nodes, whole(ratios), order), free, fitting, validation, scale, ridge=ridge,
         iterations=iterations, batch_size=batch_size, clock=clock,
     )  # fmt: skip
     return whole(ratios)

@@ -11,7 +11,6 @@ it keeps its inputs alone, and is made again on the way back.
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from math import atan2
@@ -19,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -31,9 +29,17 @@ from solversearch.runtime import Node, Row, Tableau, run, steps
 from solversearch.sampling import alone, sample
 from solversearch.schedules import Floats
 from solversearch.search.fitting.design_matrix import Recorder, row, weights
+from solversearch.search.fitting.quasi_newton import TOO_FAR, best_iterate
 from solversearch.teacher import Teacher
 
-_TOO_FAR = 1e6  # in units of the loss at the start
+PATIENCE = 25
+"""Iterations without a better table on the validation noise after which a polish ends: it goes on for a while through such stretches."""
+FLAT = 1e-7
+"""Largest component of the gradient, in units of the loss at the start, at which nothing is left to gain."""
+COLLINEAR = 1e-6
+"""Least eigenvalue of a row's columns, over the largest: below it single precision cannot tell directions apart."""
+SHIFT = 1e-4
+"""Of a position, for the slope of a node."""
 
 
 class _Coordinates:
@@ -47,7 +53,7 @@ class _Coordinates:
         self.basis: list[Tensor] = []
         for i, given in enumerate(table.rows):
             values, vectors = torch.linalg.eigh(seen.gram(i) / seen.noise.numel())
-            self.basis.append(vectors / values.clamp(min=1e-6 * float(values.max())).sqrt())
+            self.basis.append(vectors / values.clamp(min=COLLINEAR * float(values.max())).sqrt())
             self.start.append(weights(given, i, seen.split))
         self.sizes = [table.nfe if times else 0, *map(len, self.start)]
 
@@ -79,7 +85,7 @@ class _Coordinates:
             rows.append(Row(each[0], tuple(each[1 : 1 + i]), tuple(each[1 + i :])))
         return nodes, rows
 
-    def _node(self, i: int, shift: float, h: float = 1e-4) -> tuple[Node, Node]:
+    def _node(self, i: int, shift: float, h: float = SHIFT) -> tuple[Node, Node]:
         """The given node moved by a shift, kept within the schedule, and its derivative by the shift.
 
         The time that the network is told and the noise level of its input may differ (`Candidate.input_shift`): both move alike.
@@ -139,22 +145,11 @@ class _Loss:
 
 
 def polish(
-    model: Model,
-    table: Tableau,
-    fitting: Teacher,
-    validation: Teacher,
-    iterations: int = 100,
-    patience: int = 25,
-    scale: float | None = None,
-    split: bool = False,
-    times: bool = True,
-    batch_size: int = 512,
-    clock: Clock | None = None,
-    way: Backward | None = None,
-    enough: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, float], None] = lambda iteration, loss: None,
-    memo: Memo = NO_MEMO,
-) -> Tableau:
+    model: Model, table: Tableau, fitting: Teacher, validation: Teacher, iterations: int = 100, patience: int = PATIENCE,
+    scale: float | None = None, split: bool = False, times: bool = True, batch_size: int = 512, clock: Clock | None = None,
+    way: Backward | None = None, enough: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, float], None] = lambda iteration, loss: None, memo: Memo = NO_MEMO,
+) -> Tableau:  # fmt: skip
     """Polishes a table; returns the best of all iterations on the validation teacher by the tempered error, the given table included.
 
     split gives the guidance difference coefficients of its own; scale is `tempered`'s; enough() ends it early. way is how samples are
@@ -181,36 +176,24 @@ def polish(
     unit = max(error(table, fitting), 1e-300)
 
     def loss_and_gradient(theta: Floats) -> tuple[float, Floats]:
-        if enough():  # here too, for a line search may take twenty of these
-            raise StopIteration
-
         def compute() -> list[float]:
             try:
                 loss, gradient = differentiated(theta)
-            except NotFinite:  # a line search went too far: a bad, flat place sends it back
-                return [_TOO_FAR, *np.zeros_like(theta)]
+            except NotFinite:
+                return [TOO_FAR, *np.zeros_like(theta)]
             return [loss / unit, *(gradient / unit)]
 
         loss, *gradient = memo.numbers(compute)
         return loss, np.array(gradient)
 
-    best, best_loss, best_iteration, iteration = table, error(table, validation), 0, 0
+    def table_at(theta: Floats) -> Tableau:
+        return coordinates.table_at(torch.from_numpy(theta)) if theta.any() else table
 
-    def check(intermediate_result: object) -> None:
-        nonlocal best, best_loss, best_iteration, iteration
-        iteration += 1
-        candidate = coordinates.table_at(torch.from_numpy(intermediate_result.x))  # type: ignore[attr-defined]
-        loss = error(candidate, validation)
-        if loss < best_loss:
-            best, best_loss, best_iteration = candidate, loss, iteration
-        progress(iteration, best_loss)
-        if iteration - best_iteration >= patience or enough():
-            raise StopIteration
-
-    theta = np.zeros(sum(coordinates.sizes))
-    with suppress(StopIteration):
-        minimize(loss_and_gradient, theta, jac=True, method="BFGS", callback=check, options={"maxiter": iterations, "gtol": 1e-7})
-    return best
+    best = best_iterate(
+        loss_and_gradient, lambda theta: error(table_at(theta), validation), np.zeros(sum(coordinates.sizes)), "BFGS", iterations, patience,
+        enough=enough, progress=progress, gtol=FLAT,
+    )  # fmt: skip
+    return table_at(best)
 
 
 def _denoiser(model: Model, teacher: Teacher, batch: slice, split: bool, batch_size: int, clock: Clock) -> Denoiser:

@@ -31,15 +31,17 @@ from solversearch.teacher import Teacher
 STARTS, MARGIN = 8, 0.05
 """Grids of the best baselines between which times are searched, and how far beyond, as a fraction of the range of positions."""
 RANDOM, GENERATIONS, CHILDREN, PARENTS, STEP = 300, 5, 100, 10, 0.04
-"""Of the evolution strategy; STEP is the first standard deviation of a child's times."""
+"""Of the evolution strategy: 800 tables, which take seconds; STEP is the first standard deviation of a child's times, and falls."""
 MIXTURES = 3
+"""Over which a table's errors are averaged, for each is right about other samples; the time of the stage grows with them."""
 TEMPERED = 10.0
-"""Errors are tempered from so many times the median of the best baseline on; a tenth of it under guidance."""
+"""Errors are tempered from so many times the median of the best baseline on; a tenth of it under guidance, as in the search."""
 CLOSEST = 1e-4
-"""Least distance of two times, as a fraction of t_start."""
+"""Least distance of two times, as a fraction of t_start: closer ones cannot be fitted."""
 RIDGE = 1e-4
+"""As in the first fits on the network (`stages.fit`)."""
 SAMPLES = 256
-"""Of fitting and of validation."""
+"""Of fitting and of validation, at most: what small models have."""
 GRID = 4096
 """Times between which the network's noise scales are interpolated."""
 

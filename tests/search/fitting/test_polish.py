@@ -30,7 +30,7 @@ def objective(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) 
         taken.extend([function, len(theta)])
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "minimize", minimize)
+        patch.setattr("solversearch.search.fitting.quasi_newton.minimize", minimize)
         polish(*arguments, **options)
     return taken[0], taken[1]
 

@@ -1,0 +1,102 @@
+"""What every stage of a search is given: the task itself, and what may be spent on it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf
+
+from solversearch.judging.baselines import Baseline
+from solversearch.judging.compare import Timing
+from solversearch.judging.objectives import Objective, parse_many
+from solversearch.models.base import Clock, Model
+from solversearch.search.evaluating.evaluations import Log, Parts
+from solversearch.search.evaluating.evaluator import Result
+from solversearch.search.settings import Settings
+from solversearch.spaces import Domain
+from solversearch.teacher import STEPS, Teacher, teach
+
+Progress = Callable[[str, int, int, str], None]
+"""progress(stage, done, total, note); total 0 where it is not known."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One search of a model. log has what earlier processes of it evaluated; settings are `sized`."""
+
+    model: Model
+    settings: Settings
+    progress: Progress
+    log: Log = field(default_factory=Log)
+    clock: Clock = field(default_factory=Clock)
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        return parse_many(self.settings.objective)
+
+    @property
+    def unit(self) -> str:
+        """What the best is chosen by."""
+        return self.objectives[0].unit
+
+    @property
+    def calls(self) -> int:
+        """Network evaluations of one sample."""
+        return self.settings.nfe * (2 if self.settings.guidance != 1 else 1)
+
+    def once(self, key: str, compute: Callable[[], Result]) -> Result:
+        """The result that an earlier process of the search logged under the key; else what compute returns, logged."""
+        return self.log.once(key, self.clock, compute)
+
+    def parts(self, key: str) -> Parts:
+        """Keeps the parts of a computation, which depend on how many samples are evaluated together."""
+        return Parts(self.log, f"{key}, {self.settings.batch_size} together", self.clock)
+
+    def teacher(self, split: str, count: int, trajectory: bool = True, guidance: float | None = None) -> Teacher:
+        """The teacher's samples of a split, at the guidance of the search unless one is given."""
+        settings, total, spent = self.settings, STEPS * 3 // 2, Clock()
+        guidance = settings.guidance if guidance is None else guidance
+        teacher = teach(
+            self.model, split, count, guidance, settings.seed, trajectory, batch_size=settings.batch_size, clock=spent,
+            progress=lambda done: self.progress("teacher", done, total, f"{split}, {count} samples"),
+        )  # fmt: skip
+
+        def charged() -> tuple[()]:
+            self.clock.evaluations += spent.evaluations
+            self.clock.seconds += spent.seconds
+            return ()
+
+        # Another process of the search finds the samples in the cache, and what they took in the log.
+        self.log.numbers(f"teacher {split} {count} {'whole' if trajectory else 'ends'} {guidance!r}", self.clock, charged)
+        return teacher
+
+    def held_out(self) -> Teacher:
+        """What the comparison alone looks at; with its trajectory where the deciding objective needs it."""
+        return self.teacher("held_out", self.settings.samples, "trajectory" in self.objectives[0].needs)
+
+    def domain(self, starts: Sequence[Baseline]) -> Domain:
+        """What the search decides, about the grids of the starts."""
+        settings, nodes = self.settings, [start.table.nodes for start in starts]
+        space = settings.space.fitting(settings.fit)
+        return Domain.of(space, self.model.schedule, settings.nfe, settings.guidance, nodes, settings.integer)
+
+    def timing(self) -> Timing:
+        return Timing(wall_s=round(self.log.elapsed(), 3), network_s=round(self.clock.seconds, 3))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Network evaluations that the stages after the best baseline may spend together, None for as many as they like.
+
+    begun is the clock's count before the first of them.
+    """
+
+    granted: int | None
+    clock: Clock
+    begun: int
+
+    def left(self, share: float = 1.0) -> float:
+        """What is left of a share of what is granted; negative where the last evaluations went beyond it."""
+        return inf if self.granted is None else share * self.granted - (self.clock.evaluations - self.begun)
+
+    def spent(self) -> bool:
+        return self.left() <= 0

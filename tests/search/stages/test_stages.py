@@ -1,0 +1,127 @@
+"""Stages alone: each gets what it needs, and is looked at without the others."""
+
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from solversearch.judging.baselines import Baseline
+from solversearch.judging.objectives.endpoint import endpoint_mse
+from solversearch.models.base import Clock
+from solversearch.sampling import sample
+from solversearch.schedules import grid
+from solversearch.search.evaluating.evaluations import Log
+from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.settings import Settings
+from solversearch.search.stages import descent, fit, polish, search
+from solversearch.search.stages.task import Budget, Task
+from solversearch.solvers import get
+from solversearch.spaces import SearchSpace
+from tests.assets import coins
+
+MODEL = coins.factory()
+
+
+def task_of(space: str = "default", log: Path | None = None, **asked: Any) -> Task:
+    counts = {"nfe": 3, "fit_samples": 32, "validation_samples": 32, "samples": 32}
+    return Task(MODEL, Settings.of(SearchSpace.named(space), **{**counts, **asked}).sized(MODEL), lambda *_: None, Log(log))
+
+
+def evaluator_of(task: Task) -> Evaluator:
+    fitting, validation = task.teacher("fit", 32), task.teacher("validate", 32)
+    return Evaluator(MODEL, fitting, validation, task.objectives, 0.01, False, 512, task.clock)
+
+
+def start(name: str, solver: str = "unipc_2") -> Baseline:
+    return Baseline(solver, name, get(solver).tableau(MODEL.schedule, grid(name, MODEL.schedule, 3)))
+
+
+def results(task: Task, evaluator: Evaluator) -> list[Result]:
+    return [evaluator.table(start(name).table, {"grid": name}) for name in ("quadratic", "logsnr", "karras")]
+
+
+ENDLESS, NOTHING = Budget(None, Clock(), 0), Budget(1, Clock(evaluations=1), 0)
+
+
+def test_a_budget_counts_what_is_spent_after_it_was_begun() -> None:
+    clock = Clock(evaluations=1000)
+    budget = Budget(500, clock, 1000)
+    assert (budget.left(), budget.left(0.4)) == (500, 200) and not budget.spent()
+    clock.evaluations += 499
+    assert (budget.left(), budget.left(0.4)) == (1, -299) and not budget.spent()
+    clock.evaluations += 1
+    assert budget.spent() and budget.left() == 0
+    assert Budget(None, clock, 0).left() == inf and not Budget(None, clock, 0).spent()
+
+
+def test_the_fit_is_a_result_a_start_and_what_an_earlier_process_found_is_not_fitted_again(tmp_path: Path) -> None:
+    task = task_of(log=tmp_path / "log")
+    evaluator, starts = evaluator_of(task), [start("quadratic"), start("logsnr")]
+    found = list(fit.run(task, evaluator, ENDLESS, starts))
+    for given, one in zip(starts, found, strict=True):
+        before = endpoint_mse(sample(MODEL, given.table, evaluator.validation), evaluator.validation.endpoint)
+        assert one.origin == {"solver": "unipc_2", "grid": given.grid} and one.error.mean() < before.mean()
+    task = task_of(log=tmp_path / "log")
+    again = list(fit.run(task, evaluator_of(task), ENDLESS, starts))
+    assert [one.table for one in again] == [one.table for one in found]
+    assert [key for key in Log(tmp_path / "log").entries if key.startswith("fit ")] == ["fit 0", "fit 1"]
+
+
+def test_a_start_that_runs_away_is_left_out_of_the_fit() -> None:
+    task, bad = task_of(), start("logsnr")
+    rows = (replace(bad.table.rows[0], x=float("1e300")), *bad.table.rows[1:])
+    starts = [replace(bad, table=replace(bad.table, rows=rows)), start("quadratic")]
+    assert [each.origin["grid"] for each in fit.run(task, evaluator_of(task), ENDLESS, starts)] == ["quadratic"]
+
+
+def test_a_spent_budget_leaves_stages_out() -> None:
+    task = task_of("ld3")
+    evaluator = evaluator_of(task)
+    candidates = results(task, evaluator)
+    before = task.clock.evaluations
+    assert not list(fit.run(task, evaluator, NOTHING, [start("quadratic")]))
+    assert not list(descent.run(task, evaluator, NOTHING, [start("quadratic")], ()))
+    assert all(each in candidates for each in polish.run(task, evaluator, NOTHING, candidates))
+    assert task.clock.evaluations == before
+
+
+def test_the_polish_tries_the_best_few_a_little_and_the_best_of_them_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, asked = task_of(), list[tuple[Any, int]]()
+    evaluator = evaluator_of(task)
+    candidates = sorted(results(task, evaluator), key=lambda each: each.value)
+
+    def polished(model: Any, table: Any, fitting: Any, validation: Any, iterations: int, **options: Any) -> Any:
+        asked.append((table, iterations))
+        return candidates[1].table if table == candidates[1].table else candidates[2].table  # the second gets no worse, the first does
+
+    monkeypatch.setattr(polish, "POLISHED", 2)
+    monkeypatch.setattr(polish, "polish", polished)
+    found = list(polish.run(task, evaluator, ENDLESS, [*candidates[::-1]]))
+    short = [(each.table, polish.SHORT) for each in candidates[:2]]
+    assert asked == [*short, (candidates[0].table, polish.LONG)]  # never worse than what it began with
+    assert [each.table for each in found] == [candidates[k].table for k in (2, 1, 2)]
+
+
+@pytest.mark.parametrize(("guidance", "calls"), [(1.0, 3), (4.0, 6)])
+def test_short_polishes_share_two_fifths_of_the_budget(guidance: float, calls: int) -> None:
+    task = task_of(guidance=guidance)
+    iteration = calls * (3 * 32 + 32)  # backward is worth two forward passes
+    assert task.calls == calls
+    assert polish._short(task, Budget(50 * iteration, Clock(), 0), 4) == 5  # 0.4 * 50 / 4
+    assert polish._short(task, ENDLESS, 4) == polish._short(task, Budget(10**9, Clock(), 0), 4) == polish.SHORT
+    assert polish._short(task, NOTHING, 4) == 1
+
+
+def test_the_search_begins_no_more_candidates_than_the_budget_has_room_for() -> None:
+    task = task_of(trials=77)
+    candidate = 3 * (32 + 32)
+    assert search._room(task, ENDLESS, 0.4, False) == 77
+    assert search._room(task, Budget(10 * candidate, Clock(), 0), 1.0, False) == 10
+    assert search._room(task, Budget(10 * candidate, Clock(), 0), 0.4, False) == 4
+    assert search._room(task, Budget(10 * candidate + 1, Clock(), 0), 1.0, False) == 11  # the last may go beyond
+    assert search._room(task, NOTHING, 1.0, False) == 0
+    seen = 3 * 8 * 64  # what the surrogates observe after it: eight tables on 64 samples
+    assert search._room(task, Budget(10 * candidate + seen, Clock(), 0), 1.0, True) == 10
+    assert search._room(task, Budget(1, Clock(), 0), 1.0, True) == 1
