@@ -1,7 +1,9 @@
 """The registry of models: `MODELS` by name, and `load`, which also takes pipelines of diffusers and a person's own network."""
 
 from collections.abc import Callable
+from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 from solversearch.errors import UserError, nearest
 from solversearch.models.base import Model
@@ -29,12 +31,32 @@ MODELS: dict[str, Callable[[Options], Model]] = {"digits": _digits, "mixture": _
 DEFAULT = Options()
 
 
-def load(name: str, options: Options = DEFAULT) -> Model:
+def load(source: Any, options: Options = DEFAULT) -> Model:
     """The model of a registered name or alias, of a pipeline (`hf:REPOSITORY` or a folder), or of the factory that
-    `python:FILE_OR_MODULE:FACTORY` names. Raises `UserError`."""
+    `python:FILE_OR_MODULE:FACTORY` names; or of an object: a `Model`, a pipeline of diffusers, a factory. Raises `UserError`."""
     from solversearch.models.features import with_features
 
-    return with_features(_own(name, options), options)
+    named = isinstance(source, str | PathLike)
+    return with_features(_own(fspath(source), options) if named else _of_object(source, options), options)
+
+
+def _of_object(source: Any, options: Options) -> Model:
+    if hasattr(source, "components") and hasattr(source, "scheduler"):
+        from solversearch.models.pipelines import of_object
+
+        return of_object(source, options)
+    if not isinstance(source, Model) and not callable(source):
+        raise UserError(f"a model is a name, a Model, a pipeline of diffusers or a factory, got an object of type {type(source).__name__}")
+    name = getattr(source, "name", None) or getattr(source, "__name__", type(source).__name__)
+    options.only(name)
+    if isinstance(source, Model):
+        return source
+    from inspect import getsourcefile, isfunction
+
+    from solversearch.models.custom import made_by
+
+    file = (isfunction(source) and getsourcefile(source)) or ""
+    return made_by(source, f"{name}()", f"{Path(file).stem}.{name}" if file else name, file)
 
 
 def _own(name: str, options: Options) -> Model:
