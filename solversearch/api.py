@@ -311,7 +311,7 @@ class _Search:
         from solversearch.search.evaluating.resuming import OBJECT, begun
         from solversearch.search.evaluating.workers import Fleet
 
-        fleet = Fleet(*(given.get(name, default) for name, default in _FLEET.items()))
+        fleet = Fleet(*[given.get(name, default) for name, default in _FLEET.items()])
         if given.get("resume") is not None:
             run = begun(given["resume"], source, given)
             source, settings, options = run.model if source is None else source, run.settings, run.options

@@ -35,8 +35,7 @@ def arguments(**options: object) -> list[object]:
 
 def content(plan: Plan) -> dict[str, Any]:
     """All but the command that made it."""
-    told = plan.model_dump(exclude={"digest": True, "provenance": {"command"}})
-    return told
+    return plan.model_dump(exclude={"digest": True, "provenance": {"command"}})
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +154,7 @@ def test_save_copies_the_run_and_overwrites_nothing(result: solversearch.Result,
     written = {each.name: each.read_bytes() for each in result.folder.iterdir() if each.name != LOCK}
     assert {each.name: each.read_bytes() for each in place.iterdir()} == written and "samples.png" in written
     assert result.save(result.folder) == result.folder
-    with pytest.raises(solversearch.UserError, match="mine: the run folder exists and holds comparison.json"):
+    with pytest.raises(solversearch.UserError, match=r"mine: the run folder exists and holds comparison\.json"):
         result.save(place)
     (place / "notes.txt").write_text("mine")
     (place / "plan.json").write_text("another")
@@ -235,9 +234,8 @@ def test_a_run_of_an_object_is_resumed_with_the_object(tmp_path: Path, monkeypat
         line == f"{folder}: its model was an object, not a name; go on in Python, with solversearch.optimize(model, resume={str(folder)!r})"
     )
     assert call("optimize", "--resume", folder, "--model", f"{COINS}:factory").code == 2
-    for changed, message in (({"seed": 5}, "another --seed"), ({"trials": 5}, "another --trials")):
-        with pytest.raises(solversearch.UserError, match=message):
-            solversearch.optimize(model, resume=folder, **changed)
+    with pytest.raises(solversearch.UserError, match="another --seed"):
+        solversearch.optimize(model, resume=folder, seed=5)
     with pytest.raises(solversearch.UserError, match="was begun with another model"):
         solversearch.optimize(replace(load_custom(f"{COINS}:other_weights"), name="coins"), resume=folder, **QUIET)
     found = solversearch.optimize(model, resume=folder, **QUIET)
@@ -246,7 +244,7 @@ def test_a_run_of_an_object_is_resumed_with_the_object(tmp_path: Path, monkeypat
 
 def test_nothing_is_left_of_a_temporary_run_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(solversearch.UserError, match="cannot open|storage"):
+    with pytest.raises(solversearch.UserError, match=r"storage"):
         solversearch.optimize(coins.factory(), **CHEAPER, storage="nonsense://", **QUIET)
     assert not list(tmp_path.glob("solversearch-*"))
 
@@ -255,4 +253,4 @@ def test_options_are_those_of_the_command_line() -> None:
     named = {name for line in good("optimize", "--help").splitlines() for name in re.findall(r"(?<![\w-])--([a-z-]+)", line)}
     ours = {"compile" if name == "compiled" else name.replace("_", "-") for name in api.SearchOptions.__annotations__}
     assert ours <= named
-    assert set(api.LoadingOptions.__annotations__) == {each for each in Options.__dataclass_fields__}
+    assert set(api.LoadingOptions.__annotations__) == set(Options.__dataclass_fields__)

@@ -53,7 +53,7 @@ class Load:
     def from_file(self, name: str) -> "Model":
         """A model that a file names, which may be one of the package's or the Hub's: no code and no folder of whoever wrote the file."""
         from solversearch.models import MODELS
-        from solversearch.models.pipelines.aliases import ALIASES
+        from solversearch.models.aliases import ALIASES
 
         if name not in MODELS and name not in ALIASES and not name.startswith("hf:"):
             raise UserError(f"the file is of model {name[:80]!r}, which is none of the package's; name it with --model")
