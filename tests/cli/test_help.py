@@ -39,6 +39,13 @@ def test_help_is_whole_at_80_columns(command: str, monkeypatch: pytest.MonkeyPat
             assert word in shown, word
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_whatever_is_shown_can_be_had_as_json(command: str) -> None:
+    groups, else_where = ("", "plan", "space", "cpr"), ("dashboard", "plan schema")  # a web page; JSON anyway
+    if command not in (*groups, *else_where):
+        assert "--json" in [name for parameter in COMMANDS[command].params for name in parameter.opts]
+
+
 def test_options_of_a_search_stand_in_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is required comes first."""
     monkeypatch.setenv("COLUMNS", str(WIDTH))
