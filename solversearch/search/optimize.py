@@ -8,7 +8,6 @@ the best baseline is exported: the plan where it is better (`verdict`), or undec
 
 import platform
 import secrets
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 
 import solversearch
-from solversearch.errors import UserError
+from solversearch.errors import Interrupted
 from solversearch.judging.baselines import baselines
 from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, compare
 from solversearch.judging.measures import finite
@@ -33,6 +32,7 @@ from solversearch.search.evaluating.evaluations import NAME as LOG
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Origin
 from solversearch.search.evaluating.pareto import front
+from solversearch.search.evaluating.resuming import OBJECT, go_on
 from solversearch.search.evaluating.run_folder import Run, held, versions, without_password
 from solversearch.search.evaluating.storage import Trials
 from solversearch.search.evaluating.warm_start import EARLIER, read_records, write_records
@@ -41,13 +41,8 @@ from solversearch.search.pipeline import Found, run_stages
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages.search import Setup
 from solversearch.search.stages.task import Progress, Task
-from solversearch.search.strategies import STRATEGIES
 from solversearch.search.surrogates.predictor import Record
 from solversearch.teacher import Teacher
-
-
-class Interrupted(UserError):
-    """The person stopped the search; the message says what was kept."""
 
 
 def optimize(
@@ -174,16 +169,12 @@ def _compared(task: Task, found: Found, plan: Plan, held_out: Teacher) -> Compar
 
 
 def _kept(task: Task, found: Found, folder: Path, run: Run) -> str:
-    own = [f" --model {run.model}"] * run.model.startswith("python:")
-    own += [f" --strategy {run.settings.strategy}"] * (run.settings.strategy not in STRATEGIES)
-    own += [f" --features {run.options.features}"] * (run.options.features not in (None, "inception"))
-    go_on = f"go on with 'solversearch optimize --resume {shlex.quote(str(folder))}{''.join(own)}'"
     if found.best is None:
-        return f"interrupted before any candidate was evaluated; {go_on}"
+        return f"interrupted before any candidate was evaluated; {go_on(run, folder)}"
     path, origin = folder / "plan.json", {**found.best.origin, "interrupted": "not compared on held-out noise"}
     plan_of(task, found.stages, found.best.table, origin, run.command).write(path)
-    error = float(found.best.error.mean())
+    how = "" if run.model.startswith(OBJECT) else f": 'solversearch compare --plan {path} --model {run.model}'"
     return (
-        f"interrupted after {len(found.course)} trials; {go_on}; kept: {path} (the best so far, validation error {error:.3g}, "
-        f"not compared yet: 'solversearch compare --plan {path} --model {run.model}')"
+        f"interrupted after {len(found.course)} trials; {go_on(run, folder)}; kept: {path} (the best so far, validation error "
+        f"{float(found.best.error.mean()):.3g}, not compared yet{how})"
     )
