@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from solversearch.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from solversearch.api import Result, compare, estimate, import_scheduler, load_model, optimize, read_plan
     from solversearch.errors import UserError
 
-__version__ = "0.1.0"
 __all__ = ["Result", "UserError", "compare", "estimate", "import_scheduler", "load_model", "optimize", "read_plan"]
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from solversearch.errors import Interrupted, UserError, nearest
+from solversearch.notebook import Shown
 from solversearch.outputs import LOCK, check_free, claim, slug
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ _PATHS = ("prompts", "inception_weights", "reference", "out", "resume")
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Shown):
     """What a search found: the plan (or the baseline, where that is exported) and its comparison on held-out noise.
 
     folder is the run folder; where none was named it is a temporary one, and lives as long as this object. model is how messages call it.
@@ -113,11 +114,6 @@ class Result:
             except OSError as error:
                 raise UserError(f"{place}: cannot write there: {error.strerror or error}; choose another folder") from None
         return place
-
-    def _repr_html_(self) -> str:
-        from solversearch.report.page.cell import cell_of_run
-
-        return cell_of_run(self.plan, self.comparison, self.folder)
 
 
 def load_model(model: "Source", **options: Unpack[LoadingOptions]) -> "Model":

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, ValidationError, model_validator, with_config
 
 from solversearch.errors import UserError
+from solversearch.notebook import Shown
 from solversearch.runtime import Array, Node, Row, Tableau, clamp, dynamic_threshold, run
 
 MAX_NFE = 1000
@@ -86,7 +87,7 @@ class Provenance(_Part):
     command: str = ""
 
 
-class Plan(_Part):
+class Plan(_Part, Shown):
     """A sampling procedure for one model. Raises ValueError (pydantic's) when any rule of PLAN_FORMAT.md is broken.
 
     Immutable: to change a plan, make another. Without a digest it gets the one that belongs to its content.
@@ -146,12 +147,6 @@ class Plan(_Part):
         """The same plan with other scores and the digest that belongs to them."""
         fields = {name: getattr(self, name) for name in type(self).model_fields if name not in ("digest", "scores")}
         return type(self)(**fields, scores=scores)
-
-    def _repr_html_(self) -> str:
-        """For notebooks; needs the package's report."""
-        from solversearch.report.page.cell import cell_of_plan
-
-        return cell_of_plan(self)
 
     def text(self) -> str:
         """The file's text: one key a line, and one node, row or score a line."""

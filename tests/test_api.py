@@ -18,7 +18,7 @@ from solversearch.models.options import Options
 from solversearch.outputs import LOCK
 from solversearch.plan import Plan
 from solversearch.search.settings import Settings
-from solversearch.search.stages import Search
+from solversearch.search.stages import search as search_stage
 from solversearch.spaces import SearchSpace
 from tests import tiny
 from tests.assets import coins
@@ -220,12 +220,12 @@ def test_a_mistake_is_one_line(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_run_of_an_object_is_resumed_with_the_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, model = tmp_path / "run", coins.factory()
 
-    def interrupt(self: Search, *_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     wanted = {**CHEAPER, "search": True}
     with monkeypatch.context() as patch:
-        patch.setattr(Search, "_searched", interrupt)
+        patch.setattr(search_stage, "run", interrupt)
         with pytest.raises(Interrupted, match=re.escape(f"go on with solversearch.optimize(model, resume={str(folder)!r})")) as caught:
             solversearch.optimize(model, **wanted, out=folder, **QUIET)
     assert "object:" not in str(caught.value)

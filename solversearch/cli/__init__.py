@@ -7,10 +7,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-import solversearch
 from solversearch.cli import cache, cpr, dashboard, export, importing, listing, optimize, plans, report, space, statistics, study, sweep
 from solversearch.cli.shared import show_warning, tell
 from solversearch.errors import Interrupted, UserError
+from solversearch.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
@@ -20,7 +20,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"solversearch {solversearch.__version__}")
+        print(f"solversearch {__version__}")
         raise typer.Exit
 
 

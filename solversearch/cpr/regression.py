@@ -13,7 +13,6 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-import solversearch
 from solversearch.cpr import parameters
 from solversearch.cpr.parameters import SMOOTH, Curves
 from solversearch.cpr.polynomial import DEGREES, Cascade, fit_cascade
@@ -24,6 +23,7 @@ from solversearch.plan import MAX_NFE, Many, Plan, Provenance, Threshold, one_li
 from solversearch.schedules import Floats
 from solversearch.solvers.mixed import Decision, mixed
 from solversearch.tableau import trace
+from solversearch.version import __version__
 
 TIME_NAMES = ("position", "input_shift")
 TIME_DEGREES = (5, 2, 2)
@@ -187,7 +187,7 @@ def _lag(name: str) -> int:
 
 
 def versions() -> dict[str, str]:
-    return {"solversearch": solversearch.__version__, "python": platform.python_version()}
+    return {"solversearch": __version__, "python": platform.python_version()}
 
 
 def fit(plans: Sequence[Plan], model: Model) -> Cpr:

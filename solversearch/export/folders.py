@@ -8,17 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-import solversearch
 from solversearch import runtime
 from solversearch.errors import UserError
 from solversearch.export import shipped
 from solversearch.outputs import check_place, slug
 from solversearch.plan import Plan, write_text
 from solversearch.runtime import Array, Node
+from solversearch.version import __version__
 
-_NOTICE = (
-    f"# From solversearch {solversearch.__version__}, under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
-)
+_NOTICE = f"# From solversearch {__version__}, under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
 
 
 def write_comfyui(plan: Plan, out: Path) -> list[Path]:

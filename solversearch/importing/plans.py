@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import solversearch
 from solversearch.errors import UserError, nearest
 from solversearch.importing.configs import SchedulerSource, scheduler_of
 from solversearch.importing.diffusers import from_diffusers, is_edm, library, ready
@@ -11,6 +10,7 @@ from solversearch.importing.sigmas import from_sigmas, named_betas
 from solversearch.plan import Plan, Provenance
 from solversearch.runtime import Tableau
 from solversearch.schedules import PREDICTION_TYPES, NoiseSchedule
+from solversearch.version import __version__
 
 if TYPE_CHECKING:
     from solversearch.models.base import Model
@@ -56,7 +56,7 @@ def plan_of_sigmas(
 
 def _plan(table: Tableau, kind: str, guidance: float, model: "Model | None", decisions: dict[str, str], command: str) -> Plan:
     table = table.guided(guidance)
-    versions = {"solversearch": solversearch.__version__}
+    versions = {"solversearch": __version__}
     if "scheduler" in decisions:
         versions["diffusers"] = library().__version__
     return Plan(

@@ -14,6 +14,7 @@ from solversearch.judging.race import GEOMETRIC, MEAN
 from solversearch.judging.verdict import Ratio, Verdict, decide, needed, objective_ratio, ratios
 from solversearch.memo import NO_MEMO, Memo
 from solversearch.models.base import Clock, Model
+from solversearch.notebook import Shown
 from solversearch.plan import Count, Interval, Many, Plan
 from solversearch.runtime import Node
 from solversearch.schedules import GRIDS
@@ -87,7 +88,7 @@ class Rung(BaseModel):
     endpoint_mse: float
 
 
-class Comparison(BaseModel):
+class Comparison(BaseModel, Shown):
     """A plan beside its peers, on the same held-out noise.
 
     share is that of the samples on which the plan's error is less than that of best_baseline, the baseline of the least geometric mean.
@@ -145,12 +146,6 @@ class Comparison(BaseModel):
         if self.exported == "baseline" and self.deciding.baseline not in {row.name for row in self.rows}:
             raise ValueError("exported: rows do not have the baseline")
         return self
-
-    def _repr_html_(self) -> str:
-        """For notebooks."""
-        from solversearch.report.page.cell import cell_of_comparison
-
-        return cell_of_comparison(self)
 
     @property
     def unit(self) -> str:

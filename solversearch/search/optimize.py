@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-import solversearch
 from solversearch.errors import Interrupted
 from solversearch.judging.baselines import baselines
 from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, compare
@@ -43,6 +42,7 @@ from solversearch.search.stages.search import Setup
 from solversearch.search.stages.task import Progress, Task
 from solversearch.search.surrogates.predictor import Record
 from solversearch.teacher import Teacher
+from solversearch.version import __version__
 
 
 def optimize(
@@ -126,7 +126,7 @@ def _exported(task: Task, found: Found, plan: Plan, comparison: Comparison, fold
 def plan_of(task: Task, stages: Sequence[StageResult], table: Tableau, origin: Origin, command: str) -> Plan:
     """A table that a search found by these stages as a plan, with what it takes to make it again."""
     settings, model = task.settings, task.model
-    versions = {"solversearch": solversearch.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    versions = {"solversearch": __version__, "torch": torch.__version__, "python": platform.python_version()}
     passed: list[Origin | str] = [stage.name for stage in stages]
     return Plan(
         prediction_type=model.prediction_type, guidance=settings.guidance, nfe=table.nfe, network_calls=table.network_calls,

@@ -5,7 +5,6 @@ import json
 from math import inf
 from pathlib import Path
 
-import solversearch
 from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison, StageResult
 from solversearch.judging.measures import ComparisonRow
@@ -30,6 +29,7 @@ from solversearch.report.page.blocks import (
     interval,
 )  # fmt: skip
 from solversearch.report.plan_view import number
+from solversearch.version import __version__
 
 COLUMNS = 64
 """Of a table of coefficients that is written out."""
@@ -238,5 +238,5 @@ def _provenance(plan: Plan, comparison: Comparison) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()) or "unknown",
         "time": f"{timing.wall_s:.0f} s, {timing.network_s:.0f} s of it in the network",
         "teacher": f"its own error is {number(comparison.teacher_error)}",
-        "page": f"solversearch {solversearch.__version__}",
+        "page": f"solversearch {__version__}",
     }

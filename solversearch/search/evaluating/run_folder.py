@@ -14,7 +14,6 @@ import optuna
 import torch
 from pydantic import BaseModel, ConfigDict, field_serializer
 
-import solversearch
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.models.digest import same
@@ -22,6 +21,7 @@ from solversearch.models.options import Options
 from solversearch.outputs import LOCK
 from solversearch.plan import read_json, write_text
 from solversearch.search.settings import Settings
+from solversearch.version import __version__
 
 NAME = "run.json"
 
@@ -94,7 +94,7 @@ class Run(BaseModel):
 
 def versions() -> dict[str, str]:
     return {
-        "solversearch": solversearch.__version__, "torch": torch.__version__, "numpy": numpy.__version__,
+        "solversearch": __version__, "torch": torch.__version__, "numpy": numpy.__version__,
         "optuna": optuna.__version__, "python": platform.python_version(),
     }  # fmt: skip
 
