@@ -1,6 +1,6 @@
 """The registry of models: `MODELS` by name, and `load`, which also takes pipelines of diffusers and a person's own network."""
 
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from solversearch.errors import UserError, nearest
@@ -10,22 +10,8 @@ from solversearch.models.options import Options
 __all__ = ["MODELS", "Model", "Options", "load"]
 
 
-def _digits(options: Options) -> Model:
-    from solversearch.models import digits
-
-    options.only("digits")
-    return digits.load()
-
-
-def _mixture(options: Options) -> Model:
-    from solversearch.models import mixture
-
-    options.only("mixture")
-    return mixture.load()
-
-
-MODELS: dict[str, Callable[[Options], Model]] = {"digits": _digits, "mixture": _mixture}
-"""Adapters are imported when their model is asked for: some need packages that others do not."""
+MODELS = ("digits", "mixture")
+"""Files that have `load()`, which gives a model that comes with the package; imported when it is asked for. See ADDING.md."""
 DEFAULT = Options()
 
 
@@ -45,7 +31,9 @@ def _own(name: str, options: Options) -> Model:
         options.only(name)
         return load_custom(name)
     if name in MODELS:
-        return MODELS[name](options)
+        options.only(name)
+        embedded: Model = import_module(f"{__name__}.{name}").load()
+        return embedded
 
     from solversearch.models.pipelines.aliases import ALIASES
 

@@ -49,19 +49,19 @@ NOT_TUNED = {
     r"settings:LEAST": "the least that is asked for",
     r"loop:REPEATS|proposer:_TRIES": "when a finite space is exhausted",
     r"proposer:RECENT": "memory: signatures kept",
-    r"strategies:(RANDOM|FEW|FEWEST)|reseeded:SEEN": "bounds of time, at more trials than are run here",
+    r"optuna_samplers:(RANDOM|FEW|FEWEST)|reseeded:SEEN": "bounds of time, at more trials than are run here",
     r"predictor:(WINDOW|BAD)": "what is told of the predictor",
     r"compensation:(FREE_FROM|_STEP)": "the first step with three evaluations; the step of a difference",
 }
 """Limits, format and numerical safety: MODULE:NAME, beginning anywhere in the dotted name."""
 
 RUNS: dict[str, dict[str, Any]] = {
-    r"instant:|guided_mixture:|stages:(STARTS|GUIDED)": {"only_instant": True},
+    r"instant:|guided_mixture:|stages[\w.]*:(STARTS|GUIDED)": {"only_instant": True},
     r"evolution:": {"strategy": "evolution", "trials": 150, "instant": False, "polish": False},
-    r"strategies:": {"strategy": "tpe", "trials": 60, "polish": False},
+    r"strategies:|optuna_samplers:": {"strategy": "tpe", "trials": 60, "polish": False},
     r"compensation:|descent:": {"space": "dc", "trials": 16},
-    r"stages:(SEARCHED|SHORT_SHARE)": {"strategy": "s3", "trials": 24, "evaluations": 100_000},
-    r"stages:(POLISHED|SHORT|LONG)": {"strategy": "tpe", "trials": 16},
+    r"stages[\w.]*:(SEARCHED|SHORT_SHARE)": {"strategy": "s3", "trials": 24, "evaluations": 100_000},
+    r"stages[\w.]*:(POLISHED|SHORT|LONG)": {"strategy": "tpe", "trials": 16},
     r"": {"strategy": "s3", "trials": 24, "polish": False},
 }
 """How the search is run for a number: the first that fits."""
