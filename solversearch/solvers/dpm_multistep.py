@@ -1,4 +1,4 @@
-"""DPM-Solver++(2M), (3M) (Lu et al. 2022, arXiv:2211.01095, algorithm 2) and their noise-prediction forms, multistep. Order 2.
+"""DPM-Solver++(2M), (3M) (Lu et al. 2022, arXiv:2211.01095, algorithm 2), multistep, and DPM-Solver's (arXiv:2206.00927). Order 2.
 
     2M    x_t = DDIM(x_s -> t) + c phi_1 D1 / 2,                D1 = (m0 - m1) / r0
     3M    x_t = DDIM(x_s -> t) + c (phi_2 D1 + phi_3 D2),       D1 = D1_0 + r0 / (r0 + r1) (D1_0 - D1_1),

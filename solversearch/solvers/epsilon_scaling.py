@@ -1,4 +1,4 @@
-"""Epsilon scaling (Ning et al. 2023, arXiv:2308.15321): noise predictions are divided by L before the solver sees them.
+"""Epsilon scaling (Ning et al. 2023, arXiv:2308.15321): noise predictions are divided by L before the solver sees them. Order 0.
 
     eps' = eps / L,   that is   D' = D / L + (1 - 1/L) x / alpha
 

@@ -56,12 +56,12 @@ NOT_TUNED = {
 """Limits, format and numerical safety: MODULE:NAME, beginning anywhere in the dotted name."""
 
 RUNS: dict[str, dict[str, Any]] = {
-    r"instant:|guided_mixture:|stages[\w.]*:(STARTS|GUIDED)": {"only_instant": True},
+    r"instant:|guided_mixture:": {"search": False, "polish": False},
     r"evolution:": {"strategy": "evolution", "trials": 150, "instant": False, "polish": False},
     r"strategies:|optuna_samplers:": {"strategy": "tpe", "trials": 60, "polish": False},
     r"compensation:|descent:": {"space": "dc", "trials": 16},
     r"stages[\w.]*:(SEARCHED|SHORT_SHARE)": {"strategy": "s3", "trials": 24, "evaluations": 100_000},
-    r"stages[\w.]*:(POLISHED|SHORT|LONG)": {"strategy": "tpe", "trials": 16},
+    r"stages[\w.]*:(GUIDED|POLISHED|SHORT|LONG)": {"strategy": "tpe", "trials": 16},
     r"": {"strategy": "s3", "trials": 24, "polish": False},
 }
 """How the search is run for a number: the first that fits."""
