@@ -49,7 +49,7 @@ NOT_TUNED = {
     r"settings:LEAST": "the least that is asked for",
     r"loop:REPEATS|proposer:_TRIES": "when a finite space is exhausted",
     r"proposer:RECENT": "memory: signatures kept",
-    r"optuna_samplers:(RANDOM|FEW|FEWEST)|reseeded:SEEN": "bounds of time, at more trials than are run here",
+    r"reseeded:(RANDOM|FEW|FEWEST|SEEN)": "bounds of time, at more trials than are run here",
     r"predictor:(WINDOW|BAD)": "what is told of the predictor",
     r"compensation:(FREE_FROM|_STEP)": "the first step with three evaluations; the step of a difference",
 }
@@ -58,7 +58,7 @@ NOT_TUNED = {
 RUNS: dict[str, dict[str, Any]] = {
     r"instant:|guided_mixture:": {"search": False, "polish": False},
     r"evolution:": {"strategy": "evolution", "trials": 150, "instant": False, "polish": False},
-    r"strategies:|optuna_samplers:": {"strategy": "tpe", "trials": 60, "polish": False},
+    r"strategies:|reseeded:": {"strategy": "tpe", "trials": 60, "polish": False},
     r"compensation:|descent:": {"space": "dc", "trials": 16},
     r"stages[\w.]*:(SEARCHED|SHORT_SHARE)": {"strategy": "s3", "trials": 24, "evaluations": 100_000},
     r"stages[\w.]*:(GUIDED|POLISHED|SHORT|LONG)": {"strategy": "tpe", "trials": 16},
@@ -131,7 +131,7 @@ class Changed(SourceFileLoader):
         super().__init__(spec.name, str(spec.origin))
         self.changed, self.value = name, value
 
-    def get_code(self, fullname: str) -> CodeType:  # type: ignore[override]
+    def get_code(self, fullname: str) -> CodeType:
         tree = ast.parse(self.get_data(self.path))
         names = [
             [each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)] for node in tree.body
@@ -156,7 +156,7 @@ class Finder:
 
 def child(constant: Constant | None, value: Any, asked: dict[str, Any], models: str, seeds: int, out: Any) -> None:
     if constant is not None:
-        sys.meta_path.insert(0, Finder(constant, value))  # type: ignore[arg-type]
+        sys.meta_path.insert(0, Finder(constant, value))
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found: dict[str, tuple[float, float]] = {}
@@ -178,10 +178,11 @@ def searched(name: str, seed: int, asked: dict[str, Any]) -> tuple[float, float]
     from solversearch.sampling import sample
     from solversearch.search.settings import Settings
     from solversearch.search.stages import Search
+    from solversearch.solvers import get
     from solversearch.spaces import SearchSpace
     from solversearch.teacher import teach
 
-    baselines.SOLVERS = {each: solver for each, solver in baselines.SOLVERS.items() if each in SOLVERS}
+    vars(baselines)["SOLVERS"] = {each: get(each) for each in SOLVERS}
     model_name, _, guidance = name.partition("@")
     asked = dict(asked)
     space = SearchSpace.named(asked.pop("space", "default"))

@@ -20,7 +20,7 @@ from solversearch.models.edm import Preconditioned
 from solversearch.models.options import Options
 from solversearch.models.pipelines import weights
 from solversearch.models.pipelines.adapter import Adapter, Told
-from solversearch.models.pipelines.aliases import ALIASES, Alias, describe
+from solversearch.models.pipelines.aliases import ALIASES, Alias
 from solversearch.models.pipelines.library import library
 from solversearch.models.pipelines.pictures import Decoder, from_pixels
 from solversearch.models.pipelines.prompts import captions, embeddings, prompt_length
@@ -28,7 +28,7 @@ from solversearch.models.pipelines.schedule import schedule_of, sigma_data_of
 from solversearch.models.pipelines.source import Folder, from_hub, local
 from solversearch.noise import SPLITS
 
-__all__ = ["ALIASES", "FAMILIES", "describe", "load", "load_alias", "schedule_of"]
+__all__ = ["ALIASES", "FAMILIES", "load", "load_alias", "schedule_of"]
 
 ADAPTERS = {
     "unconditional": "Unconditional", "dit": "DiT", "stable_diffusion": "StableDiffusion", "sdxl": "StableDiffusionXL", "pixart": "PixArt",

@@ -44,7 +44,7 @@ __all__ = [
 GROUP = 8
 """Trials that are asked for together, of most strategies."""
 
-FILES = ("optuna_samplers", "evolution", "s3")
+FILES = ("reseeded", "evolution", "s3")
 STRATEGIES: dict[str, Strategy] = {each.name: each for file in FILES for each in import_module(f"{__name__}.{file}").STRATEGIES}
 
 
