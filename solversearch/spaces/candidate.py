@@ -93,11 +93,8 @@ def canonical(decisions: Sequence[Decision], analytic_first_step: bool) -> tuple
     return tuple(_named([_own(decision, i + 1 + analytic_first_step, i == last) for i, decision in enumerate(decisions)]))
 
 
-_ROOM = [
-    (field.name, KINDS[field.name])
-    for field in fields(Decision)
-    if field.name != "order" and (KINDS[field.name].after or not KINDS[field.name].last)
-]
+_STEP = {field.name for field in fields(Decision)} - {"order"}
+_ROOM = [(key, kind) for key, kind in KINDS.items() if key in _STEP and (kind.after or not kind.last)]
 """Decisions for which there is no room everywhere."""
 
 

@@ -142,12 +142,12 @@ def weak_error(solver: Solver, n: int) -> float:
 def test_the_order_is_the_measured_one(solver: Solver) -> None:
     error = weak_error if solver.stochastic else gaussian_error
     measured = np.log2(error(solver, 120) / error(solver, 240))
-    assert abs(measured - solver.order) < 0.3, measured
+    lacks(solver.name, [(not abs(measured - solver.order) < 0.3, f"the order {solver.order:g} that it claims; measured is {measured:.2f}")])
 
 
 @pytest.mark.parametrize("solver", [each for each in SOLVERS.values() if not each.order], ids=lambda solver: solver.name)
 def test_solvers_of_order_zero_do_not_converge(solver: Solver) -> None:
-    assert gaussian_error(solver, 120) > 1e-3
+    lacks(solver.name, [(not gaussian_error(solver, 120) > 1e-3, "its order: it says 0, and converges")])
 
 
 # Agreement with independent implementations ----------------------------------------------------------------
