@@ -56,6 +56,7 @@ NOT_TUNED = {
 """Limits, format and numerical safety: MODULE:NAME, beginning anywhere in the dotted name."""
 
 RUNS: dict[str, dict[str, Any]] = {
+    r"instant:SAMPLES|guided_mixture:COMPONENTS": {"search": False, "polish": False, "fit_samples": 256, "validation_samples": 256},
     r"instant:|guided_mixture:": {"search": False, "polish": False},
     r"evolution:": {"strategy": "evolution", "trials": 150, "instant": False, "polish": False},
     r"strategies:|reseeded:": {"strategy": "tpe", "trials": 60, "polish": False},
@@ -186,9 +187,8 @@ def searched(name: str, seed: int, asked: dict[str, Any]) -> tuple[float, float]
     model_name, _, guidance = name.partition("@")
     asked = dict(asked)
     space = SearchSpace.named(asked.pop("space", "default"))
-    settings = Settings.of(
-        space, nfe=NFE, guidance=float(guidance or 1), seed=seed, samples=HELD_OUT, fit_samples=SAMPLES, validation_samples=SAMPLES, **asked
-    )
+    asked = {"fit_samples": SAMPLES, "validation_samples": SAMPLES, **asked}
+    settings = Settings.of(space, nfe=NFE, guidance=float(guidance or 1), seed=seed, samples=HELD_OUT, **asked)
     if model_name == "coins":
         from tests.assets.coins import factory
 
@@ -196,8 +196,8 @@ def searched(name: str, seed: int, asked: dict[str, Any]) -> tuple[float, float]
     else:
         model = models.load(model_name)
     search = Search(model, settings, lambda stage, done, total, note: None)
-    for split in ("fit", "validate"):
-        search.teacher(split, SAMPLES)
+    search.teacher("fit", settings.fit_samples)
+    search.teacher("validate", settings.validation_samples)
     start = time.perf_counter()
     search.learn()
     seconds = time.perf_counter() - start
