@@ -14,6 +14,7 @@ from solversearch.importing import SCHEDULERS, as_plan, scheduler_by_name
 from solversearch.models import pipelines
 from solversearch.models.base import Denoiser, Model
 from solversearch.models.edm import Preconditioned
+from solversearch.models.pipelines.flux import pack, unpack
 from solversearch.models.pipelines.schedule import sigma_data_of
 from solversearch.plan import Plan
 from tests import tiny
@@ -64,10 +65,10 @@ class Opened:
         pipe.set_progress_bar_config(disable=True)
         flux = self.family == "flux"
         guidance = {} if flux else {"guidance_scale": GUIDANCE}
-        latents = pipelines.flux.pack(noise) if flux else noise
+        latents = pack(noise) if flux else noise
         called = tiny.arguments(self.family) | guidance
         result = pipe(**called, latents=latents, num_inference_steps=steps, output_type="latent").images
-        return pipelines.flux.unpack(result, *noise.shape[-2:]) if flux else result
+        return unpack(result, *noise.shape[-2:]) if flux else result
 
     def replay(self, plan: Plan, scheduler: Any, noise: torch.Tensor) -> torch.Tensor:
         network = self.model.network

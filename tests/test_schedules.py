@@ -1,5 +1,7 @@
 """Noise schedules, prediction types and timestep grids."""
 
+import re
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -17,13 +19,16 @@ from solversearch.schedules import (
     VE,
     CosineVP,
     DiscreteVP,
+    Floats,
     Flow,
     LinearVP,
     NoiseSchedule,
     data_prediction,
+    describe_grid,
     explicit,
     grid,
 )
+from tests.contracts import lacks, one_line
 
 SCHEDULES: dict[str, NoiseSchedule] = {
     "vp": DiscreteVP.named(),
@@ -130,11 +135,33 @@ def test_the_flow_grid_agrees_with_diffusers() -> None:
     np.testing.assert_allclose([node.sigma for node in grid("trailing", Flow(3.0, 1.0, sigma_end=0.0), 6)[:-1]], comfy, rtol=1e-12)
 
 
-def test_karras_is_the_published_formula() -> None:
-    ours = grid("karras_tmin", VE(), 5)
-    i = np.arange(5)
-    expected = (80 ** (1 / 7) + i / 4 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-    np.testing.assert_allclose([node.sigma for node in ours[:-1]], expected, rtol=1e-12)
+def align_your_steps(u: Floats, table: str) -> Floats:
+    """Log-linear between the published levels, stretched to the range in ln sigma."""
+    logs = np.log(AYS_SIGMAS[table])
+    height = (np.interp(1 - u, np.linspace(0, 1, len(logs)), logs) - logs[-1]) / (logs[0] - logs[-1])
+    return LOW * (HIGH / LOW) ** height
+
+
+LOW, HIGH = 0.002, 80.0
+"""Noise levels of EDM."""
+FORMULAS: dict[str, Callable[[Floats], Floats]] = {
+    "linspace": lambda u: LOW + u * (HIGH - LOW),
+    "quadratic": lambda u: LOW + u**2 * (HIGH - LOW),
+    "logsnr": lambda u: LOW ** (1 - u) * HIGH**u,
+    "karras": lambda u: (LOW ** (1 / 7) + u * (HIGH ** (1 / 7) - LOW ** (1 / 7))) ** 7,
+    "ays_sd15": lambda u: align_your_steps(u, "sd15"),
+    "ays_sdxl": lambda u: align_your_steps(u, "sdxl"),
+    "trailing": lambda u: LOW + u * (HIGH - LOW),
+    "leading": lambda u: LOW + (u - 0.2 + 1e-3) * (HIGH - LOW),
+}
+"""Noise levels of the five evaluations of a grid, from their places u between the data (0) and the noise (1)."""
+
+
+@pytest.mark.parametrize("name", [name for name in GRIDS if name.removesuffix("_tmin") in FORMULAS])
+def test_a_grid_is_its_published_formula(name: str) -> None:
+    u = np.linspace(1, 0, 5) if name.endswith("_tmin") else np.linspace(1, 0, 6)[:-1]
+    levels = [node.sigma for node in grid(name, VE(LOW, HIGH), 5)[:-1]]
+    np.testing.assert_allclose(levels, FORMULAS[name.removesuffix("_tmin")](u), rtol=1e-9)
 
 
 @pytest.mark.parametrize("table", list(AYS_SIGMAS))
@@ -142,6 +169,27 @@ def test_align_your_steps_at_its_own_count(table: str) -> None:
     sigmas = AYS_SIGMAS[table]
     nodes = grid(f"ays_{table}", VE(sigmas[-1], sigmas[0]), 10)
     np.testing.assert_allclose([node.sigma for node in nodes[:-1]], sigmas[:-1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_says_what_it_is(name: str) -> None:
+    told = describe_grid(name)
+    lacks(f"grid {name}", [
+        (not one_line(told) or not told.endswith("."), "a docstring, which is its description: what is even in what, and the source"),
+        (not re.search(r"arXiv:\d{4}\.\d{5}|[Dd]iffusers'", told), "a source in it: an arXiv number, or diffusers"),
+        (name.removesuffix("_tmin") not in FORMULAS, "the published formula, written anew in FORMULAS of tests/test_schedules.py"),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_of_too_many_whole_times_is_refused_in_one_line(name: str, schedule: NoiseSchedule) -> None:
+    try:
+        made = grid(name, schedule, 2000, integer=True)
+    except UserError as error:
+        lacks(f"grid {name}", [(not one_line(str(error)), f"one line in {error}")])
+    else:
+        assert len(made) == 2001 and not schedule.discrete
 
 
 @given(st.sampled_from(list(GRIDS)), schedules, st.integers(1, 12))

@@ -13,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import create_trial
 
 import solversearch
+from solversearch import models
 from solversearch.cli.loading import Load
 from solversearch.errors import UserError
 from solversearch.judging.compare import ParetoPoint
@@ -36,6 +37,8 @@ IMPORTERS = {
     "search/strategies/__init__.py": "--strategy MODULE:CLASS",
 }
 """Modules that import what they are told, and who tells them."""
+REGISTRIES = {f"{folder}/__init__.py" for folder in ("export", "judging/objectives", "models", "models/pipelines", "solvers")}
+"""Modules that import files beside them alone, which they list themselves."""
 
 
 # The source ----------------------------------------------------------------------------------------------------------
@@ -90,7 +93,12 @@ def test_modules_are_imported_by_name_where_it_is_known_who_names_them() -> None
     root = Path(solversearch.__file__).parent
     dynamic = {"import_module", "importlib.import_module", "found.loader.exec_module", "spec_from_file_location"}
     found = {str(source.relative_to(root)) for source in SOURCES if any(name in dynamic for name, _ in calls(source))}
-    assert found == set(IMPORTERS)
+    assert found == set(IMPORTERS) | REGISTRIES
+    for registry in REGISTRIES:
+        named = [ast.unparse(call.args[0]) for name, call in calls(root / registry) if name in dynamic]
+        assert named and all(name.startswith("f'{__name__}.{") for name in named)
+    with pytest.raises(UserError, match="unknown model"):
+        models.load("base")
 
 
 # Journals ------------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def _models() -> list[dict[str, Any]]:
     its_own = dict.fromkeys(("pixels", "dtype", "guidance"), "its own")
     return [
         *({"name": name, "description": text, "from": "the package", "pixels": 8, "dtype": "float32", "guidance": 1.0}
-          for name, text in ((name, load.__doc__) for name, load in MODELS.items())),
+          for name, text in MODELS.items()),
         *(
             {"name": name, "description": alias.text, "from": alias.repository, "pixels": alias.resolution, "dtype": alias.dtype,
              "guidance": alias.guidance}

@@ -11,6 +11,8 @@ import numpy as np
 from solversearch import runtime
 from solversearch.errors import UserError
 from solversearch.export import shipped
+from solversearch.export.exporter import Exporter
+from solversearch.export.shipped import levels
 from solversearch.outputs import check_place, slug
 from solversearch.plan import Plan, write_text
 from solversearch.runtime import Array, Node
@@ -94,3 +96,47 @@ def _expected(plan: Plan) -> list[float]:
 
     noise = np.linspace(-2, 2, 8).reshape(2, 4)
     return [float(value) for value in plan.sample(denoise, noise, draw=lambda k: np.cos(noise + k)).ravel()]
+
+
+# What a person should know -----------------------------------------------------------------------------------------
+
+
+def _notes(plan: Plan, comfyui: bool) -> list[str]:
+    table, found = plan.tableau, []
+    broken = [node.t for node in plan.nodes if node.t != round(node.t)]
+    if broken and levels.kind(plan) == "vp" and max(node.t for node in plan.nodes) > 1:
+        rounds = "ComfyUI's discrete models round them" if comfyui else "models that quantize round them"
+        found.append(f"{len(broken)} of {plan.nfe} times are not whole, and {rounds}; 'optimize --integer' searches whole ones.")
+    if table.split and not comfyui:
+        found.append("The plan has split guidance: its model must return the pair (denoised, conditional minus unconditional).")
+    elif any(node.guidance != 1 for node in plan.nodes) or table.split:
+        place = "the guider's cfg is not used, and it needs a negative prompt" if comfyui else "extra_args needs cond_scale"
+        found.append(f"The plan brings its own guidance, {plan.guidance:g}: {place}.")
+    return found
+
+
+EXPORTERS = (
+    Exporter(
+        "comfyui",
+        "A folder for ComfyUI's custom_nodes, with the nodes 'Plan sampler' and 'Plan sigmas'.",
+        write_comfyui,
+        "solversearch_plans",
+        "Put {out} into ComfyUI/custom_nodes, restart, and connect 'Plan sampler' and 'Plan sigmas' to SamplerCustomAdvanced.",
+        notes=lambda plan: _notes(plan, comfyui=True),
+    ),
+    Exporter(
+        "k-diffusion",
+        "A Python package with sample_plan(model, x, sigmas, ...), called as k-diffusion's samplers are.",
+        write_k_diffusion,
+        "plan_sampler",
+        "from {name} import get_sigmas, sample_plan; sample_plan(model, noise * get_sigmas()[0], get_sigmas(), extra_args)",
+        notes=lambda plan: _notes(plan, comfyui=False),
+    ),
+    Exporter(
+        "numpy",
+        "One Python file that needs NumPy alone, and samples torch and JAX arrays too.",
+        write_numpy,
+        "plan.py",
+        "from {name} import data_prediction, sample; sample(denoise, noise). Run as a program, the file checks itself.",
+    ),
+)

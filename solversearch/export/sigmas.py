@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from solversearch.errors import UserError
+from solversearch.export.exporter import Exporter
 from solversearch.export.shipped import levels
 from solversearch.outputs import check_place
 from solversearch.plan import Plan, write_text
@@ -89,3 +90,15 @@ def _advice(plan: Plan, solver: str | None) -> list[str]:
         ]
     comfy, cpp = _STOCK[solver]
     return [f"This plan is sampler {comfy} in ComfyUI, --sampling-method {cpp} in stable-diffusion.cpp, at guidance {plan.guidance:g}."]
+
+
+EXPORTERS = (
+    Exporter(
+        "sigmas",
+        "Strings to paste into ComfyUI's ManualSigmas and stable-diffusion.cpp's --sigmas: the schedule alone.",
+        write_sigmas,
+        "sigmas.txt",
+        "Paste what {out} holds.",
+        sigma_text,
+    ),
+)

@@ -6,6 +6,7 @@ A stock scheduler is tried by running it: `from_diffusers` reads its table at th
 import inspect
 import json
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from math import atan2, inf
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from solversearch.errors import UserError
+from solversearch.export.exporter import Exporter
 from solversearch.importing import from_diffusers, scheduler_by_name
 from solversearch.plan import Plan, write_text
 from solversearch.runtime import Node, Row, Tableau
@@ -76,17 +78,8 @@ def as_stock(plan: Plan, *arguments: Argument) -> Stock:
     )
 
 
-def write_diffusers_sigmas(plan: Plan, out: Path) -> list[Path]:
-    """The plan as `sigmas` of a stock scheduler: a JSON file of its class, settings and list, and the lines of Python that use them."""
-    return _write(plan, out, "sigmas")
-
-
-def write_diffusers_timesteps(plan: Plan, out: Path) -> list[Path]:
-    """The plan as `timesteps` of a stock scheduler, like `write_diffusers_sigmas`."""
-    return _write(plan, out, "timesteps")
-
-
-def _write(plan: Plan, out: Path, argument: Argument) -> list[Path]:
+def write(argument: Argument, plan: Plan, out: Path) -> list[Path]:
+    """The plan as `sigmas` or `timesteps` of a stock scheduler: a JSON file of its class, settings, list, and lines of Python for them."""
     stock = as_stock(plan, argument)
     call = stock.arguments | {"guidance_scale": plan.nodes[0].guidance}
     content = {"scheduler": stock.scheduler, "config": stock.config, **call, "python": _python(stock, call), "plan": plan.digest}
@@ -180,3 +173,15 @@ def _levels(node: Node) -> Floats:
 
 def _weights(row: Row, nfe: int) -> Floats:
     return np.array([row.x, *row.d, *[0.0] * (nfe - len(row.d))])
+
+
+EXPORTERS = tuple(
+    Exporter(
+        f"diffusers-{argument}",
+        f"{argument.capitalize()} for the stock scheduler of diffusers that the plan amounts to.",
+        partial(write, argument),
+        f"{argument}.json",
+        "{out} names the scheduler and has the lines of Python that use it.",
+    )
+    for argument in get_args(Argument)
+)

@@ -37,18 +37,3 @@ ALIASES: dict[str, Alias] = {
     "ddpm-church-256": Alias("google/ddpm-church-256", 256, "float32", 1.0, "DDPM, LSUN churches"),
     "ddpm-bedroom-256": Alias("google/ddpm-bedroom-256", 256, "float32", 1.0, "DDPM, LSUN bedrooms"),
 }
-
-
-def describe() -> list[dict[str, str]]:
-    """A row a model, in the words of a table."""
-    return [
-        {
-            "name": name,
-            "repository": alias.repository,
-            "pixels": str(alias.resolution),
-            "dtype": alias.dtype,
-            "guidance": f"{alias.guidance:g}",
-            "text": alias.text,
-        }
-        for name, alias in ALIASES.items()
-    ]

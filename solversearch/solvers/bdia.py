@@ -11,7 +11,7 @@ Two past states, but one evaluation a step and no past output.
 from collections.abc import Sequence
 
 from solversearch.runtime import Node
-from solversearch.solvers.base import Past, Step, first_order
+from solversearch.solvers.base import Past, Solver, Step, first_order, multistep
 from solversearch.tableau import Vector
 
 
@@ -24,3 +24,6 @@ def bdia(gamma: float) -> Step:
         return x + (before.x - first_order(past[0], before.node)) * gamma
 
     return step
+
+
+SOLVERS = (Solver("bdia", multistep(bdia(0.5), 2), 1, "Zhang et al. 2023, arXiv:2307.10829"),)

@@ -11,7 +11,7 @@ the first-order DPM-Solver and DPM-Solver++.
 from collections.abc import Sequence
 
 from solversearch.runtime import Node
-from solversearch.solvers.base import Past, first_order, multistep
+from solversearch.solvers.base import Past, Solver, first_order, multistep
 from solversearch.tableau import Vector
 
 
@@ -20,3 +20,6 @@ def step(past: Sequence[Past], t: Node) -> Vector:
 
 
 ddim = multistep(step, order=1)
+
+
+SOLVERS = (Solver("ddim", ddim, 1, "Song et al. 2020, arXiv:2010.02502"),)

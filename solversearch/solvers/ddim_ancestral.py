@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import sqrt
 
 from solversearch.runtime import Node
-from solversearch.solvers.base import evaluate
+from solversearch.solvers.base import Solver, evaluate
 from solversearch.tableau import Problem, Vector
 
 
@@ -25,3 +25,6 @@ def ddim_ancestral(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector
         if t.sigma:
             x = x + problem.noise() * (t.sigma * sqrt(1 - decay**2))
     return x
+
+
+SOLVERS = (Solver("ddim_eta1", ddim_ancestral, 1, "Song et al. 2020, arXiv:2010.02502", stochastic=True),)

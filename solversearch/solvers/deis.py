@@ -18,9 +18,10 @@ import numpy as np
 
 from solversearch.runtime import Node
 from solversearch.schedules import Floats, NoiseSchedule
-from solversearch.solvers.base import Past, Step, advance, rho
+from solversearch.solvers.base import Past, Solver, Step, advance, multistep, rho
 from solversearch.solvers.integrals import integral, lagrange, lagrange_slopes, polynomial_weights
-from solversearch.tableau import Vector
+from solversearch.solvers.unipc import unip
+from solversearch.tableau import Problem, Rule, Vector
 
 
 def deis_rhoab(past: Sequence[Past], t: Node) -> Vector:
@@ -46,3 +47,20 @@ def deis_tab(schedule: NoiseSchedule) -> Step:
         return advance(s, t, zip(older, map(float, (ends - inside)[1:]), strict=True), "noise")
 
     return step
+
+
+def _tab(order: int) -> Rule:
+    def rule(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector:
+        return multistep(deis_tab(problem.schedule), order)(problem, x, nodes)
+
+    return rule
+
+
+SOLVERS = tuple(
+    Solver(name, rule, order, "Zhang and Chen 2022, arXiv:2204.13902")
+    for name, rule, order in (
+        *((f"deis_logrho{k}", multistep(unip("noise"), k, lower_final=True), k) for k in (2, 3)),
+        *((f"deis_tab{k}", _tab(k + 1), k + 1) for k in (1, 2, 3)),
+        *((f"deis_rhoab{k}", multistep(deis_rhoab, k + 1), k + 1) for k in (1, 2, 3)),
+    )
+)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from math import expm1
 
 from solversearch.runtime import Node
-from solversearch.solvers.base import Past, advance, ddim_group, evaluate, first_order, lam, scale, singlestep
+from solversearch.solvers.base import Past, Solver, advance, ddim_group, evaluate, first_order, lam, scale, singlestep
 from solversearch.solvers.integrals import Prediction
 from solversearch.tableau import Problem, Rule, Vector
 
@@ -29,3 +29,9 @@ def group_of_two(prediction: Prediction, problem: Problem, s: Past, nodes: Seque
 def dpm_2s(prediction: Prediction) -> Rule:
     """DPM-Solver-2 for noise prediction, DPM-Solver++(2S) for data prediction."""
     return singlestep([ddim_group, lambda *args: group_of_two(prediction, *args)])
+
+
+SOLVERS = (
+    Solver("dpm_2s", dpm_2s("noise"), 2, "Lu et al. 2022, arXiv:2206.00927"),
+    Solver("dpmpp_2s", dpm_2s("data"), 2, "Lu et al. 2022, arXiv:2211.01095"),
+)

@@ -13,7 +13,7 @@ and order 3 needs r2 near 2/3, as on every smooth grid.
 from collections.abc import Sequence
 
 from solversearch.runtime import Node
-from solversearch.solvers.base import Past, advance, ddim_group, evaluate, first_order, lam, scale, singlestep
+from solversearch.solvers.base import Past, Solver, advance, ddim_group, evaluate, first_order, lam, scale, singlestep
 from solversearch.solvers.dpm_2s import group_of_two
 from solversearch.solvers.integrals import taylor_weights
 from solversearch.tableau import Problem, Vector
@@ -29,3 +29,6 @@ def group_of_three(problem: Problem, s: Past, nodes: Sequence[Node]) -> Vector:
 
 
 dpm_3s = singlestep([ddim_group, lambda *args: group_of_two("noise", *args), group_of_three])
+
+
+SOLVERS = (Solver("dpm_3s", dpm_3s, 3, "Lu et al. 2022, arXiv:2206.00927"),)

@@ -1,4 +1,4 @@
-"""DPM-Solver++(2M), (3M) (Lu et al. 2022, arXiv:2211.01095, algorithm 2) and their noise-prediction forms, multistep. Order 2.
+"""DPM-Solver++(2M), (3M) (Lu et al. 2022, arXiv:2211.01095, algorithm 2), multistep, and DPM-Solver's (arXiv:2206.00927). Order 2.
 
     2M    x_t = DDIM(x_s -> t) + c phi_1 D1 / 2,                D1 = (m0 - m1) / r0
     3M    x_t = DDIM(x_s -> t) + c (phi_2 D1 + phi_3 D2),       D1 = D1_0 + r0 / (r0 + r1) (D1_0 - D1_1),
@@ -17,9 +17,9 @@ from itertools import pairwise
 from math import isfinite
 
 from solversearch.runtime import Node
-from solversearch.solvers.base import Past, Step, first_order, lam, scale
+from solversearch.solvers.base import Past, Solver, Step, first_order, lam, multistep, scale
 from solversearch.solvers.integrals import Prediction, taylor_weights
-from solversearch.tableau import Vector
+from solversearch.tableau import Rule, Vector
 
 
 def dpm_multistep(prediction: Prediction) -> Step:
@@ -40,3 +40,16 @@ def dpm_multistep(prediction: Prediction) -> Step:
         return x + (slopes[0] + bend * (r[0] / (r[0] + r[1]))) * (c * phi[1]) + bend * (c * phi[2] / (r[0] + r[1]))
 
     return step
+
+
+def dpm(order: int, prediction: Prediction, lower_final: bool = True) -> Rule:
+    return multistep(dpm_multistep(prediction), order, lower_final=lower_final)
+
+
+SOLVERS = (
+    Solver("dpm_2m", dpm(2, "noise"), 2, "Lu et al. 2022, arXiv:2206.00927"),
+    Solver("dpm_3m", dpm(3, "noise"), 2, "Lu et al. 2022, arXiv:2206.00927"),
+    Solver("dpmpp_2m", dpm(2, "data"), 2, "Lu et al. 2022, arXiv:2211.01095"),
+    Solver("dpmpp_3m", dpm(3, "data"), 2, "Lu et al. 2022, arXiv:2211.01095"),
+    Solver("dpmpp_3m_full", dpm(3, "data", lower_final=False), 2, "Lu et al. 2022, arXiv:2211.01095"),
+)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from math import isfinite, sqrt
 
 from solversearch.runtime import Node
-from solversearch.solvers.base import Past, lam, multistep
+from solversearch.solvers.base import Past, Solver, lam, multistep
 from solversearch.tableau import Problem, Vector
 
 
@@ -29,3 +29,6 @@ def dpmpp_2m_sde(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector:
         return x + problem.noise() * (t.sigma * sqrt(1 - decay**2)) if t.sigma else x
 
     return multistep(step, order=2)(problem, x, nodes)
+
+
+SOLVERS = (Solver("dpmpp_2m_sde", dpmpp_2m_sde, 2, "Lu et al. 2022, arXiv:2211.01095", stochastic=True),)

@@ -14,7 +14,8 @@ from dataclasses import replace
 from math import atan2
 
 from solversearch.runtime import Node
-from solversearch.solvers.base import Past
+from solversearch.solvers.base import Past, Solver
+from solversearch.solvers.ddim import ddim
 from solversearch.tableau import Problem, Rule, Vector
 
 
@@ -35,3 +36,6 @@ def dualfast(rule: Rule, strength: float) -> Rule:
         return rule(replace(problem, denoise=denoise), x, nodes)
 
     return wrapped
+
+
+SOLVERS = (Solver("dualfast_ddim", dualfast(ddim, 0.2), 0, "Yu et al. 2025, arXiv:2506.13058"),)

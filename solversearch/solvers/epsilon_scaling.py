@@ -1,4 +1,4 @@
-"""Epsilon scaling (Ning et al. 2023, arXiv:2308.15321): noise predictions are divided by L before the solver sees them.
+"""Epsilon scaling (Ning et al. 2023, arXiv:2308.15321): noise predictions are divided by L before the solver sees them. Order 0.
 
     eps' = eps / L,   that is   D' = D / L + (1 - 1/L) x / alpha
 
@@ -11,6 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from solversearch.runtime import Node
+from solversearch.solvers.base import Solver
+from solversearch.solvers.ddim import ddim
+from solversearch.solvers.dpm_multistep import dpm
+from solversearch.solvers.unipc import unipc
 from solversearch.tableau import Problem, Rule, Vector
 
 
@@ -31,3 +35,9 @@ def epsilon_scaling(rule: Rule, factor: float) -> Rule:
         return rule(replace(problem, denoise=denoise), x, nodes)
 
     return wrapped
+
+
+SOLVERS = tuple(
+    Solver(f"es_{name}", epsilon_scaling(rule, 1.01), 0, "Ning et al. 2023, arXiv:2308.15321")
+    for name, rule in (("ddim", ddim), ("dpmpp_2m", dpm(2, "data")), ("unipc_3", unipc(3)))
+)

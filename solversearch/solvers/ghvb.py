@@ -15,7 +15,7 @@ Constant coefficients: order 2 on uneven grids.
 from collections.abc import Sequence
 
 from solversearch.runtime import Node
-from solversearch.solvers.base import Past, Step, average
+from solversearch.solvers.base import Past, Solver, Step, average, multistep
 from solversearch.tableau import Vector
 
 
@@ -42,3 +42,8 @@ def ghvb(order: int, b: float) -> Step:
         return average(past[0], t, zip(past[1:], weights[1:], strict=True))
 
     return step
+
+
+_ALL = 10**6  # evaluations: an order that no history reaches
+
+SOLVERS = tuple(Solver(f"ghvb_{k - 1}.8", multistep(ghvb(k, 0.8), _ALL), 2, "Wizadwongsa et al. 2023, arXiv:2307.11118") for k in (2, 3, 4))

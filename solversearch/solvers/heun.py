@@ -11,8 +11,9 @@ The last step is the first line alone. At alpha_s = 0, where rho is infinite, da
 from collections.abc import Sequence
 from itertools import pairwise
 
+from solversearch.errors import UserError
 from solversearch.runtime import Node
-from solversearch.solvers.base import average, evaluate, first_order
+from solversearch.solvers.base import Solver, average, evaluate, first_order
 from solversearch.tableau import Problem, Vector
 
 
@@ -22,3 +23,12 @@ def heun(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector:
         there = evaluate(problem, first_order(here, t), t)
         x = average(here, t, [(there, 0.5)])
     return first_order(evaluate(problem, x, nodes[-2]), nodes[-1])
+
+
+def _steps(nfe: int) -> int:
+    if nfe % 2 == 0:
+        raise UserError(f"heun spends an odd number of evaluations, 2 steps - 1, not {nfe}: ask for {nfe - 1} or {nfe + 1}")
+    return (nfe + 1) // 2
+
+
+SOLVERS = (Solver("heun", heun, 2, "Karras et al. 2022, arXiv:2206.00364", _steps),)

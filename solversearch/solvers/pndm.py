@@ -13,8 +13,9 @@ Nine evaluations more than steps. Constant coefficients and a midpoint in t: ord
 from collections.abc import Sequence
 from itertools import pairwise
 
+from solversearch.errors import UserError
 from solversearch.runtime import Node
-from solversearch.solvers.base import Past, Stage, average, evaluate, first_order, run_stages
+from solversearch.solvers.base import Past, Solver, Stage, average, evaluate, first_order, run_stages
 from solversearch.solvers.ipndm import ipndm
 from solversearch.tableau import Problem, Vector
 
@@ -30,3 +31,12 @@ def pndm(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector:
         x = average(e1, t, [(e2, 1 / 3), (e3, 1 / 3), (e4, 1 / 6)])
         past.insert(0, e1)
     return run_stages(problem, x, nodes[3:], [Stage(ipndm, 4)] * (len(nodes) - 4), start=past)
+
+
+def _steps(nfe: int) -> int:
+    if nfe < 13:
+        raise UserError(f"pndm needs at least 13 evaluations, 12 for its Runge-Kutta start, got {nfe}: plms has none")
+    return nfe - 9
+
+
+SOLVERS = (Solver("pndm", pndm, 2, "Liu et al. 2022, arXiv:2202.09778", _steps),)

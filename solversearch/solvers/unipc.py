@@ -18,9 +18,9 @@ from math import exp, expm1, inf, isfinite
 from typing import Literal
 
 from solversearch.runtime import Node
-from solversearch.solvers.base import Corrector, Past, Step, advance, lam, scale
+from solversearch.solvers.base import Corrector, Past, Solver, Step, advance, lam, multistep, scale
 from solversearch.solvers.integrals import Prediction, lagrange_weights
-from solversearch.tableau import Vector
+from solversearch.tableau import Rule, Vector
 
 Variant = Literal["exact", "bh1", "bh2"]
 
@@ -62,3 +62,32 @@ def unic(prediction: Prediction = "data", variant: Variant = "exact") -> Correct
         return advance(s, new.node, zip(others, weights, strict=False), prediction)
 
     return corrector
+
+
+def _unip(order: int, variant: Variant = "exact", lower_final: bool = True) -> Rule:
+    return multistep(unip("data", variant), order, None, lower_final)
+
+
+def unipc(order: int, variant: Variant = "bh2", prediction: Prediction = "data", lower_final: bool = True) -> Rule:
+    return multistep(unip(prediction, variant), order, unic(prediction, variant), lower_final)
+
+
+SOLVERS = tuple(
+    Solver(name, rule, order, "Zhao et al. 2023, arXiv:2302.04867")
+    for name, rule, order in (
+        ("unip_2", _unip(2), 2),
+        ("unip_2_bh1", _unip(2, "bh1"), 2),
+        ("unip_3", _unip(3), 3),
+        ("unip_3_full", _unip(3, lower_final=False), 3),
+        ("unip_4", _unip(4), 4),
+        ("unipc_1", unipc(1), 2),
+        ("unipc_2", unipc(2), 3),
+        ("unipc_2_bh1", unipc(2, "bh1"), 3),
+        ("unipc_3", unipc(3), 4),
+        ("unipc_3_bh1", unipc(3, "bh1"), 4),
+        ("unipc_3_full", unipc(3, lower_final=False), 4),
+        ("unipc_4", unipc(4), 5),
+        ("unipc_2_noise", unipc(2, prediction="noise"), 3),
+        ("unipc_3_noise", unipc(3, prediction="noise"), 4),
+    )
+)

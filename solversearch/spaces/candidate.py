@@ -14,6 +14,7 @@ from solversearch.errors import UserError
 from solversearch.runtime import Node, Tableau
 from solversearch.schedules import CLEAN, NoiseSchedule
 from solversearch.solvers.mixed import NOISE_ONLY, Decision, mixed
+from solversearch.spaces.grammar import KINDS
 from solversearch.tableau import trace
 
 
@@ -92,17 +93,20 @@ def canonical(decisions: Sequence[Decision], analytic_first_step: bool) -> tuple
     return tuple(_named([_own(decision, i + 1 + analytic_first_step, i == last) for i, decision in enumerate(decisions)]))
 
 
+_STEP = {field.name for field in fields(Decision)} - {"order"}
+_ROOM = [(key, kind) for key, kind in KINDS.items() if key in _STEP and (kind.after or not kind.last)]
+"""Decisions for which there is no room everywhere."""
+
+
 def _own(decision: Decision, history: int, last: bool) -> Decision:
     """Without what history, place, solver and order leave no room for."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {key: kind.default for key, kind in _ROOM if history <= kind.after or (last and not kind.last)}
     order, share, corrected = min(decision.order, history), decision.noise_share, decision.corrector
     if share in (0, 1):
         changes["prediction"] = "noise" if share else "data"
     family, low = decision.solver.startswith("unip"), decision.derivative == "low" and order > 2
-    if last:
-        changes |= {"churn": 0.0, "start": "multistep", "derivative_scale": 0.0}
-        if decision.solver not in NOISE_ONLY and (share == 0 or decision.solver == "dpmpp" or low):
-            order = 1  # to sigma = 0 such a step takes the data prediction itself
+    if last and decision.solver not in NOISE_ONLY and (share == 0 or decision.solver == "dpmpp" or low):
+        order = 1  # to sigma = 0 such a step takes the data prediction itself
     if last or decision.churn:
         changes["corrector"] = corrected = False
     if not family or order < 3:
@@ -113,8 +117,6 @@ def _own(decision: Decision, history: int, last: bool) -> Decision:
         changes["start"] = "multistep"
     if decision.solver in NOISE_ONLY and not corrected:
         changes["prediction"] = "data"
-    if history < 3:
-        changes["compensation"] = 1.0
     return _changed(decision, order=order, **changes)
 
 

@@ -29,10 +29,6 @@ MARGIN = 0.03
 
 STEP_KEYS = tuple(field.name for field in fields(Decision))
 """The decisions of a space that `Decision` holds."""
-FIRST = {"order": 1, "derivative": 2, "derivative_scale": 1, "start": 1, "compensation": 2}
-"""The step from which a decision has an effect, where it needs a history; one earlier after an analytic first step."""
-NOT_LAST = ("derivative_scale", "corrector", "start", "churn")
-"""Decisions without effect at the last step, to sigma = 0."""
 
 
 def fractions_of(schedule: NoiseSchedule, times: ArrayLike) -> Floats:
@@ -139,7 +135,8 @@ class Domain:
         return room and float(self.schedule.alpha(self.schedule.t_start)) > 0 and self.space.analytic_first_step.allows(True)
 
     def _acts(self, key: str, step: int) -> bool:
-        return step >= FIRST.get(key, 0) - self._may_start_free and not (key in NOT_LAST and step == self.nfe - 1)
+        """One step earlier after an analytic first step, which joins the history."""
+        return step >= KINDS[key].after - self._may_start_free and (KINDS[key].last or step < self.nfe - 1)
 
     @cached_property
     def _checks(self) -> dict[str, Callable[[Any], bool]]:

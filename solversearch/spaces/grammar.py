@@ -125,13 +125,18 @@ def same(a: Value, b: Value) -> bool:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a decision may be: names, true/false, whole numbers or numbers within bounds; and what it is where nothing is chosen."""
+    """What a decision may be: names, true/false, whole numbers or numbers within bounds; and what it is where nothing is chosen.
+
+    after is the number of earlier evaluations that it needs to have an effect; last says whether it has one at the last step, to sigma = 0.
+    """
 
     default: Value
     names: Sequence[str] = ()
     bounds: tuple[float, float] = (-inf, inf)
     whole: bool = False
     plan_only: bool = False
+    after: int = 0
+    last: bool = True
 
     def parsed(self, value: Value) -> Value:
         """The value in the decision's own type; raises a finding where it is none."""
@@ -163,22 +168,22 @@ def _number(value: Value) -> float | None:
 
 KINDS: dict[str, Kind] = {
     "solver": Kind("unip", names=tuple(FAMILIES)),
-    "order": Kind(2, bounds=(1, max(highest for highest, _ in FAMILIES.values())), whole=True),
+    "order": Kind(2, bounds=(1, max(highest for highest, _ in FAMILIES.values())), whole=True, after=1),
     "lower_final_order": Kind(False, plan_only=True),
     "prediction": Kind("data", names=get_args(Prediction), bounds=(0, 1)),
-    "derivative": Kind("exact", names=get_args(Derivative)),
-    "derivative_scale": Kind(0.0, bounds=(-1, 1)),
-    "corrector": Kind(False),
-    "start": Kind("multistep", names=get_args(Start)),
+    "derivative": Kind("exact", names=get_args(Derivative), after=2),
+    "derivative_scale": Kind(0.0, bounds=(-1, 1), after=1, last=False),
+    "corrector": Kind(False, last=False),
+    "start": Kind("multistep", names=get_args(Start), after=1, last=False),
     "epsilon_scale": Kind(1.0, bounds=(0.5, 2)),
-    "compensation": Kind(1.0, bounds=(-2, 4)),
-    "churn": Kind(0.0, bounds=(0, 1)),
+    "compensation": Kind(1.0, bounds=(-2, 4), after=2),
+    "churn": Kind(0.0, bounds=(0, 1), last=False),
     "input_shift": Kind(0.0, bounds=(-2, 2)),
     "guidance": Kind(1.0, bounds=(0, 10)),
     "analytic_first_step": Kind(False, plan_only=True),
     "ridge": Kind(1e-4, bounds=(1e-12, 1e6), plan_only=True),
 }
-"""The decisions of a space, in the order in which they are described."""
+"""The decisions of a space, in the order in which they are described: fields of `Decision`, and what `Candidate` has besides."""
 
 
 def typed(choice: Choice, kind: Kind) -> Choice:

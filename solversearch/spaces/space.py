@@ -3,9 +3,9 @@
 from functools import cached_property
 from os.path import isfile
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import ValidationInfo, create_model, field_validator, model_validator
 
 from solversearch.errors import UserError, nearest
 from solversearch.solvers.mixed import FAMILIES
@@ -29,28 +29,26 @@ def _fixed(key: str) -> Choice:
     return Choice(choose=(KINDS[key].default,))
 
 
-class SearchSpace(Section):
-    """The decisions of a search, see `search_spaces/README.md`. What is left out has one value; `SearchSpace()` is the default space."""
-
+class _Times(Section):
     name: str = ""
     description: str = ""
     timesteps: Timesteps = Timesteps()
-    solver: Choice = _fixed("solver")
-    order: Choice = _fixed("order")
-    lower_final_order: Choice = _fixed("lower_final_order")
-    prediction: Choice = _fixed("prediction")
-    derivative: Choice = _fixed("derivative")
-    derivative_scale: Choice = _fixed("derivative_scale")
-    corrector: Choice = _fixed("corrector")
-    start: Choice = _fixed("start")
-    epsilon_scale: Choice = _fixed("epsilon_scale")
-    compensation: Choice = _fixed("compensation")
-    churn: Choice = _fixed("churn")
-    input_shift: Choice = _fixed("input_shift")
-    guidance: Choice = _fixed("guidance")
+
+
+if TYPE_CHECKING:
+
+    class _Decisions(_Times):
+        def __getattr__(self, key: str) -> Choice: ...
+
+else:
+    _Decisions = create_model("_Decisions", __base__=_Times, **{key: (Choice, _fixed(key)) for key in KINDS})
+
+
+class SearchSpace(_Decisions):
+    """The decisions of a search (`KINDS`), see `search_spaces/README.md`. What is left out has one value; `SearchSpace()` is the default
+    space."""
+
     guidance_interval: GuidanceInterval = GuidanceInterval()
-    analytic_first_step: Choice = _fixed("analytic_first_step")
-    ridge: Choice = _fixed("ridge")
     search: SearchDefaults = SearchDefaults()
 
     @model_validator(mode="before")

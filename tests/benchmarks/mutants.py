@@ -68,8 +68,8 @@ EQUIVALENT: dict[str, Sequence[tuple[str, str, str]]] = {
         ("judging/distances.py", "len(rows) <= rows.shape[1]", "len(rows) < rows.shape[1]"),
         ("judging/race.py", "while size < n", "while size <= n"),  # then all samples have been seen
         ("solvers/integrals.py", "if h > 2:", "if h > 3:"),
-        ("solvers/__init__.py", "10**6", "10**7"),
-        ("solvers/__init__.py", "10**6", "10*6"),  # after 60 steps 0.2^60 is left of a velocity
+        ("solvers/ghvb.py", "10**6", "10**7"),
+        ("solvers/ghvb.py", "10**6", "10*6"),  # after 60 steps 0.2^60 is left of a velocity
         ("solvers/ddim.py", "order=1", "order=2"),  # of whatever history, its step takes the newest evaluation
         ("solvers/deis.py", "[-rho(s.node), rho(t)]", "[rho(s.node), rho(t)]"),  # the other nodes' polynomials vanish at s
         ("solvers/dpmpp_2m_sde.py", "x + problem.noise()", "x - problem.noise()"),  # whose distribution is symmetric

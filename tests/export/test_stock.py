@@ -19,7 +19,7 @@ from solversearch.tableau import trace
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from solversearch.export.stock import as_stock, write_diffusers_sigmas, write_diffusers_timesteps
+from solversearch.export.stock import Argument, as_stock, write
 from tests.export.families import Families, call, error, noise_of, plan_of, reference
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -53,12 +53,12 @@ def published(model: Model, solver: str, times: tuple[float, ...] = TIMES, guida
     ],
 )
 def test_the_stock_scheduler_samples_as_the_runtime_does(
-    loaded: Families, tmp_path: Path, family: str, solver: str, times: tuple[float, ...], argument: str, expected: str
+    loaded: Families, tmp_path: Path, family: str, solver: str, times: tuple[float, ...], argument: Argument, expected: str
 ) -> None:
     pipe, model = loaded(family)
     plan, noise = published(model, solver, times), noise_of(model)
-    write = {"sigmas": write_diffusers_sigmas, "timesteps": write_diffusers_timesteps}[argument]
-    assert write(plan, tmp_path / "stock.json") == [tmp_path / "stock.json"]
+    written = write(argument, plan, tmp_path / "stock.json")
+    assert written == [tmp_path / "stock.json"]
     content = json.loads((tmp_path / "stock.json").read_text())
     assert content["scheduler"] == expected
     exec("\n".join(content["python"][:-1]), {"pipe": pipe})

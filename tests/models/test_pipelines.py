@@ -324,8 +324,6 @@ def test_the_network_is_compiled_where_asked(pipeline: Folder, prompts: Path, mo
 
 
 def test_aliases_are_pipelines_that_have_an_adapter() -> None:
-    rows = pipelines.describe()
-    assert [row["name"] for row in rows] == list(pipelines.ALIASES)
     assert {"sd15", "sd21", "sdxl", "sd3", "flux-dev", "dit-xl-2-256", "ddpm-cifar10", "pixart-sigma"} <= set(pipelines.ALIASES)
     for alias in pipelines.ALIASES.values():
         assert alias.dtype in ("float32", "float16", "bfloat16")

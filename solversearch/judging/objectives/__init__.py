@@ -1,18 +1,20 @@
-"""The registry of objectives: `OBJECTIVES` by name; `parse` reads a weighted sum of them, `parse_many` a list for a Pareto set."""
+"""The registry of objectives: `OBJECTIVES` by name, one of each file of `FILES` (see ADDING.md).
+
+`parse` reads a weighted sum of them, `parse_many` a list for a Pareto set.
+"""
 
 import re
 from functools import reduce
+from importlib import import_module
 from math import inf
 
 from solversearch.errors import UserError, nearest
-from solversearch.judging.objectives import endpoint, feature, fid, frechet, kid, klub, network_calls, trajectory
 from solversearch.judging.objectives.base import Objective, Outcome
 
 __all__ = ["OBJECTIVES", "Objective", "Outcome", "describe_objectives", "parse", "parse_many"]
 
-OBJECTIVES: dict[str, Objective] = {
-    module.OBJECTIVE.name: module.OBJECTIVE for module in (endpoint, feature, frechet, fid, kid, klub, trajectory, network_calls)
-}
+FILES = ("endpoint", "feature", "frechet", "fid", "kid", "klub", "trajectory", "network_calls")
+OBJECTIVES: dict[str, Objective] = {each.name: each for each in (import_module(f"{__name__}.{file}").OBJECTIVE for file in FILES)}
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _TERM = re.compile(rf"\s*(?:({_NUMBER})\s*\*\s*)?([A-Za-z_]\w*)\s*")

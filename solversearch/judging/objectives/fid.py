@@ -2,7 +2,7 @@
 
 Real are the images of a reference, else the model's own data; a model that has neither is compared with its teacher, as `frechet` does.
 The number grows as samples get fewer: it ranks candidates on the same noise, but only tens of thousands of samples give one that compares
-with published FIDs.
+with published FIDs. Inception's features are those of clean-fid (Parmar et al. 2022, arXiv:2104.11222).
 """
 
 from solversearch.judging.objectives.base import Objective, Outcome, features_of, teacher_features

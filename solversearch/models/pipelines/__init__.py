@@ -7,6 +7,7 @@ encoders. Latents are what is searched in; the VAE is loaded when somebody wants
 
 import hashlib
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,27 @@ import torch
 from torch import Tensor
 
 from solversearch.errors import UserError, nearest
-from solversearch.models.aliases import ALIASES, Alias, describe
+from solversearch.models.aliases import ALIASES, Alias
 from solversearch.models.base import Model, Network
 from solversearch.models.edm import Preconditioned
 from solversearch.models.options import Options
 from solversearch.models.pipelines.adapter import Adapter, Told
-from solversearch.models.pipelines.dit import DiT
-from solversearch.models.pipelines.flux import Flux
 from solversearch.models.pipelines.library import library
 from solversearch.models.pipelines.pictures import Decoder, from_pixels
-from solversearch.models.pipelines.pixart import PixArt
 from solversearch.models.pipelines.prompts import captions, embeddings, prompt_length
 from solversearch.models.pipelines.schedule import schedule_of, sigma_data_of
-from solversearch.models.pipelines.sd3 import StableDiffusion3
-from solversearch.models.pipelines.sdxl import StableDiffusionXL
 from solversearch.models.pipelines.source import Folder, InMemory, from_hub, local
-from solversearch.models.pipelines.stable_diffusion import StableDiffusion
-from solversearch.models.pipelines.unconditional import Unconditional
 from solversearch.noise import SPLITS
 
-__all__ = ["ALIASES", "FAMILIES", "describe", "load", "load_alias", "schedule_of"]
+__all__ = ["ALIASES", "FAMILIES", "load", "load_alias", "schedule_of"]
 
-_ADAPTERS: tuple[type[Adapter], ...] = (Unconditional, DiT, StableDiffusion, StableDiffusionXL, PixArt, StableDiffusion3, Flux)
-FAMILIES: dict[str, type[Adapter]] = {name: adapter for adapter in _ADAPTERS for name in adapter.PIPELINES}
+ADAPTERS = {
+    "unconditional": "Unconditional", "dit": "DiT", "stable_diffusion": "StableDiffusion", "sdxl": "StableDiffusionXL", "pixart": "PixArt",
+    "sd3": "StableDiffusion3", "flux": "Flux",
+}  # fmt: skip
+"""Files, and the class of each; see ADDING.md."""
+_FOUND: list[type[Adapter]] = [getattr(import_module(f"{__name__}.{file}"), name) for file, name in ADAPTERS.items()]
+FAMILIES = {name: adapter for adapter in _FOUND for name in adapter.PIPELINES}
 """Adapters by the class of the pipeline."""
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

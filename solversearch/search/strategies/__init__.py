@@ -1,4 +1,4 @@
-"""How a search chooses the next candidate: strategies by name, as Optuna samplers.
+"""How a search chooses the next candidate: strategies by name, as Optuna samplers. Each file of `FILES` adds some; see ADDING.md.
 
     sampler = strategy("s3", context)
     study = optuna.create_study(sampler=sampler, ...)
@@ -11,24 +11,20 @@ as if it had never stopped, once it has followed the earlier proposals (`follow`
 it and enqueue its parameters anew.
 """
 
-import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from optuna import Study, Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from solversearch.errors import UserError, nearest
-from solversearch.search.strategies.context import Context
-from solversearch.search.strategies.evolution import Evolution
-from solversearch.search.strategies.reseeded import Reseeded
-from solversearch.search.strategies.s3 import S3
+from solversearch.search.strategies.context import Context, Strategy
 from solversearch.spaces import Domain, Params
 
 __all__ = [
@@ -45,77 +41,11 @@ __all__ = [
     "strategy",
 ]
 
-GROUP, RANDOM = 8, 100
-"""Trials that are asked for together, of most strategies, and of the one that learns nothing."""
-STARTUP = 8
-"""Trials before Optuna's models of the loss begin, where there are fewer starts."""
-FEW, FEWEST = 500, 200
-"""Trials that CMA-ES looks at, whose choices have a model each, and the Gaussian process, whose cost grows with their cube."""
+GROUP = 8
+"""Trials that are asked for together, of most strategies."""
 
-
-@dataclass(frozen=True)
-class Strategy:
-    """An entry of the registry. about: one sentence; several: whether it can minimise several losses; predicts: whether it uses
-    `Context.predict`. Called with the context, it gives the sampler."""
-
-    about: str
-    make: Callable[[Context], BaseSampler]
-    several: bool = False
-    predicts: bool = False
-
-    def __call__(self, context: Context) -> BaseSampler:
-        return self.make(context)
-
-
-def _startup(context: Context) -> int:
-    return max(STARTUP, len(context.starts))
-
-
-def _cmaes(seed: int) -> BaseSampler:
-    return CmaEsSampler(seed=seed, independent_sampler=TPESampler(seed=seed), warn_independent_sampling=False)
-
-
-STRATEGIES: dict[str, Strategy] = {
-    "random": Strategy(
-        "uniform over the space",
-        lambda context: Reseeded(lambda seed: RandomSampler(seed=seed), context.seed, RANDOM, seen=None),
-        several=True,
-    ),
-    "tpe": Strategy(
-        "multivariate tree-structured Parzen estimator",
-        lambda context: Reseeded(lambda seed: TPESampler(seed=seed, multivariate=True, n_startup_trials=_startup(context)), context.seed),
-        several=True,
-    ),
-    "cmaes": Strategy(
-        "CMA-ES of the numbers; it has no notion of choices, which are left to a Parzen estimator one by one",
-        lambda context: Reseeded(_cmaes, context.seed, seen=FEW),
-    ),
-    "gp": Strategy(
-        "Gaussian process of up to 200 trials, with expected improvement; about a second a proposal",
-        lambda context: Reseeded(
-            lambda seed: GPSampler(
-                seed=seed, n_startup_trials=_startup(context), deterministic_objective=True, warn_independent_sampling=False
-            ),
-            context.seed,
-            seen=FEWEST,
-            pruned=False,
-        ),
-        several=True,
-    ),
-    "nsga2": Strategy(
-        "genetic algorithm NSGA-II, for Pareto sets; also of one loss",
-        lambda context: Reseeded(lambda seed: NSGAIISampler(seed=seed), context.seed, seen=None),  # parents may be any
-        several=True,
-    ),
-    "evolution": Strategy("AutoDiffusion's genetic algorithm: epochs of 50 from the best ten", Evolution),
-    "s3": Strategy(
-        "mutation and crossover of the best, thousands of children ranked by the predictor, the top few evaluated", S3, predicts=True
-    ),
-}
-
-
-STUDIED = frozenset({"random", "tpe", "gp", "evolution", "s3"})
-"""Strategies that look at the parameters and losses of trials, and notes of the study, alone. Others note down more as they propose."""
+FILES = ("reseeded", "evolution", "s3")
+STRATEGIES: dict[str, Strategy] = {each.name: each for file in FILES for each in import_module(f"{__name__}.{file}").STRATEGIES}
 
 
 def known(name: str, objectives: int = 1) -> None:
@@ -193,8 +123,8 @@ class _Known(BaseSampler):
 
 
 def follow(study: Study, domain: Domain, name: str, params: Params) -> Trial:
-    """Like `ask`, of what an earlier process has proposed. A strategy of `STUDIED` is not asked, which takes time; others are, in vain."""
-    if name not in STUDIED:
+    """Like `ask`, of what an earlier process has proposed. One that is `studied` is not asked, which takes time; others are, in vain."""
+    if name not in STRATEGIES or not STRATEGIES[name].studied:
         waiting = (TrialState.WAITING,)
         if not study.get_trials(deepcopy=False, states=waiting):
             study.enqueue_trial(params)
@@ -264,7 +194,7 @@ def _module(module: str, name: str) -> Any:
     if found is None:
         raise UserError(f"strategy {name!r}: there is no module {module!r}; it must be importable, for example from the working directory")
     try:
-        return importlib.import_module(module)
+        return import_module(module)
     except Exception as error:
         raise UserError(f"strategy {name!r}: importing {module} raised {_told(error)}") from error
 

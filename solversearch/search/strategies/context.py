@@ -1,7 +1,9 @@
-"""What a strategy is told."""
+"""What a strategy is, and what it is told."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from optuna.samplers import BaseSampler
 
 from solversearch.schedules import Floats
 from solversearch.spaces import Domain, Params
@@ -25,3 +27,20 @@ class Context:
     predict: Callable[[Sequence[Params]], tuple[Floats, Floats]] | None = None
     objectives: int = 1
     children: int = 2000
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """An entry of the registry. about: one sentence; several: whether it can minimise several losses; predicts: whether it uses
+    `Context.predict`; studied: whether it looks at the parameters and losses of trials, and notes of the study, alone, and notes down
+    nothing else as it proposes. Called with the context, it gives the sampler."""
+
+    name: str
+    about: str
+    make: Callable[[Context], BaseSampler]
+    several: bool = False
+    predicts: bool = False
+    studied: bool = False
+
+    def __call__(self, context: Context) -> BaseSampler:
+        return self.make(context)

@@ -1,14 +1,17 @@
 """What every registered objective promises."""
 
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
 
 from solversearch.errors import UserError
+from solversearch.judging import objectives
 from solversearch.judging.objectives import OBJECTIVES, Objective, Outcome, describe_objectives, parse
 from solversearch.models.base import Model, NotFinite
 from solversearch.teacher import Teacher, teach
+from tests.contracts import docstring_lacks, entries, files_are_registered, lacks, one_line
 from tests.judging.objectives.conftest import Ran
 
 TO_THE_TEACHER = ["endpoint", "feature", "frechet", "kid", "trajectory"]
@@ -23,6 +26,21 @@ def perfect(outcome: Outcome) -> Outcome:
     """The same table, had it gone where the teacher goes."""
     states = tuple(outcome.teacher.state(node) for node in outcome.table.nodes)
     return replace(outcome, samples=outcome.teacher.endpoint, states=states)
+
+
+def test_every_file_of_objectives_is_registered() -> None:
+    files_are_registered(objectives, "OBJECTIVE")
+    assert [objective for _, objective in entries(objectives, "OBJECTIVE")] == list(OBJECTIVES.values())
+
+
+@pytest.mark.parametrize(("module", "added"), list(entries(objectives, "OBJECTIVE")), ids=OBJECTIVES)
+def test_an_objective_says_what_it_is(module: ModuleType, added: Objective) -> None:
+    lacks(added.name, [
+        *docstring_lacks(module, added.source),
+        (not added.name.isidentifier(), "a name that `parse` reads: letters, digits and _"),
+        (not one_line(added.cost), "what it costs, in one line"),
+        (not one_line(added.source), "its source, in one line"),
+    ])  # fmt: skip
 
 
 def test_states_direction_needs_cost_and_source(objective: Objective) -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from scipy.stats import spearmanr
 
 from solversearch.errors import UserError
 from solversearch.schedules import DiscreteVP, Floats, grid
-from solversearch.search.strategies import STRATEGIES, Context, ask, enqueue_starts, known, predicts, strategy
+from solversearch.search import strategies
+from solversearch.search.strategies import STRATEGIES, Context, Strategy, ask, enqueue_starts, follow, known, predicts, strategy
 from solversearch.search.strategies.evolution import CROSSOVERS, MUTATIONS, POPULATION
 from solversearch.search.strategies.genome import Genome
 from solversearch.search.strategies.s3 import BATCH, RANDOM
 from solversearch.solvers.mixed import FAMILIES
 from solversearch.spaces import Candidate, Domain, Params, SearchSpace
+from tests.contracts import docstring_lacks, entries, files_are_registered, lacks, one_line
 
 SCHEDULE = DiscreteVP.named()
 SPACES = {
@@ -133,6 +136,28 @@ class Search:
 
 
 # Conformance -------------------------------------------------------------------------------------------------------
+
+
+def test_every_file_of_strategies_is_registered() -> None:
+    files_are_registered(strategies, "STRATEGIES")
+    assert [each for _, each in entries(strategies, "STRATEGIES")] == list(STRATEGIES.values())
+
+
+@pytest.mark.parametrize(("module", "entry"), list(entries(strategies, "STRATEGIES")), ids=STRATEGIES)
+def test_a_strategy_says_what_it_is(module: ModuleType, entry: Strategy) -> None:
+    """A search that is resumed does not ask `studied` strategies again, and must go on as if it had."""
+    whole = Search(entry.name, Problem(domain_of("times", nfe=3), 0)).run(12)
+    resumed = Search(entry.name, whole.problem)
+    for params, loss in zip(whole.params[:9], whole.losses, strict=False):
+        resumed.study.tell(follow(resumed.study, whole.problem.domain, entry.name, params), loss)
+    for name, note in whole.study.user_attrs.items():
+        resumed.study.set_user_attr(name, note)
+    lacks(entry.name, [
+        *docstring_lacks(module),
+        ("arXiv:" not in (module.__doc__ or ""), f"a source in the docstring of {module.__name__}"),
+        (not one_line(entry.about) or entry.about.endswith("."), "what it is (`about`), in one line that is no sentence"),
+        (resumed.run(3).params != whole.params, "the same proposals after `follow`: is it `studied`, and seeded by the trial's number?"),
+    ])  # fmt: skip
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -1,0 +1,25 @@
+"""What an exporter is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from solversearch.plan import Plan
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """write(plan, out) writes the export and returns the paths of its files; it raises `UserError` for a plan that has no place there.
+
+    place is where it goes unless a person names another; use says what to do with it, {out} being its path and {name} its module's.
+    text gives what is printed, and nothing written, where no path is named. notes are what a person should know about the plan before
+    it samples there, a sentence each.
+    """
+
+    name: str
+    description: str
+    write: Callable[[Plan, Path], list[Path]]
+    place: str
+    use: str
+    text: Callable[[Plan], str] | None = None
+    notes: Callable[[Plan], list[str]] = lambda plan: []
