@@ -20,7 +20,6 @@ def export(
 ) -> None:
     """Write a plan for ComfyUI, k-diffusion, NumPy or stock schedulers, or print its sigmas."""
     from solversearch import export as exports
-    from solversearch.export.notes import notes
     from solversearch.plan import Plan
 
     exporter = exports.get(to)
@@ -30,7 +29,7 @@ def export(
         return
     place = out or Path(exporter.place)
     written = exporter.write(chosen, place)
-    told = notes(chosen, to)
+    told = exporter.notes(chosen)
     if as_json:
         print(json.dumps({"written": list(map(str, written)), "notes": told}))
         return
