@@ -33,6 +33,7 @@ SAFELY = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", Fals
 IMPORTERS = {
     "models/custom.py": "python:FILE_OR_MODULE:FACTORY, named on the command line",
     "models/pipelines/library.py": "the libraries that adapters name",
+    "notebook.py": "the report, by a name that stands there",
     "search/strategies/__init__.py": "--strategy MODULE:CLASS",
 }
 """Modules that import what they are told, and who tells them."""

@@ -1,4 +1,4 @@
-"""KLUB, the bound by which Align Your Steps chooses times: see `judging.klub`."""
+"""KLUB, the bound by which Align Your Steps (Sabour et al. 2024, arXiv:2404.14507) chooses times: see `judging.klub`."""
 
 from solversearch.judging.objectives.base import Objective, Outcome
 
