@@ -9,7 +9,7 @@ import typer
 
 from solversearch.cli import cache, cpr, dashboard, export, importing, listing, optimize, plans, report, space, statistics, study, sweep
 from solversearch.cli.shared import show_warning, tell
-from solversearch.errors import UserError
+from solversearch.errors import Interrupted, UserError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             sys.stdout.flush()
         except UserError as error:
             tell(str(error))
-            code = 2
+            code = 130 if isinstance(error, Interrupted) else 2
         except (KeyboardInterrupt, typer.Abort):
             tell("interrupted")
             code = 130

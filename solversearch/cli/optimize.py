@@ -3,18 +3,13 @@
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.resuming import begun
-from solversearch.cli.shared import BatchSize, Json, ModelOption, Samples, Seed, report, stderr, tell
-from solversearch.errors import UserError
-from solversearch.outputs import check_free, slug
-
-if TYPE_CHECKING:
-    from solversearch.search.settings import Settings
+from solversearch import api
+from solversearch.cli.loading import loads_model
+from solversearch.cli.shared import BatchSize, Json, ModelOption, Samples, Seed, report
 
 _SPACES = "the space's"  # where an option is not given
 
@@ -89,83 +84,23 @@ def optimize(
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs, or what share of one, that each worker takes.")] = 0.0,
     ray_address: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT, or auto.", show_default="one of its own")] = None,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds that a worker may take for one candidate.")] = 600.0,
-    *,
-    load: Load,
 ) -> None:
     """Search a plan for a model and a budget, compare it with every published solver, and write a run folder."""
-    asked = {
-        "nfe": nfe, "guidance": guidance, "seed": seed, "trials": trials, "evaluations": evaluations, "strategy": strategy,
-        "objective": objective, "samples": samples, "fit_samples": fit_samples,
-        "validation_samples": validation_samples, "instant": False if instant is False else None, "only_instant": instant is True,
-        "fit": fit, "search": search, "polish": polish, "split": split, "integer": integer, "batch_size": batch_size,
-        "undecided": undecided,
-    }  # fmt: skip
-    if resume is not None:
-        run = begun(resume, context)
-        model, settings = run.model, run.settings
-    elif model is None or nfe is None:
-        raise UserError("--model and --nfe are missing; or go on with a run by --resume FOLDER")
-    else:
-        settings = _settings(space, asked)
-        if out is not None and not dry_run:
-            check_free(out, overwrite)
-
-    from solversearch import models
-    from solversearch.report.draw import draw_run
-    from solversearch.report.progress import Display
-    from solversearch.search.estimate import estimate
-    from solversearch.search.evaluating.warm_start import read_records
-    from solversearch.search.evaluating.workers import Fleet
-    from solversearch.search.optimize import Interrupted
-    from solversearch.search.optimize import optimize as search_plan
-    from solversearch.search.settings import check
-    from solversearch.search.strategies import predicts
-
-    options = load.options if resume is None else run.options
-    loaded = models.load(model, options)
-    if resume is None:
-        if guidance is None:
-            settings = settings.model_copy(update={"guidance": loaded.guidance})
-        settings = settings.sized(loaded)
-    folder = resume or out or Path("runs") / f"{slug(model)}-nfe{nfe}-g{settings.guidance:g}"
-    if resume is None and not dry_run:
-        check_free(folder, overwrite)
+    given = {name: value for name, value in context.params.items() if _said(context, name) and name not in ("model", "as_json", "dry_run")}
     if dry_run:
-        return _print_facts(estimate(loaded, settings), as_json)
-    check(loaded, settings)
-    if warm_start and not predicts(settings.strategy):
-        raise UserError(f"--warm-start: strategy {settings.strategy!r} has no predictor that could learn from it; choose --strategy s3")
-    records = tuple(record for earlier in warm_start or () for record in read_records(earlier, loaded.digest))
-    try:
-        with Display(stderr()) as display:
-            plan, comparison = search_plan(
-                loaded, settings, folder, context.obj or "", display, records,
-                name=model, options=options, storage=storage, resume=resume is not None,
-                fleet=Fleet(workers, gpus_per_worker, ray_address, time_limit),
-            )  # fmt: skip
-    except Interrupted as stopped:
-        tell(str(stopped))
-        raise typer.Exit(130) from None
-    drawn = draw_run(loaded, plan, comparison, folder, settings.batch_size)
+        return _print_facts(api.estimate(model, **given), as_json)
+    result = api.optimize(model, runs="runs", command=context.obj or "", **given)
     if as_json:
-        print(comparison.model_dump_json())
+        print(result.comparison.model_dump_json())
     else:
-        report(comparison)
-        _print_files(folder, drawn, model)
+        report(result.comparison)
+        _print_files(result.folder, result.model)
 
 
-def _settings(space: str, asked: dict[str, Any]) -> "Settings":
-    from pydantic import ValidationError
-
-    from solversearch.plan import first_error
-    from solversearch.search.settings import Settings
-    from solversearch.spaces import SearchSpace
-
-    try:
-        return Settings.of(SearchSpace.named(space), **asked)
-    except ValidationError as error:
-        option = str(error.errors()[0]["loc"][0])
-        raise UserError(f"--{first_error(error).replace(option, option.replace('_', '-'), 1)}, got {asked[option]}") from None
+def _said(context: typer.Context, name: str) -> bool:
+    """Whether the person gave the option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _print_facts(facts: dict[str, str | int | float], as_json: bool) -> None:
@@ -176,11 +111,12 @@ def _print_facts(facts: dict[str, str | int | float], as_json: bool) -> None:
         print(f"{name}: {fact:,}" if isinstance(fact, int) else f"{name}: {fact}")
 
 
-def _print_files(folder: Path, drawn: list[str], model: str) -> None:
+def _print_files(folder: Path, model: str) -> None:
     name = shlex.quote(str(folder / "plan.json"))
-    optional = [each for each in ("evaluations.json", "pareto") if (folder / each).exists()]
+    order = ("evaluations.json", "pareto", "comparison.png", "plan.png", "search.png", "samples.png")
+    optional = [each for each in order if (folder / each).exists()]
     lines = [
-        f"Wrote {folder}: {', '.join(['plan.json', 'comparison.json', 'journal.log', *optional, *drawn])}",
+        f"Wrote {folder}: {', '.join(['plan.json', 'comparison.json', 'journal.log', *optional])}",
         f"Look at it: solversearch plan show {name}",
         f"Use it:     solversearch sample --plan {name} --model {shlex.quote(model)}, or in Python Plan.read({str(folder / 'plan.json')!r})"
         ".sample(denoise, noise)",

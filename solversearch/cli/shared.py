@@ -38,6 +38,7 @@ def stderr() -> Console:
 
 def report(comparison: "Comparison") -> None:
     from solversearch.report import tables
+    from solversearch.report.plan_view import number
 
     console = stdout()
     if comparison.stages:
@@ -50,7 +51,7 @@ def report(comparison: "Comparison") -> None:
     if comparison.note:
         console.print(comparison.note, soft_wrap=True, highlight=False)
     console.print(
-        f"The teacher's own error is {tables.number(comparison.teacher_error)}; "
+        f"The teacher's own error is {number(comparison.teacher_error)}; "
         f"{comparison.timing.wall_s:.0f} s, {comparison.timing.network_s:.0f} s of it in the network.",
         soft_wrap=True, highlight=False,
     )  # fmt: skip

@@ -28,7 +28,7 @@ def show(
     from solversearch.report.space_view import space_view
     from solversearch.schedules import grid
 
-    schedule = models.load(model).schedule
+    schedule = models.noise_schedule(model)
     starts = [grid(name, schedule, nfe)[:-1] for name in ("linspace", "quadratic", "logsnr")]
     domain = Domain.of(read, schedule, nfe, guidance, starts)
     stdout().print(space_view(domain, domain.candidate(domain.random(np.random.default_rng(seed)))))
