@@ -7,7 +7,7 @@ phi = atan2(sigma, alpha) in [0, pi/2], which is regular at both ends (alpha = 0
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from math import pi
+from math import log, pi
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -81,22 +81,27 @@ class NoiseSchedule(ABC):
         return self.node(float(self.time_of_lam(lam)))
 
 
+LEAST_ALPHA = 2.0**-12
+"""Alpha at zero terminal SNR as schedulers of diffusers have it that divide by it: an alpha_bar of 2^-24."""
+
+
 class DiscreteVP(NoiseSchedule):
     """Variance-preserving schedule given by a table of betas (DDPM, Ho et al. 2020); t in 0 .. len(betas) - 1.
 
     Between table entries the angle is interpolated linearly in t, which stays regular at zero terminal SNR.
-    ``zero_terminal_snr`` rescales the table so that alpha is exactly 0 at the end (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
+    ``zero_terminal_snr`` rescales the table so that alpha is 0 at the end (Lin et al. 2023, arXiv:2305.08891, algorithm 1), or least_alpha:
+    a network that predicts noise says nothing of the data at 0, and diffusers puts `LEAST_ALPHA` there.
     """
 
     discrete = True
 
-    def __init__(self, betas: ArrayLike, zero_terminal_snr: bool = False) -> None:
+    def __init__(self, betas: ArrayLike, zero_terminal_snr: bool = False, least_alpha: float = 0.0) -> None:
         betas = np.asarray(betas, dtype=np.float64)
         if betas.ndim != 1 or len(betas) < 2 or not np.all((betas > 0) & (betas < 1)):
             raise UserError("a beta table is a list of at least two numbers between 0 and 1")
         root = np.sqrt(np.cumprod(1 - betas))
         if zero_terminal_snr:
-            root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+            root = np.maximum((root - root[-1]) * root[0] / (root[0] - root[-1]), least_alpha)
         self.alphas_cumprod: Floats = root**2
         self._angles = np.arctan2(np.sqrt(1 - root**2), root)
         self.t_start, self.t_end = float(len(betas) - 1), 0.0
@@ -104,7 +109,7 @@ class DiscreteVP(NoiseSchedule):
     @classmethod
     def named(
         cls, beta_schedule: str = "scaled_linear", beta_start: float = 0.00085, beta_end: float = 0.012,
-        num_train_timesteps: int = 1000, zero_terminal_snr: bool = False,
+        num_train_timesteps: int = 1000, zero_terminal_snr: bool = False, least_alpha: float = 0.0,
     ) -> "DiscreteVP":  # fmt: skip
         """The tables by the names that diffusers gives them; the defaults are Stable Diffusion's."""
         n = num_train_timesteps
@@ -117,7 +122,7 @@ class DiscreteVP(NoiseSchedule):
             betas = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
         else:
             raise UserError(nearest(beta_schedule, ["linear", "scaled_linear", "squaredcos_cap_v2"], "beta schedule"))
-        return cls(betas, zero_terminal_snr)
+        return cls(betas, zero_terminal_snr, least_alpha)
 
     def angle(self, t: ArrayLike) -> Floats:
         return np.interp(np.asarray(t), np.arange(len(self._angles)), self._angles)
@@ -177,6 +182,26 @@ class CosineVP(NoiseSchedule):
         cosine = np.cos(angle) * np.cos(pi / 2 * self.s / (1 + self.s))
         t = np.arccos(np.clip(cosine, -1, 1)) * 2 / pi * (1 + self.s) - self.s
         return np.clip(t, self.t_end, self.t_start)
+
+
+class ContinuousVP(NoiseSchedule):
+    """Variance preserving, the network being told t = ln(sigma / alpha) / 4, as in EDM (Karras et al. 2022, arXiv:2206.00364).
+
+    Stable Video Diffusion is such a network; diffusers calls that continuous timesteps.
+    """
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 700.0) -> None:
+        self.t_start, self.t_end = log(sigma_max) / 4, log(sigma_min) / 4
+
+    def alpha(self, t: ArrayLike) -> Floats:
+        return 1 / np.hypot(1, np.exp(4 * np.asarray(t, dtype=np.float64)))
+
+    def sigma(self, t: ArrayLike) -> Floats:
+        return 1 / np.hypot(1, np.exp(-4 * np.asarray(t, dtype=np.float64)))
+
+    def time_of_angle(self, angle: ArrayLike) -> Floats:
+        with np.errstate(divide="ignore"):
+            return np.clip(np.log(np.tan(np.asarray(angle, dtype=np.float64))) / 4, self.t_end, self.t_start)
 
 
 class VE(NoiseSchedule):

@@ -10,12 +10,12 @@ from solversearch.errors import UserError, nearest
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="models, solvers, grids, spaces, strategies, objectives or exports.")],
+    what: Annotated[str, typer.Argument(help="models, solvers, grids, tables, spaces, strategies, objectives or exports.")],
     as_json: Json = False,
 ) -> None:
-    """List what there is: models, solvers, grids, search spaces, strategies, objectives or exports."""
+    """List what there is: models, solvers, grids, published tables, search spaces, strategies, objectives or exports."""
     listings = {
-        "models": _models, "solvers": _solvers, "grids": _grids, "spaces": _spaces, "strategies": _strategies, "objectives": _objectives,
+        "models": _models, "solvers": _solvers, "grids": _grids, "tables": _tables, "spaces": _spaces, "strategies": _strategies, "objectives": _objectives,
         "exports": _exports,
     }  # fmt: skip
     if what not in listings:
@@ -67,6 +67,12 @@ def _grids() -> list[dict[str, Any]]:
     from solversearch.schedules import GRIDS, describe_grid
 
     return [{"name": name, "description": describe_grid(name)} for name in GRIDS]
+
+
+def _tables() -> list[dict[str, Any]]:
+    from solversearch.importing.tables import tables
+
+    return [{"name": name, "description": each.description} for name, each in tables().items()]
 
 
 def _spaces() -> list[dict[str, Any]]:
