@@ -26,7 +26,9 @@ def import_(
     ] = None,
     nfe: Annotated[int | None, typer.Option(min=1, max=1000, help="Network evaluations a sample costs.")] = None,
     sigmas: Annotated[str | None, typer.Option(help="Noise levels instead of a scheduler: 14.6,6.5,2.7,0 or a file of them.")] = None,
-    timesteps: Annotated[str | None, typer.Option(help="Times instead, as the network is told them: 999,850,736 or a file of them.")] = None,
+    timesteps: Annotated[
+        str | None, typer.Option(help="Times instead, as the network is told them: 999,850,736 or a file of them.")
+    ] = None,
     ays: Annotated[str | None, typer.Option(help="A published Align Your Steps schedule instead: sd15, sdxl or svd.")] = None,
     table: Annotated[str | None, typer.Option(help="A published table instead; one of 'solversearch list tables'.")] = None,
     solver: Annotated[

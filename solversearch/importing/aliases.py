@@ -4,6 +4,7 @@ ComfyUI's samplers, of k-diffusion, work on x = data + sigma * noise whatever th
 `SOLVERS`, which step in sigma / alpha: there sigma alone takes its place.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from math import hypot
@@ -19,6 +20,8 @@ from solversearch.solvers.ipndm import ipndm
 from solversearch.tableau import Problem, Rule, Vector
 
 _COMFYUI = "ComfyUI's sampler of that name"
+_OTHERWISE = ("heun", "dpmpp_2m")
+"""Names that ComfyUI has too, for another rule on flow models."""
 
 
 class Named(NamedTuple):
@@ -30,6 +33,10 @@ class Named(NamedTuple):
     def tableau(self, schedule: NoiseSchedule, nodes: Sequence[Node]) -> Tableau:
         """The table on a grid that ends in `CLEAN`, from unit noise. Raises `UserError` where it is not the same rule for such a model."""
         if not (self.exploding and isinstance(schedule, Flow)):
+            if isinstance(schedule, Flow) and (name := self.solver.name) in _OTHERWISE:
+                warnings.warn(
+                    f"{name} steps flow models in sigma / alpha; ComfyUI's, which steps them in sigma, is comfyui:{name}", stacklevel=2
+                )
             return self.solver.tableau(schedule, nodes)
         if self.solver.stochastic:
             raise UserError(f"{self.solver.name} renoises flow models by a rule of its own; 'ddim_eta1' is the one that is known here")
@@ -41,7 +48,9 @@ class Named(NamedTuple):
 
 def named(name: str) -> Named:
     """The solver of `SOLVERS`, or what is known under a name of ComfyUI or a class of diffusers. Raises `UserError`."""
-    short = name.removesuffix("Scheduler")
+    short, theirs = name.removesuffix("Scheduler"), name.removeprefix("comfyui:")
+    if theirs != name:
+        return Named(SOLVERS[theirs], True) if theirs in _OTHERWISE else named(theirs)
     if name in SOLVERS:
         return Named(SOLVERS[name])
     if short in _CLASSES:

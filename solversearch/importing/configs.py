@@ -69,7 +69,9 @@ def scheduler_of(where: str, settings: Mapping[str, Any]) -> SchedulerSource:
     config, pipeline = read_json(place), str(read_json(index).get("_class_name", "")) if index.is_file() else ""
     if "scheduler" in config:
         numbers = {key: config[key] for key in ("timesteps", "sigmas") if key in config}
-        return SchedulerSource(scheduler_by_name(str(config["scheduler"]), **{**config.get("config", {}), **settings}), True, "", settings, numbers)
+        return SchedulerSource(
+            scheduler_by_name(str(config["scheduler"]), **{**config.get("config", {}), **settings}), True, "", settings, numbers
+        )
     name = str(config.get("_class_name", "")).removesuffix("Scheduler")
     if name == "Plan":
         return SchedulerSource(None, True, pipeline, plan=Plan.parse(json.dumps(config.get("plan")), str(place)))

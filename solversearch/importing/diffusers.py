@@ -130,7 +130,7 @@ def _trimmed(weights: list[float]) -> tuple[float, ...]:
 
 def _reason(scheduler: Any, steps: int | None, arguments: dict[str, Any], cause: Exception) -> str:
     """Why a scheduler cannot be run, in one line."""
-    if isinstance(cause, LookupError):
+    if isinstance(cause, LookupError | AssertionError):
         times = [float(t) for t in ready(scheduler, steps, arguments).timesteps]
         if len(set(times)) < len(times):
             spacing = next((key for key in _SPACINGS if scheduler.config.get(key)), "its spacing")
@@ -229,7 +229,8 @@ def _node(scheduler: Any, i: int, t: Any) -> tuple[Node, float, float]:
     if hasattr(scheduler, "sigmas"):
         index = scheduler.step_index if scheduler.step_index is not None else i
         halfway = hasattr(scheduler, "sigmas_interpol") and not scheduler.state_in_first_order
-        sigma = float((scheduler.sigmas_interpol if halfway else scheduler.sigmas)[index])
+        before = int(hasattr(scheduler, "sigmas_down"))  # the ancestral one counts its middles from the step before
+        sigma = float(scheduler.sigmas_interpol[index - before] if halfway else scheduler.sigmas[index])
         if is_edm(scheduler):
             one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
             skip, out = (float(scheduler.precondition_outputs(*pair, sigma)) for pair in ((one, zero), (zero, one)))
@@ -244,6 +245,11 @@ def _node(scheduler: Any, i: int, t: Any) -> tuple[Node, float, float]:
     else:
         bar = float(scheduler.alphas_cumprod[int(t)])
         alpha, sigma = sqrt(bar), sqrt(1 - bar)
+        if alpha == 0 and kind == "epsilon":
+            raise UserError(
+                f"{type(scheduler).__name__} divides by alpha = 0 at timestep {int(t)}, in diffusers too: take EulerDiscrete or "
+                "DPMSolverMultistep, which keep alpha_bar at 2^-24 there, or --set timestep_spacing=leading"
+            )
     a, b = data_prediction("flow" if kind == "flow_prediction" else kind, alpha, sigma)
     return Node(float(t), alpha, sigma), a, b
 

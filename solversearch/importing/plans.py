@@ -13,7 +13,7 @@ from solversearch.importing.configs import SchedulerSource, scheduler_of
 from solversearch.importing.diffusers import from_diffusers, is_edm, library, ready
 from solversearch.importing.frames import frame_of, settings_of
 from solversearch.importing.reading import Listed, read_numbers
-from solversearch.importing.sigmas import from_sigmas, from_timesteps
+from solversearch.importing.sigmas import check_falling, from_sigmas, from_timesteps
 from solversearch.importing.tables import table
 from solversearch.plan import Plan, Provenance, Threshold
 from solversearch.runtime import Tableau
@@ -51,7 +51,9 @@ def as_plan(where: str, nfe: int | None, model: "Model | None" = None, guidance:
     table = _spending(source, nfe, None if model is None else model.schedule)
     if table.stochastic:
         causes = [f"{key}={source.scheduler.config[key]}" for key in _DRAWING if source.scheduler.config.get(key)]
-        warnings.warn(f"{name} draws fresh noise at its steps{' by ' + ', '.join(causes) if causes else ''}: so does the plan", stacklevel=2)
+        warnings.warn(
+            f"{name} draws fresh noise at its steps{' by ' + ', '.join(causes) if causes else ''}: so does the plan", stacklevel=2
+        )
     decisions = {"scheduler": name, "solver": name.removesuffix("Scheduler"), "grid": "its own"}
     decisions |= {key: str(value) for key, value in source.settings.items()}
     return _plan(table, kind, guidance, model, decisions, command, threshold)
@@ -90,9 +92,10 @@ def plan_of_list(
     nfe evaluations on, too.
     """
     known = named(solver)
+    check_falling(numbers, what, True)
     if model and settings:
         raise UserError(f"--set {next(iter(settings))}: the model has a noise schedule of its own; leave out --set or --model")
-    schedule, kind = (model.schedule, model.prediction_type) if model else frame_of(settings, what, max(numbers, default=0.0))
+    schedule, kind = (model.schedule, model.prediction_type) if model else frame_of(settings, what, numbers[0])
     table = (from_sigmas if what == "sigmas" else from_timesteps)(numbers, known, schedule, integer, nfe)
     if nfe is not None and table.nfe != nfe:
         raise UserError(f"--nfe {nfe}: {solver} spends {table.nfe} evaluations on these {len(numbers)} {what}; leave --nfe out")

@@ -15,7 +15,7 @@ from solversearch.plan import one_line, read_file
 _BREAKS = re.compile(r"[\s,;\[\](){}\"'`]+")
 _KEYWORDS = re.compile(r"\b(dtype|device|requires_grad|grad_fn)\s*=\s*[^,)\s]+")  # of a printed tensor
 _CALLS = re.compile(r"[A-Za-z_][\w.]*\s*\(")  # tensor( array( np.float64(
-_NAME = re.compile(r"\A\s*[A-Za-z_]\w*\s*[:=]")  # sigmas =
+_NAME = re.compile(r"\A[\s{]*['\"]?[A-Za-z_]\w*['\"]?\s*[:=]")  # sigmas =
 _SAME = 1e-6  # two texts of one list, in other digits
 
 

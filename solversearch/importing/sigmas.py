@@ -16,9 +16,7 @@ _BEYOND = 1e-3  # published lists are rounded, and a model's own ends differ in 
 _NO_SIGNAL = (1 - _BEYOND) / LEAST_ALPHA  # diffusers' finite stand-in for sigma / alpha at alpha = 0; ComfyUI's is larger
 
 
-def from_sigmas(
-    sigmas: Sequence[float], solver: Named, schedule: NoiseSchedule, integer: bool = False, nfe: int | None = None
-) -> Tableau:
+def from_sigmas(sigmas: Sequence[float], solver: Named, schedule: NoiseSchedule, integer: bool = False, nfe: int | None = None) -> Tableau:
     """The solver on the schedule's times of these noise levels, as samplers of k-diffusion's kind name them.
 
     They are sigma / alpha, for flows sigma alone, and fall. Where they end above 0 a warning says what is made of that. At zero terminal SNR any level
@@ -27,7 +25,7 @@ def from_sigmas(
     flow = isinstance(schedule, Flow)
     ends = [schedule.sigma(t) / (1.0 if flow else max(float(schedule.alpha(t)), 1e-9)) for t in (schedule.t_start, schedule.t_end)]
     high, low = map(float, ends)
-    _check(sigmas, "sigmas", high >= _NO_SIGNAL)
+    check_falling(sigmas, "sigmas", high >= _NO_SIGNAL)
     levels = np.asarray(_evaluated(sigmas, low * (1 + _BEYOND), solver, nfe))
     silent = levels >= _NO_SIGNAL if high >= _NO_SIGNAL else np.zeros(len(levels), bool)
     if (levels[0] > high * (1 + _BEYOND) and not silent[0]) or levels[-1] < low * (1 - _BEYOND):
@@ -48,7 +46,7 @@ def from_timesteps(
     """
     if isinstance(schedule, VE):
         raise UserError("--timesteps: a network of EDM's kind is named by its noise levels; use --sigmas")
-    _check(times, "timesteps", False)
+    check_falling(times, "timesteps", False)
     end = times[-1] == 0 and (isinstance(schedule, Flow) or _is_end(times, False, solver, nfe))
     return solver.tableau(schedule, explicit(schedule, list(times[:-1] if end else times), integer))
 
@@ -74,7 +72,7 @@ def _is_end(numbers: Sequence[float], usually: bool, solver: Named, nfe: int | N
     return usually and len(numbers) > 1
 
 
-def _check(numbers: Sequence[float], what: str, endless: bool) -> None:
+def check_falling(numbers: Sequence[float], what: str, endless: bool) -> None:
     """They fall from a finite number, or an infinite one where endless, and not below 0."""
     if len(numbers) - (what == "sigmas" and numbers[-1:] == [0]) < 1:
         raise UserError(f"a schedule needs at least {'two sigmas, the last of them 0' if what == 'sigmas' else 'one timestep'}")
