@@ -68,10 +68,7 @@ def scheduler_of(where: str, settings: Mapping[str, Any]) -> SchedulerSource:
         return SchedulerSource(scheduler_by_name(where, **settings), settings=settings)
     config, pipeline = read_json(place), str(read_json(index).get("_class_name", "")) if index.is_file() else ""
     if "scheduler" in config:
-        numbers = {key: config[key] for key in ("timesteps", "sigmas") if key in config}
-        return SchedulerSource(
-            scheduler_by_name(str(config["scheduler"]), **{**config.get("config", {}), **settings}), True, "", settings, numbers
-        )
+        return _exported(config, settings)
     name = str(config.get("_class_name", "")).removesuffix("Scheduler")
     if name == "Plan":
         return SchedulerSource(None, True, pipeline, plan=Plan.parse(json.dumps(config.get("plan")), str(place)))
@@ -82,6 +79,14 @@ def scheduler_of(where: str, settings: Mapping[str, Any]) -> SchedulerSource:
     check_settings(kind, settings)
     with quiet():
         return SchedulerSource(kind.from_config({**config, **settings}), True, pipeline, settings)
+
+
+def _exported(content: Mapping[str, Any], settings: Mapping[str, Any]) -> SchedulerSource:
+    """What `export` wrote for diffusers: a class, the settings in which it differs from its defaults, and the list that it is given."""
+    kind, config = scheduler_class(str(content["scheduler"])), {**content.get("config", {}), **settings}
+    check_settings(kind, config)
+    numbers = {key: content[key] for key in ("timesteps", "sigmas") if key in content}
+    return SchedulerSource(kind(**config), True, "", settings, numbers)
 
 
 def _local(path: Path) -> tuple[Path, Path]:

@@ -14,16 +14,6 @@ _QUESTION = (
 )
 
 
-def settings_of(scheduler: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a scheduler of diffusers says of its network, as `frame_of` takes it."""
-    if scheduler.startswith("FlowMatch") or config.get("use_flow_sigmas"):
-        return {"prediction_type": "flow"}
-    if scheduler.startswith("EDM"):
-        return {"prediction_type": "edm"}
-    known = ("prediction_type", "timestep_type", *_BETAS)
-    return {"prediction_type": "epsilon"} | {key: value for key, value in config.items() if key in known}
-
-
 def frame_of(settings: Mapping[str, Any], what: str, highest: float) -> tuple[NoiseSchedule, str]:
     """The schedule and the prediction type of these settings; without any, Stable Diffusion's betas and epsilon.
 

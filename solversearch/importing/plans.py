@@ -11,7 +11,7 @@ from solversearch.errors import UserError
 from solversearch.importing.aliases import named
 from solversearch.importing.configs import SchedulerSource, scheduler_of
 from solversearch.importing.diffusers import from_diffusers, is_edm, library, ready
-from solversearch.importing.frames import frame_of, settings_of
+from solversearch.importing.frames import frame_of
 from solversearch.importing.reading import Listed, read_numbers
 from solversearch.importing.sigmas import check_falling, from_sigmas, from_timesteps
 from solversearch.importing.tables import table
@@ -84,9 +84,10 @@ _MIXING = ("DDIMScheduler", "TCDScheduler")
 
 def plan_of_list(
     numbers: Sequence[float], solver: str, model: "Model | None" = None, guidance: float = 1.0, command: str = "", *,
-    what: str = "sigmas", integer: bool = False, nfe: int | None = None, grid: str | None = None, **settings: Any,
+    what: str = "sigmas", integer: bool = False, nfe: int | None = None, grid: str | None = None,
+    frame: tuple[NoiseSchedule, str] | None = None, **settings: Any,
 ) -> Plan:  # fmt: skip
-    """A list of sigmas or timesteps (what) with a solver as a plan for the model; without one, in the frame of settings (see `frame_of`).
+    """A list of sigmas or timesteps (what) with a solver as a plan for the model; without one, in the frame, or that of settings (see `frame_of`).
 
     solver is one of `SOLVERS`, or what ComfyUI or diffusers call it. Raises `UserError` for a list that the solver does not spend
     nfe evaluations on, too.
@@ -95,7 +96,7 @@ def plan_of_list(
     check_falling(numbers, what, True)
     if model and settings:
         raise UserError(f"--set {next(iter(settings))}: the model has a noise schedule of its own; leave out --set or --model")
-    schedule, kind = (model.schedule, model.prediction_type) if model else frame_of(settings, what, numbers[0])
+    schedule, kind = (model.schedule, model.prediction_type) if model else frame or frame_of(settings, what, numbers[0])
     table = (from_sigmas if what == "sigmas" else from_timesteps)(numbers, known, schedule, integer, nfe)
     if nfe is not None and table.nfe != nfe:
         raise UserError(f"--nfe {nfe}: {solver} spends {table.nfe} evaluations on these {len(numbers)} {what}; leave --nfe out")
@@ -104,14 +105,17 @@ def plan_of_list(
 
 
 def plan_of_numbers(
-    given: str | Sequence[float], what: str, solver: str, model: "Model | None" = None, guidance: float = 1.0, command: str = "",
-    **settings: Any,
+    given: str | Sequence[float], what: str, solver: str, model: "Model | None" = None, guidance: float = 1.0, command: str = "", *,
+    integer: bool = False, nfe: int | None = None, **settings: Any,
 ) -> Plan:  # fmt: skip
-    """`plan_of_list` of numbers, their text or a file of it (see `read_numbers`), which may bring the frame of its scheduler."""
+    """`plan_of_list` of numbers, their text or a file of it (see `read_numbers`), which may name its scheduler and so the frame."""
     listed = read_numbers(given, what) if isinstance(given, str) else Listed(list(given))
+    frame = None
     if listed.scheduler and model is None:
-        settings = settings_of(listed.scheduler, listed.config) | settings
-    return plan_of_list(listed.numbers, solver, model, guidance, command, what=what, **settings)
+        from solversearch.models.pipelines.schedule import schedule_of
+
+        frame, settings = schedule_of({**listed.config, **settings, "_class_name": listed.scheduler})[:2], {}
+    return plan_of_list(listed.numbers, solver, model, guidance, command, what=what, integer=integer, nfe=nfe, frame=frame, **settings)
 
 
 def plan_of_sigmas(sigmas: Sequence[float], solver: str, model: "Model | None" = None, guidance: float = 1.0, **settings: Any) -> Plan:
