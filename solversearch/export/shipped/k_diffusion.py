@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .levels import calls, matches, sigmas
+from .levels import calls, kind, matches, sigmas
 from .loop import Answer, sample
 from .reader import parse
 from .runtime import Node
@@ -56,7 +56,7 @@ def sample_plan(
             arguments["cond_scale"] = node.guidance
         return model(x, sigma, **arguments)
 
-    if _found(model, "quantize") and any(node.t != round(node.t) for node in PLAN.nodes):
+    if kind(PLAN) == "vp" and _found(model, "quantize") and any(node.t != round(node.t) for node in PLAN.nodes):
         warnings.warn(
             "the model rounds times to whole timesteps (quantize=True), and the plan has others: make it with quantize=False", stacklevel=2
         )
