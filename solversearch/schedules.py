@@ -81,8 +81,7 @@ class NoiseSchedule(ABC):
         return self.node(float(self.time_of_lam(lam)))
 
 
-LEAST_ALPHA = 2.0**-12
-"""Alpha at zero terminal SNR as schedulers of diffusers have it that divide by it: an alpha_bar of 2^-24."""
+LEAST_ALPHA = 2.0**-12  # at zero terminal SNR, of schedulers of diffusers that divide by it: an alpha_bar of 2^-24
 
 
 class DiscreteVP(NoiseSchedule):
@@ -185,10 +184,7 @@ class CosineVP(NoiseSchedule):
 
 
 class ContinuousVP(NoiseSchedule):
-    """Variance preserving, the network being told t = ln(sigma / alpha) / 4, as in EDM (Karras et al. 2022, arXiv:2206.00364).
-
-    Stable Video Diffusion is such a network; diffusers calls that continuous timesteps.
-    """
+    """Variance preserving, t = ln(sigma / alpha) / 4: EDM's (arXiv:2206.00364), and Stable Video Diffusion's "continuous" timesteps."""
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 700.0) -> None:
         self.t_start, self.t_end = log(sigma_max) / 4, log(sigma_min) / 4
@@ -200,8 +196,7 @@ class ContinuousVP(NoiseSchedule):
         return 1 / np.hypot(1, np.exp(-4 * np.asarray(t, dtype=np.float64)))
 
     def time_of_angle(self, angle: ArrayLike) -> Floats:
-        with np.errstate(divide="ignore"):
-            return np.clip(np.log(np.tan(np.asarray(angle, dtype=np.float64))) / 4, self.t_end, self.t_start)
+        return np.clip(np.log(np.maximum(np.tan(angle), 1e-300)) / 4, self.t_end, self.t_start)
 
 
 class VE(NoiseSchedule):
@@ -364,7 +359,7 @@ def leading(schedule: NoiseSchedule, n: int) -> list[Node]:
     return _nodes(schedule, schedule.at_fraction(np.arange(n - 1, -1, -1) / n + 1e-3))
 
 
-_FAMILIES: dict[str, Callable[[NoiseSchedule, ArrayLike], Floats]] = {
+FAMILIES: dict[str, Callable[[NoiseSchedule, ArrayLike], Floats]] = {
     "linspace": uniform,
     "quadratic": quadratic,
     "logsnr": logsnr,
@@ -374,18 +369,11 @@ _FAMILIES: dict[str, Callable[[NoiseSchedule, ArrayLike], Floats]] = {
 }
 
 GRIDS: dict[str, Grid] = {
-    **{name: _spanning(times) for name, times in _FAMILIES.items()},
-    **{f"{name}_tmin": _to_t_end(times) for name, times in _FAMILIES.items()},
+    **{name: _spanning(times) for name, times in FAMILIES.items()},
+    **{f"{name}_tmin": _to_t_end(times) for name, times in FAMILIES.items()},
     "trailing": trailing,
     "leading": leading,
 }
-
-
-def describe_grid(name: str) -> str:
-    """One line on a grid of `GRIDS`, with its source."""
-    family = _FAMILIES.get(name.removesuffix("_tmin"))
-    text = " ".join(((family or GRIDS[name]).__doc__ or "").split())
-    return text + (" The last evaluation is at t_end." if name.endswith("_tmin") else "")
 
 
 def grid(name: str, schedule: NoiseSchedule, n: int, integer: bool = False) -> list[Node]:

@@ -40,12 +40,12 @@ def import_(
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of it; repeatable.")] = None,
 ) -> None:
-    """Write a scheduler of diffusers, a list of sigmas or Align Your Steps as a plan."""
+    """Write a scheduler of diffusers, a list of sigmas or timesteps, or a published table as a plan."""
     config = dict(map(_setting, settings or []))
     check_place(out)
     plan = import_scheduler(
-        source, nfe, sigmas=sigmas, timesteps=timesteps, ays=ays, table=table, solver=solver, integer=integer, model=model, guidance=guidance, settings=config,
-        command=context.obj or "", **load.chosen,
+        source, nfe, sigmas=sigmas, timesteps=timesteps, ays=ays, table=table, solver=solver, integer=integer, model=model,
+        guidance=guidance, settings=config, command=context.obj or "", **load.chosen,
     )  # fmt: skip
     plan.write(out)
     Console().print(f"wrote {out}", soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""Plans from elsewhere: schedulers of diffusers by name or by a pipeline's configuration, lists of sigmas or timesteps, published tables."""
+"""Plans from elsewhere: schedulers of diffusers, by name or as a pipeline has them, lists of noise levels or times, published tables."""
 
 from solversearch.importing.aliases import named
 from solversearch.importing.diffusers import SCHEDULERS, STOCHASTIC, from_diffusers, scheduler_by_name

@@ -7,6 +7,7 @@ ComfyUI's samplers, of k-diffusion, work on x = data + sigma * noise whatever th
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from math import hypot
 from typing import NamedTuple
 
@@ -78,7 +79,7 @@ def _clean_end(step: Step, order: int) -> Rule:
 
 def _dpm_2(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector:
     """x_t = DDIM(x_s, eps at the middle in lambda -> t); the last step takes the data prediction."""
-    for s, t in zip(nodes[:-2], nodes[1:-1], strict=True):
+    for s, t in pairwise(nodes[:-1]):
         here = evaluate(problem, x, s)
         middle = problem.schedule.node_at_lam((lam(s) + lam(t)) / 2)
         x = average(here, t, [(evaluate(problem, first_order(here, middle), middle), 1.0)])
@@ -87,7 +88,7 @@ def _dpm_2(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector:
 
 def _lcm(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector:
     """The data prediction, noised anew."""
-    for s, t in zip(nodes, nodes[1:], strict=False):
+    for s, t in pairwise(nodes):
         x = evaluate(problem, x, s).d * t.alpha
         if t.sigma:
             x = x + problem.noise() * t.sigma

@@ -19,19 +19,19 @@ _NO_SIGNAL = (1 - _BEYOND) / LEAST_ALPHA  # diffusers' finite stand-in for sigma
 def from_sigmas(sigmas: Sequence[float], solver: Named, schedule: NoiseSchedule, integer: bool = False, nfe: int | None = None) -> Tableau:
     """The solver on the schedule's times of these noise levels, as samplers of k-diffusion's kind name them.
 
-    They are sigma / alpha, for flows sigma alone, and fall. Where they end above 0 a warning says what is made of that. At zero terminal SNR any level
-    that stands for infinity is the first timestep. integer takes the nearest whole timesteps. Raises `UserError`.
+    They are sigma / alpha, for flows sigma alone, and fall. Where they end above 0 a warning says what is made of that. At zero terminal
+    SNR any level that stands for infinity is the first timestep. integer takes the nearest whole timesteps. Raises `UserError`.
     """
     flow = isinstance(schedule, Flow)
     ends = [schedule.sigma(t) / (1.0 if flow else max(float(schedule.alpha(t)), 1e-9)) for t in (schedule.t_start, schedule.t_end)]
     high, low = map(float, ends)
     check_falling(sigmas, "sigmas", high >= _NO_SIGNAL)
     levels = np.asarray(_evaluated(sigmas, low * (1 + _BEYOND), solver, nfe))
-    silent = levels >= _NO_SIGNAL if high >= _NO_SIGNAL else np.zeros(len(levels), bool)
+    silent = (levels >= _NO_SIGNAL) & (high >= _NO_SIGNAL)
     if (levels[0] > high * (1 + _BEYOND) and not silent[0]) or levels[-1] < low * (1 - _BEYOND):
         raise UserError(
             f"the sigmas {levels[0]:g} .. {levels[-1]:g} leave the model's range, {high:.6g} .. {low:.6g}; they were made for another model: "
-            "name it by --model, or how it reads sigmas by --set prediction_type=flow, edm ..."
+            "name it by --model, or its kind by --set prediction_type=flow or edm"
         )
     angles = np.arctan2(levels, 1 - levels) if flow else np.where(silent, pi / 2, np.arctan(levels))
     return solver.tableau(schedule, explicit(schedule, [float(t) for t in schedule.time_of_angle(angles)], integer))
@@ -61,7 +61,7 @@ def _evaluated(sigmas: Sequence[float], least: float, solver: Named, nfe: int | 
         return list(sigmas[:-1])
     end = _is_end(sigmas, last <= least, solver, nfe)
     told = "stands for the end: the step to it takes the clean prediction" if end else "is evaluated: its clean prediction is the result"
-    warnings.warn(f"the sigmas end at {last:g}, not 0; that level {told} (end the list in 0 to leave no doubt)", stacklevel=2)
+    warnings.warn(f"the sigmas end at {last:g}, not 0; that level {told} (end the list in 0 to be exact)", stacklevel=2)
     return list(sigmas[:-1] if end else sigmas)
 
 
