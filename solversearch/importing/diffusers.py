@@ -135,8 +135,8 @@ def _reason(scheduler: Any, steps: int | None, arguments: dict[str, Any], cause:
         if len(set(times)) < len(times):
             spacing = next((key for key in _SPACINGS if scheduler.config.get(key)), "its spacing")
             return (
-                f"diffusers itself fails: {spacing} on {scheduler.config.get('beta_schedule')} betas puts several of its {len(times)} steps "
-                f"on one timestep; leave {spacing} out, or ask for fewer steps"
+                f"diffusers itself fails: {spacing} on {scheduler.config.get('beta_schedule')} betas puts several of its {len(times)} "
+                f"steps on one timestep; leave {spacing} out, or ask for fewer steps"
             )
     return f"{type(cause).__name__}: {cause}"
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from solversearch.models.base import Model
 
 _NAMED = {"flow": "flow_prediction"}  # by diffusers
+_DRAWING = ("stochastic_sampling", "algorithm_type")
+"""Settings by which a scheduler draws fresh noise."""
+_MIXING = ("DDIMScheduler", "TCDScheduler")
+"""Those that step with the unclipped noise beside the clipped data."""
 
 
 def as_plan(where: str, nfe: int | None, model: "Model | None" = None, guidance: float = 1.0, command: str = "", **settings: Any) -> Plan:
@@ -50,16 +54,12 @@ def as_plan(where: str, nfe: int | None, model: "Model | None" = None, guidance:
     source, threshold = _unclipped(source)
     table = _spending(source, nfe, None if model is None else model.schedule)
     if table.stochastic:
-        causes = [f"{key}={source.scheduler.config[key]}" for key in _DRAWING if source.scheduler.config.get(key)]
-        warnings.warn(
-            f"{name} draws fresh noise at its steps{' by ' + ', '.join(causes) if causes else ''}: so does the plan", stacklevel=2
-        )
+        causes = ", ".join(f"{key}={source.scheduler.config[key]}" for key in _DRAWING if source.scheduler.config.get(key))
+        by = causes and f" by {causes}"
+        warnings.warn(f"{name} draws fresh noise at its steps{by}: so does the plan", stacklevel=2)
     decisions = {"scheduler": name, "solver": name.removesuffix("Scheduler"), "grid": "its own"}
     decisions |= {key: str(value) for key, value in source.settings.items()}
     return _plan(table, kind, guidance, model, decisions, command, threshold)
-
-
-_DRAWING = ("stochastic_sampling", "algorithm_type")
 
 
 def _unclipped(source: SchedulerSource) -> tuple[SchedulerSource, Threshold | None]:
@@ -79,15 +79,14 @@ def _unclipped(source: SchedulerSource) -> tuple[SchedulerSource, Threshold | No
     return replace(source, scheduler=scheduler), Threshold(kind="clamp", limit=limit)
 
 
-_MIXING = ("DDIMScheduler", "TCDScheduler")
-
-
 def plan_of_list(
     numbers: Sequence[float], solver: str, model: "Model | None" = None, guidance: float = 1.0, command: str = "", *,
     what: str = "sigmas", integer: bool = False, nfe: int | None = None, grid: str | None = None,
     frame: tuple[NoiseSchedule, str] | None = None, **settings: Any,
 ) -> Plan:  # fmt: skip
-    """A list of sigmas or timesteps (what) with a solver as a plan for the model; without one, in the frame, or that of settings (see `frame_of`).
+    """A list of sigmas or timesteps (what) with a solver as a plan for the model; without one, in the frame or in that of settings.
+
+    settings are those of `frame_of`, frame is what it returns.
 
     solver is one of `SOLVERS`, or what ComfyUI or diffusers call it. Raises `UserError` for a list that the solver does not spend
     nfe evaluations on, too.

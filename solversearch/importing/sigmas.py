@@ -30,7 +30,7 @@ def from_sigmas(sigmas: Sequence[float], solver: Named, schedule: NoiseSchedule,
     silent = (levels >= _NO_SIGNAL) & (high >= _NO_SIGNAL)
     if (levels[0] > high * (1 + _BEYOND) and not silent[0]) or levels[-1] < low * (1 - _BEYOND):
         raise UserError(
-            f"the sigmas {levels[0]:g} .. {levels[-1]:g} leave the model's range, {high:.6g} .. {low:.6g}; they were made for another model: "
+            f"the sigmas {levels[0]:g} .. {levels[-1]:g} leave the model's range, {high:.6g} .. {low:.6g}; they were made for another: "
             "name it by --model, or its kind by --set prediction_type=flow or edm"
         )
     angles = np.arctan2(levels, 1 - levels) if flow else np.where(silent, pi / 2, np.arctan(levels))
@@ -40,7 +40,7 @@ def from_sigmas(sigmas: Sequence[float], solver: Named, schedule: NoiseSchedule,
 def from_timesteps(
     times: Sequence[float], solver: Named, schedule: NoiseSchedule, integer: bool = False, nfe: int | None = None
 ) -> Tableau:
-    """The solver on the times that the network is told. At the time 0 of a flow there is no noise, so that is the end. Raises `UserError`.
+    """The solver on the times that the network is told. The time 0 of a flow has no noise: it is the end. Raises `UserError`.
 
     The time 0 of other networks is evaluated, as diffusers does, unless nfe leaves it for the end, as published lists mean it.
     """

@@ -68,8 +68,8 @@ def _class_of(config: Mapping[str, Any]) -> str:
         return "EDMEulerScheduler"
     if "beta_schedule" not in config:
         raise UserError(
-            "the pipeline was saved with a plan as its scheduler, and the model's own settings are gone: put back the scheduler_config.json that "
-            "it had, or save it after scheduler.attach(pipe), which keeps them"
+            "the pipeline was saved with a plan as its scheduler, and the model's own settings are gone: put back the "
+            "scheduler_config.json that it had, or save it after scheduler.attach(pipe), which keeps them"
         )
     return "EulerDiscreteScheduler" if "timestep_type" in config else "DDIMScheduler"
 
