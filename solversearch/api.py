@@ -86,7 +86,7 @@ class SearchOptions(LoadingOptions, total=False):
 
 
 _LOADING, _SEARCH = frozenset(LoadingOptions.__annotations__), frozenset(SearchOptions.__annotations__)
-_FLEET = {"workers": 1, "gpus_per_worker": 0.0, "ray_address": None, "time_limit": 600.0}
+_FLEET: dict[str, Any] = {"workers": 1, "gpus_per_worker": 0.0, "ray_address": None, "time_limit": 600.0}
 _PATHS = ("prompts", "inception_weights", "reference", "out", "resume")
 
 

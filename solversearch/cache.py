@@ -10,6 +10,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, NamedTuple
 
 from safetensors import SafetensorError
+
 from solversearch.errors import UserError
 from solversearch.plan import replacing
 

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import Json, stderr, stdout
+from solversearch.cli.shared import Json, stderr, stdout, wrote
 from solversearch.errors import UserError
 from solversearch.outputs import check_place
 
@@ -43,7 +42,7 @@ def fit(
         print(fitted.model_dump_json())
         return
     stdout().print(cpr_table(fitted))
-    Console().print(f"wrote {out}", soft_wrap=True, highlight=False)
+    wrote(False, out)
 
 
 @cpr_app.command("predict")
@@ -55,6 +54,7 @@ def predict(
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     out: Annotated[Path, typer.Option(help="The plan file to write.")] = Path("plan.json"),
     model: Annotated[str | None, typer.Option(help="The model.", show_default="the one of the fit")] = None,
+    as_json: Json = False,
     *,
     load: Load,
 ) -> None:
@@ -67,5 +67,6 @@ def predict(
     if out.resolve() == regression.resolve():
         raise UserError(f"{out}: that is the regression itself; choose another file with --out")
     loaded = load(model) if model else load.from_file(fitted.model)
-    fitted.predict(nfe, guidance, loaded, context.obj or "").write(out)
-    Console().print(f"wrote {out}", soft_wrap=True, highlight=False)
+    plan = fitted.predict(nfe, guidance, loaded, context.obj or "")
+    plan.write(out)
+    wrote(as_json, out, nfe=plan.nfe, digest=plan.digest)

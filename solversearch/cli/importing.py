@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from solversearch.api import import_scheduler
 from solversearch.cli.loading import Load, loads_model
+from solversearch.cli.shared import Json, wrote
 from solversearch.errors import UserError
 from solversearch.outputs import check_place
 
@@ -39,6 +39,7 @@ def import_(
     model: Annotated[str | None, typer.Option(help="The model it is for; without, any of its prediction type and noise levels.")] = None,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of it; repeatable.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a scheduler of diffusers, a list of sigmas or timesteps, or a published table as a plan."""
     config = dict(map(_setting, settings or []))
@@ -48,7 +49,7 @@ def import_(
         guidance=guidance, settings=config, command=context.obj or "", **load.chosen,
     )  # fmt: skip
     plan.write(out)
-    Console().print(f"wrote {out}", soft_wrap=True, highlight=False)
+    wrote(as_json, out, nfe=plan.nfe, digest=plan.digest)
 
 
 def _setting(text: str) -> tuple[str, Any]:

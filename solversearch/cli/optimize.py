@@ -9,81 +9,150 @@ import typer
 
 from solversearch import api
 from solversearch.cli.loading import loads_model
-from solversearch.cli.shared import BatchSize, Json, ModelOption, Samples, Seed, report
+from solversearch.cli.shared import ADVANCED, HOW_LONG, STAGES, WHERE, BatchSize, Json, ModelOption, Samples, Seed, report
 
-_SPACES = "the space's"  # where an option is not given
+_SPACES, _SAMPLES = "the space's", "256, fewer for large models"  # where an option is not given
 
 
 @loads_model
 def optimize(
     context: typer.Context,
     model: Annotated[str | None, ModelOption] = None,
-    nfe: Annotated[int | None, typer.Option(help="Network evaluations a sample may cost.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is none.", show_default="the model's")] = None,
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/<model>-nfe<NFE>-g<GUIDANCE>")] = None,
-    space: Annotated[str, typer.Option(help="The decisions to search: a preset of search_spaces, or a YAML file.")] = "default",
+    nfe: Annotated[int | None, typer.Option(metavar="N", help="Network evaluations a sample may cost.")] = None,
+    guidance: Annotated[float | None, typer.Option(metavar="W", help="Guidance scale; 1 is none.", show_default="the model's")] = None,
+    space: Annotated[
+        str, typer.Option(metavar="SPACE", help="The decisions to search: a preset of search_spaces, or a YAML file.")
+    ] = "default",
     strategy: Annotated[
-        str | None, typer.Option(help="One of 'solversearch list strategies', or MODULE:CLASS of your own.", show_default=_SPACES)
+        str | None,
+        typer.Option(metavar="NAME", help="One of 'solversearch list strategies', or MODULE:CLASS of your own.", show_default=_SPACES),
     ] = None,
     objective: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="One of 'solversearch list objectives', a sum such as 'endpoint + 0.1*frechet', or several with commas for a Pareto set.",
             show_default=_SPACES,
         ),
     ] = None,
-    trials: Annotated[int, typer.Option(help="Candidates that the search tries.")] = 60,
+    seed: Seed = 0,
+    as_json: Json = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the search would cost, and stop.")] = False,
+    trials: Annotated[int, typer.Option(metavar="N", help="Candidates that the search tries.", rich_help_panel=HOW_LONG)] = 60,
     evaluations: Annotated[
-        int | None, typer.Option(help="Network evaluations that fit, search and polish may spend.", show_default="no bound")
-    ] = None,
-    warm_start: Annotated[
-        list[Path] | None, typer.Option(help="Folder of an earlier run on this model, for the predictor to learn from; repeatable.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Network evaluations that fit, search and polish may spend.",
+            show_default="no bound",
+            rich_help_panel=HOW_LONG,
+        ),
     ] = None,
     samples: Samples = None,
     fit_samples: Annotated[
-        int | None, typer.Option(min=8, help="Samples that coefficients are fitted to.", show_default="256, fewer for large models")
+        int | None,
+        typer.Option(min=8, metavar="N", help="Samples that coefficients are fitted to.", show_default=_SAMPLES, rich_help_panel=HOW_LONG),
     ] = None,
     validation_samples: Annotated[
-        int | None, typer.Option(min=8, help="Samples that candidates are judged on.", show_default="256, fewer for large models")
+        int | None,
+        typer.Option(min=8, metavar="N", help="Samples that candidates are judged on.", show_default=_SAMPLES, rich_help_panel=HOW_LONG),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Run folder.", show_default="in runs, by model, NFE and guidance", rich_help_panel=WHERE),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an existing run.", rich_help_panel=WHERE)] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Go on with the run of this folder, as it was asked.", show_default=False, rich_help_panel=WHERE
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Database for the trials, such as postgresql://USER@HOST/NAME.",
+            show_default="the run's journal.log",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes that evaluate candidates, by Ray; they change speed, never a result.",
+            rich_help_panel=WHERE,
+        ),
+    ] = 1,
+    gpus_per_worker: Annotated[
+        float, typer.Option(min=0, metavar="X", help="GPUs, or what share of one, that each worker takes.", rich_help_panel=WHERE)
+    ] = 0.0,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A Ray cluster: HOST:PORT, or auto.", show_default="one of its own", rich_help_panel=WHERE),
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=1, metavar="S", help="Seconds that a worker may take for one candidate.", rich_help_panel=WHERE)
+    ] = 600.0,
+    warm_start: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="An earlier run on this model, for the predictor to learn from; repeatable.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    undecided: Annotated[
+        Literal["baseline", "plan"],
+        typer.Option(
+            metavar="WHICH",
+            help="What is exported, baseline or plan, where the comparison leaves open which of the two is better.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = "baseline",
+    batch_size: BatchSize = None,
     instant: Annotated[
         bool | None,
         typer.Option(
             "--instant/--no-instant",
             help="Stop at the plan found on the surrogate alone, or leave that stage out.",
             show_default="the first of the stages",
+            rich_help_panel=STAGES,
         ),
     ] = None,
     fit: Annotated[
-        bool | None, typer.Option("--fit/--no-fit", help="Fit coefficients to the teacher in closed form.", show_default=_SPACES)
+        bool | None,
+        typer.Option(
+            "--fit/--no-fit", help="Fit coefficients to the teacher in closed form.", show_default=_SPACES, rich_help_panel=STAGES
+        ),
     ] = None,
-    search: Annotated[bool, typer.Option("--search/--no-search", help="Search times and decisions.")] = True,
+    search: Annotated[bool, typer.Option("--search/--no-search", help="Search times and decisions.", rich_help_panel=STAGES)] = True,
     polish: Annotated[
-        bool | None, typer.Option("--polish/--no-polish", help="Polish times and coefficients by gradient.", show_default=_SPACES)
+        bool | None,
+        typer.Option(
+            "--polish/--no-polish", help="Polish times and coefficients by gradient.", show_default=_SPACES, rich_help_panel=STAGES
+        ),
     ] = None,
     split: Annotated[
         bool | None,
-        typer.Option("--split/--no-split", help="Coefficients for the guidance difference.", show_default="where there is guidance"),
+        typer.Option(
+            "--split/--no-split",
+            help="Coefficients for the guidance difference.",
+            show_default="where there is guidance",
+            rich_help_panel=STAGES,
+        ),
     ] = None,
     integer: Annotated[
-        bool | None, typer.Option("--integer/--any-time", help="Whole timesteps only, on models that have them.", show_default=_SPACES)
+        bool | None,
+        typer.Option(
+            "--integer/--any-time",
+            help="Whole timesteps only, on models that have them.",
+            show_default=_SPACES,
+            rich_help_panel=STAGES,
+        ),
     ] = None,
-    undecided: Annotated[
-        Literal["baseline", "plan"], typer.Option(help="What is exported where the comparison leaves open which of the two is better.")
-    ] = "baseline",
-    batch_size: BatchSize = None,
-    as_json: Json = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the search would cost, and stop.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an existing run.")] = False,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run of this folder, as it was asked.", show_default=False)] = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Database for the trials, such as postgresql://USER@HOST/NAME.", show_default="the run's journal.log")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate candidates, by Ray; they change speed, never a result.")] = 1,
-    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs, or what share of one, that each worker takes.")] = 0.0,
-    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT, or auto.", show_default="one of its own")] = None,
-    time_limit: Annotated[float, typer.Option(min=1, help="Seconds that a worker may take for one candidate.")] = 600.0,
 ) -> None:
     """Search a plan for a model and a budget, compare it with every published solver, and write a run folder."""
     given = {name: value for name, value in context.params.items() if _said(context, name) and name not in ("model", "as_json", "dry_run")}

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from solversearch import api
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import BatchSize, Json, ModelName, PlanFile, Samples, Seed, report, stdout
+from solversearch.cli.shared import BatchSize, Json, ModelName, PlanFile, Samples, Seed, report, stdout, wrote
 from solversearch.outputs import check_place
 
 plan_app = typer.Typer(no_args_is_help=True, help="Looks at plan files.")
@@ -49,6 +48,7 @@ def sample(
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The picture, a PNG file.")] = Path("samples.png"),
     batch_size: BatchSize = None,
+    as_json: Json = False,
     *,
     load: Load,
 ) -> None:
@@ -63,22 +63,29 @@ def sample(
     loaded = load(model)
     check_model(chosen, loaded)
     draw_samples(loaded, chosen, out, count, seed, batch_size or memory.batch_size(loaded))
-    Console().print(f"wrote {out}", soft_wrap=True, highlight=False)
+    wrote(as_json, out)
 
 
 @plan_app.command("show")
-def show(path: Annotated[Path, typer.Argument(help="A plan file.")]) -> None:
+def show(path: Annotated[Path, typer.Argument(help="A plan file.")], as_json: Json = False) -> None:
     """Show a plan: what it is, its nodes, its coefficients, its scores, where it comes from."""
     from solversearch.report.plan_view import plan_view
 
-    stdout().print(plan_view(api.read_plan(path)))
+    plan = api.read_plan(path)
+    if as_json:
+        print(plan.model_dump_json())
+    else:
+        stdout().print(plan_view(plan))
 
 
 @plan_app.command("validate")
-def validate(path: Annotated[Path, typer.Argument(help="A plan file.")]) -> None:
+def validate(path: Annotated[Path, typer.Argument(help="A plan file.")], as_json: Json = False) -> None:
     """Check a plan file against every rule of the format."""
     plan = api.read_plan(path)
-    print(f"{path}: valid, version {plan.version}, {plan.nfe} evaluations, {plan.digest}")
+    if as_json:
+        print(json.dumps({"file": str(path), "valid": True, "version": plan.version, "nfe": plan.nfe, "digest": plan.digest}))
+    else:
+        print(f"{path}: valid, version {plan.version}, {plan.nfe} evaluations, {plan.digest}")
 
 
 @plan_app.command("schema")

@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from solversearch.cli.shared import Json, wrote
 from solversearch.outputs import check_place
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of an optimize, a study or a sweep.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file to write.", show_default="report.html in the folder")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a run as one HTML page that works offline: comparison, search, plan, and how to use it."""
     from solversearch.report.page import write_page
@@ -19,4 +20,4 @@ def report(
     if out is not None:
         check_place(out)
     written = write_page(run, out)
-    Console().print(f"wrote {written}", soft_wrap=True, highlight=False)
+    wrote(as_json, written)

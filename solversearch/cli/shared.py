@@ -1,5 +1,6 @@
 """What commands share: options, consoles, the report. Heavy imports stand inside functions, so that --help answers at once."""
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,19 +11,36 @@ from rich.console import Console
 if TYPE_CHECKING:
     from solversearch.judging.compare import Comparison
 
+HOW_LONG, WHERE, ADVANCED, STAGES = "How long", "Where", "Advanced", "Stages"
+"""Panels of a command's help."""
 ModelOption = typer.Option(
-    "--model", help="A name of 'solversearch list models', a pipeline of diffusers as hf:REPOSITORY or its folder, or python:FILE:FACTORY."
+    "--model",
+    metavar="NAME",
+    help="A name of 'solversearch list models', a pipeline of diffusers as hf:REPOSITORY or its folder, or python:FILE:FACTORY.",
 )
 ModelName = Annotated[str, ModelOption]
-PlanFile = Annotated[Path, typer.Option("--plan", help="A plan file.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all noise.")]
+PlanFile = Annotated[Path, typer.Option("--plan", metavar="FILE", help="A plan file.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all noise.")]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, help="Samples in one network call; changes memory and speed, never a result.", show_default="what fits the memory"),
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Samples in one network call; changes memory and speed, never a result.",
+        show_default="what fits the memory",
+        rich_help_panel=ADVANCED,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 Samples = Annotated[
-    int | None, typer.Option(min=16, help="Held-out samples that the comparison is made on.", show_default="1024, fewer for large models")
+    int | None,
+    typer.Option(
+        min=16,
+        metavar="N",
+        help="Held-out samples that the comparison is made on.",
+        show_default="1024, fewer for large models",
+        rich_help_panel=HOW_LONG,
+    ),
 ]
 
 
@@ -34,6 +52,14 @@ def stdout() -> Console:
 
 def stderr() -> Console:
     return Console(stderr=True, highlight=False)
+
+
+def wrote(as_json: bool, *places: Path, note: str = "", **facts: Any) -> None:
+    """What a command that writes says at its end."""
+    if as_json:
+        print(json.dumps({"written": list(map(str, places)), **facts}))
+    else:
+        Console().print(f"wrote {', '.join(map(str, places))}{note}", soft_wrap=True, highlight=False)
 
 
 def report(comparison: "Comparison") -> None:

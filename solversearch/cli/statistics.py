@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import BatchSize, Seed, stderr
+from solversearch.cli.shared import BatchSize, Json, Seed, stderr, wrote
 from solversearch.errors import UserError
 from solversearch.outputs import check_place
 
@@ -21,6 +20,7 @@ def statistics(
     guidance: Annotated[float | None, typer.Option(help="Guidance scale of the teacher.", show_default="the model's own")] = None,
     seed: Seed = 0,
     batch_size: BatchSize = None,
+    as_json: Json = False,
     *,
     load: Load,
 ) -> None:
@@ -61,6 +61,8 @@ def statistics(
             display("features", 0, 0, f"{samples} images")
             features = loaded.features(teacher.endpoint)
     reference.write(out, features, extractor)
-    Console().print(
-        f"wrote {out}: {len(features)} images, {features.shape[1]} features of {extractor.name}", soft_wrap=True, highlight=False
-    )
+    width = features.shape[1]
+    wrote(
+        as_json, out, note=f": {len(features)} images, {width} features of {extractor.name}",
+        images=len(features), width=width, features=extractor.name,
+    )  # fmt: skip

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from solversearch.errors import UserError, nearest
 from solversearch.models.options import Options
-from solversearch.schedules import DiscreteVP, NoiseSchedule
 
 if TYPE_CHECKING:
     from solversearch.models.base import Model
+    from solversearch.schedules import NoiseSchedule
 
 __all__ = ["MODELS", "Model", "Options", "load", "noise_schedule"]
 
@@ -75,8 +75,10 @@ def _of_object(source: Any, options: Options) -> "Model":
     return made_by(source, f"{name}()", f"{Path(file).stem}.{name}" if file else name, file)
 
 
-def noise_schedule(name: str) -> NoiseSchedule:
+def noise_schedule(name: str) -> "NoiseSchedule":
     """A model's, by its name; those of the package share Stable Diffusion's, and are not loaded for it."""
+    from solversearch.schedules import DiscreteVP
+
     return DiscreteVP.named() if name in MODELS else load(name).schedule
 
 

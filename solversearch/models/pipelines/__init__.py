@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from solversearch.errors import UserError, nearest
+from solversearch.models.aliases import ALIASES, Alias, describe
 from solversearch.models.base import Model, Network
 from solversearch.models.edm import Preconditioned
 from solversearch.models.options import Options
 from solversearch.models.pipelines.adapter import Adapter, Told
-from solversearch.models.aliases import ALIASES, Alias, describe
 from solversearch.models.pipelines.dit import DiT
 from solversearch.models.pipelines.flux import Flux
 from solversearch.models.pipelines.library import library
