@@ -71,7 +71,7 @@ def _unclipped(source: SchedulerSource) -> tuple[SchedulerSource, Threshold | No
     if name in _MIXING:
         warnings.warn(
             f"{name} keeps the network's own noise prediction beside the clipped data prediction; a plan takes the noise that belongs to "
-            f"the clipped one, so samples differ where predictions leave [-{limit:g}, {limit:g}] (use_clipped_model_output=True is the same)",
+            f"the clipped one, so samples differ where predictions leave [-{limit:g}, {limit:g}] (not with use_clipped_model_output)",
             stacklevel=2,
         )
     scheduler = deepcopy(source.scheduler)

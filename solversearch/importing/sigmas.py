@@ -30,8 +30,8 @@ def from_sigmas(sigmas: Sequence[float], solver: Named, schedule: NoiseSchedule,
     silent = (levels >= _NO_SIGNAL) & (high >= _NO_SIGNAL)
     if (levels[0] > high * (1 + _BEYOND) and not silent[0]) or levels[-1] < low * (1 - _BEYOND):
         raise UserError(
-            f"the sigmas {levels[0]:g} .. {levels[-1]:g} leave the model's range, {high:.6g} .. {low:.6g}; they were made for another: "
-            "name it by --model, or its kind by --set prediction_type=flow or edm"
+            f"the sigmas {levels[0]:g} .. {levels[-1]:g} leave the model's range, {high:.6g} .. {low:.6g}; "
+            "they were made for another model (without --model, say of what kind: --set prediction_type=flow, edm ...)"
         )
     angles = np.arctan2(levels, 1 - levels) if flow else np.where(silent, pi / 2, np.arctan(levels))
     return solver.tableau(schedule, explicit(schedule, [float(t) for t in schedule.time_of_angle(angles)], integer))

@@ -58,6 +58,7 @@ def tables() -> dict[str, Table]:
         lists = [[content["levels"][i] for i in row] for row in rows]
         text = f"GITS for Stable Diffusion 1.5, coefficient {coefficient}, 2 to 20 steps (Chen et al. 2024, arXiv:2405.11326)."
         found[f"gits_{coefficient}"] = Table(lists, text, betas)
+    found["gits"] = found["gits_1.20"]  # ComfyUI's default
     for name, levels in _OPTIMAL_STEPS.items():
         text = f"OptimalSteps for {name.capitalize()}, {len(levels) - 1} steps (Pei et al. 2025, arXiv:2503.21774)."
         found[f"optimal_steps_{name}"] = Table([levels], text, {"prediction_type": "flow"})

@@ -8,7 +8,7 @@ import pytest
 
 from solversearch.plan import Plan
 from solversearch.schedules import AYS_SIGMAS
-from tests.cli.calling import COINS, bad, good
+from tests.cli.calling import COINS, bad, call, good
 
 
 def test_a_scheduler_becomes_a_plan_and_is_compared() -> None:
@@ -69,7 +69,7 @@ BAD_IMPORTS: dict[str, tuple[tuple[object, ...], str]] = {
     "rising times": (("--timesteps", "999,500,600", "--solver", "ddim"), "timesteps must fall, but number 3, 600, comes after 500"),
     "times beyond": (("--timesteps", "1000,500", "--solver", "ddim"), r"timesteps must lie in \[0, 999\]"),
     "their number of times": (("--timesteps", "999,500,24", "--solver", "ddim", "--nfe", 2), "ddim spends 3 evaluations on these 3"),
-    "no table": (("--table", "gits", "--solver", "ddim"), "unknown table 'gits'; did you mean 'gits_1.20'"),
+    "no table": (("--table", "optimal_step_flux", "--solver", "ddim"), "unknown table .*; did you mean 'optimal_steps_flux'"),
     "unconditional steps": (("--sigmas", "14,1,0", "--solver", "euler_cfg_pp"), "steps with the unconditional prediction"),
     "deis of ComfyUI": (("--sigmas", "14,1,0", "--solver", "deis"), "a noise schedule that is not the model's"),
     "its own levels": (("--sigmas", "14,1,0", "--solver", "dpm_adaptive"), "chooses noise levels of its own"),
@@ -227,3 +227,31 @@ def test_other_counts_of_align_your_steps_are_interpolated() -> None:
     assert found == pytest.approx(AYS_SIGMAS["sd15"][:10:2], rel=1e-6)
     good("import", "--ays", "sd15", "--solver", "heun", "--nfe", 5, "--out", "heun.json")
     assert Plan.read("heun.json").nfe == 5
+
+
+def test_what_is_made_of_a_list_is_told() -> None:
+    """One line on stderr, and the plan."""
+    result = call("import", "--sigmas", str(list(AYS_SIGMAS["sd15"])), "--solver", "dpmpp_2m", "--out", "plan.json")
+    good("import", "--ays", "sd15", "--solver", "DPMSolverMultistepScheduler", "--out", "same.json")
+    assert result.code == 0 and result.err.count("\n") == 1
+    assert result.err.startswith("warning: the sigmas end at 0.0291672, not 0; that level stands for the end")
+    assert Plan.read("plan.json").rows == Plan.read("same.json").rows
+
+
+def test_timesteps_and_tables_have_options() -> None:
+    good("import", "--timesteps", "999, 850, 736", "--solver", "euler", "--out", "times.json")
+    assert [node.t for node in Plan.read("times.json").nodes] == [999, 850, 736]
+    good("import", "--table", "optimal_steps_flux", "--solver", "euler", "--nfe", 10, "--out", "flux.json")
+    plan = Plan.read("flux.json")
+    assert (plan.prediction_type, plan.nfe, plan.decisions["grid"]) == ("flow", 10, "optimal_steps_flux")
+    assert [node.sigma for node in plan.nodes][:3] == pytest.approx([0.9968, 0.9886, 0.9819])
+    names = {entry["name"] for entry in json.loads(good("list", "tables", "--json"))}
+    assert {"ays_svd", "gits", "gits_0.80", "optimal_steps_chroma"} <= names
+
+
+def test_a_scheduler_that_draws_noise_is_sampled() -> None:
+    pytest.importorskip("diffusers")
+    message = call("import", "DDPM", "--nfe", 3, "--model", "digits", "--out", "ddpm.json")
+    assert message.code == 0 and "DDPMScheduler draws fresh noise" in message.err
+    assert Plan.read("ddpm.json").tableau.stochastic
+    good("sample", "--plan", "ddpm.json", "--model", "digits", "--count", 2)

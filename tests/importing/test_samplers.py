@@ -36,7 +36,12 @@ def theirs(name: str, levels: list[float], model: Callable[[Array, float], Array
             second = (other - model(other, middle)) / middle
             x = x + (t - s) * ((slope + second) / 2 if name == "heun" else second)
         elif name == "ipndm":
-            weights = {1: [1], 2: [1.5, -0.5], 3: [23 / 12, -16 / 12, 5 / 12], 4: [55 / 24, -59 / 24, 37 / 24, -9 / 24]}
+            weights: dict[int, list[float]] = {
+                1: [1],
+                2: [1.5, -0.5],
+                3: [23 / 12, -16 / 12, 5 / 12],
+                4: [55 / 24, -59 / 24, 37 / 24, -9 / 24],
+            }
             x = x + (t - s) * sum(w * e for w, e in zip(weights[min(i + 1, 4)], slopes, strict=False))
         elif name == "lms":
             known = levels[max(i - 3, 0) : i + 1][::-1]
@@ -71,8 +76,7 @@ def test_samplers_of_comfyui(name: str, kind: str) -> None:
     if kind == "flow" and name in ("euler_ancestral", "ddpm", "lcm"):
         pytest.skip("refused or tested elsewhere")
     levels = FLOW if kind == "flow" else [14.6, 6.5, 4.0, 2.7, 1.2, 0.7, 0.0]
-    alpha = (lambda s: 1 - s) if kind == "flow" else (lambda s: 1.0)
-    right = theirs(name, levels, lambda x, s: gaussian(x, alpha(s), s), levels[0] * NOISE)
+    right = theirs(name, levels, lambda x, s: gaussian(x, 1 - s if kind == "flow" else 1.0, s), levels[0] * NOISE)
     plan = plan_of_list(levels, f"comfyui:{name}", prediction_type=kind)
     scale = np.hypot(1, 1 / levels[0]) if kind == "epsilon" else 1.0  # plans start from unit noise, k-diffusion from sigma times it
     result = plan.sample(denoise, NOISE / scale, draw=lambda k: FRESH[k])

@@ -97,7 +97,7 @@ def test_ddim_clips_as_it_does_with_the_clipped_noise() -> None:
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("name", ["EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep"])
 def test_zero_terminal_snr_comes_in_and_goes_out(kind: str, name: str) -> None:
-    config = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": kind}
+    config: dict[str, Any] = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": kind}
     plan = as_plan(name, 5, **config)
     assert plan.nodes[0].t == 999 and close(replayed(plan), own_run(scheduler_by_name(name, **config), 5), 2e-4)
     levels = sigmas(plan)
@@ -125,7 +125,7 @@ def test_a_model_of_noise_at_zero_snr_is_loaded_as_diffusers_samples_it() -> Non
 
 
 def test_continuous_times_are_those_of_the_scheduler() -> None:
-    config = {"prediction_type": "v_prediction", "timestep_type": "continuous", "use_karras_sigmas": True, "sigma_min": 0.002,
+    config: dict[str, Any] = {"prediction_type": "v_prediction", "timestep_type": "continuous", "use_karras_sigmas": True, "sigma_min": 0.002,
               "sigma_max": 700.0}  # fmt: skip
     schedule, kind, _ = schedule_of({"_class_name": "EulerDiscreteScheduler", **config})
     plan = as_plan("EulerDiscrete", 6, **config)
@@ -146,5 +146,15 @@ def test_a_scheduler_made_of_a_plan_gives_the_plan_back(tmp_path: Path) -> None:
     assert as_plan(str(tmp_path), 4) == plan == as_plan(str(tmp_path), None)
     with pytest.raises(UserError, match="it holds a plan of 4 evaluations"):
         as_plan(str(tmp_path), 5)
+    for name, config in {
+        "UniPCMultistep": {"beta_schedule": "linear"},
+        "EulerDiscrete": {"prediction_type": "v_prediction"},
+        "DDIM": {},
+    }.items():
+        stock = scheduler_by_name(name, **config)
+        kept = {**stock.config, "_class_name": "PlanScheduler", "plan": plan.model_dump(mode="json")}  # as attach keeps it
+        schedule, kind, clip = schedule_of(kept)
+        right, right_kind, right_clip = schedule_of({**stock.config, "_class_name": f"{name}Scheduler"})
+        assert (kind, clip) == (right_kind, right_clip) and np.array_equal(schedule.angle(range(1000)), right.angle(range(1000)))
     with pytest.raises(UserError, match="saved with a plan as its scheduler, and the model's own settings are gone"):
         schedule_of(json.loads((tmp_path / "scheduler/scheduler_config.json").read_text()))

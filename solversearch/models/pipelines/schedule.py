@@ -71,7 +71,7 @@ def _class_of(config: Mapping[str, Any]) -> str:
             "the pipeline was saved with a plan as its scheduler, and the model's own settings are gone: put back the "
             "scheduler_config.json that it had, or save it after scheduler.attach(pipe), which keeps them"
         )
-    return "EulerDiscreteScheduler" if "timestep_type" in config else "DDIMScheduler"
+    return "DDIMScheduler" if "clip_sample" in config else "EulerDiscreteScheduler"
 
 
 def _continuous(given: Mapping[str, Any]) -> ContinuousVP:
