@@ -198,6 +198,9 @@ class ContinuousVP(NoiseSchedule):
     def time_of_angle(self, angle: ArrayLike) -> Floats:
         return np.clip(np.log(np.maximum(np.tan(angle), 1e-300)) / 4, self.t_end, self.t_start)
 
+    def at_fraction(self, u: ArrayLike) -> Floats:
+        return _from_start(self, super().at_fraction(u), u)  # the sum of a negative t_end and the range is not exact
+
 
 class VE(NoiseSchedule):
     """Variance exploding, alpha = 1 and sigma = t, as in EDM (Karras et al. 2022, arXiv:2206.00364)."""
@@ -344,10 +347,9 @@ def _to_t_end(times: Callable[[NoiseSchedule, ArrayLike], Floats]) -> Grid:
 
 def trailing(schedule: NoiseSchedule, n: int) -> list[Node]:
     """Diffusers' trailing spacing: t_start - i (range + 1) / n on a discrete table."""
-    extra = 1.0 if schedule.discrete else 0.0
     fraction = np.arange(n, 0, -1) / n
     if schedule.discrete:
-        return _nodes(schedule, fraction * (schedule.t_start + extra) - extra)
+        return _nodes(schedule, fraction * (schedule.t_start + 1) - 1)
     return _nodes(schedule, schedule.at_fraction(fraction))
 
 

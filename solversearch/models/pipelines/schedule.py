@@ -68,7 +68,7 @@ def _class_of(config: Mapping[str, Any]) -> str:
         return "EDMEulerScheduler"
     if "beta_schedule" not in config:
         raise UserError(
-            "the pipeline was saved with a plan as its scheduler, and the model's own settings are gone: put back the "
+            "PlanScheduler: the pipeline was saved with a plan, and the model's own settings are gone: put back the "
             "scheduler_config.json that it had, or save it after scheduler.attach(pipe), which keeps them"
         )
     return "DDIMScheduler" if "clip_sample" in config else "EulerDiscreteScheduler"
