@@ -238,7 +238,9 @@ def import_scheduler(
     nfe: int | None = None,
     *,
     sigmas: str | Sequence[float] | None = None,
+    timesteps: str | Sequence[float] | None = None,
     ays: str | None = None,
+    table: str | None = None,
     solver: str | None = None,
     integer: bool = False,
     model: "Source | None" = None,
@@ -249,35 +251,32 @@ def import_scheduler(
 ) -> "Plan":
     """A scheduler of diffusers as a plan of nfe evaluations: the name of its class, a pipeline's folder, scheduler_config.json or hf:ID.
 
-    In its place, sigmas (numbers, their text, or a file of it) or an Align Your Steps schedule (sd15, sdxl) with a solver of `SOLVERS`.
-    settings are the scheduler's own. Without a model the plan is for any of its noise levels and prediction type. Raises `UserError`.
+    In its place, sigmas or timesteps (numbers, their text, or a file of it) or a published table (ays: sd15, sdxl or svd; table: a name of
+    'solversearch list tables') with a solver: one of `SOLVERS`, or what ComfyUI or diffusers call it. settings are the scheduler's own,
+    or say how a network without a model reads its input. Without a model the plan is for any of its noise levels and prediction type.
+    Raises `UserError`; what is made of a list that does not end in 0, or of clipping, is a warning.
     """
-    given = [value for value in (source, sigmas, ays) if value is not None]
+    sources = {"--sigmas": sigmas, "--timesteps": timesteps, "--ays": ays, "--table": table}
+    given = [value for value in (source, *sources.values()) if value is not None]
     if len(given) != 1:
-        raise UserError(f"name one source, not {len(given)}: a scheduler, --sigmas or --ays")
+        raise UserError(f"name one source, not {len(given)}: a scheduler, {', '.join(sources)}")
     if source is None and solver is None:
         raise UserError("--solver is missing; sigmas alone say when to evaluate the network, not how to step")
     if source is not None and (solver is not None or integer):
-        raise UserError(f"{'--solver' if solver else '--integer'} goes with --sigmas or --ays; a scheduler has its own, see --set")
-    if source is not None and nfe is None:
-        raise UserError("--nfe is missing: how many network evaluations may a sample cost?")
-    from solversearch.importing import as_plan, ays_sigmas, plan_of_sigmas, read_sigmas
-    from solversearch.solvers import get
+        raise UserError(f"{'--solver' if solver else '--integer'} goes with {', '.join(sources)}; a scheduler has its own, see --set")
+    from solversearch.importing import as_plan, plan_of_numbers, plan_of_table
 
     loaded = None if model is None else load_model(model, **options)
     config = dict(settings or {})
     if source is not None:
-        assert nfe is not None
         return as_plan(source, nfe, loaded, guidance, command, **config)
     assert solver is not None
-    if sigmas is not None:
-        levels, grid = read_sigmas(sigmas) if isinstance(sigmas, str) else list(sigmas), "given sigmas"
-    else:
-        levels, grid = ays_sigmas(ays or "", 10 if nfe is None else get(solver).steps(nfe)), f"ays_{ays}"
-    plan = plan_of_sigmas(levels, solver, loaded, guidance, command, integer, grid, **config)
-    if nfe is not None and plan.nfe != nfe:
-        raise UserError(f"--nfe {nfe}: {solver} spends {plan.nfe} evaluations on these {len(levels)} sigmas; leave --nfe out")
-    return plan
+    chosen = {"integer": integer, "nfe": nfe, **config}
+    if (name := f"ays_{ays}" if ays is not None else table) is not None:
+        return plan_of_table(name, solver, loaded, guidance, command, **chosen)
+    what, numbers = ("sigmas", sigmas) if sigmas is not None else ("timesteps", timesteps)
+    assert numbers is not None
+    return plan_of_numbers(numbers, what, solver, loaded, guidance, command, **chosen)
 
 
 # What was asked for ----------------------------------------------------------------------------------------------

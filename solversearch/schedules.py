@@ -7,7 +7,7 @@ phi = atan2(sigma, alpha) in [0, pi/2], which is regular at both ends (alpha = 0
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from math import pi
+from math import log, pi
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -81,22 +81,26 @@ class NoiseSchedule(ABC):
         return self.node(float(self.time_of_lam(lam)))
 
 
+LEAST_ALPHA = 2.0**-12  # at zero terminal SNR, of schedulers of diffusers that divide by it: an alpha_bar of 2^-24
+
+
 class DiscreteVP(NoiseSchedule):
     """Variance-preserving schedule given by a table of betas (DDPM, Ho et al. 2020); t in 0 .. len(betas) - 1.
 
     Between table entries the angle is interpolated linearly in t, which stays regular at zero terminal SNR.
-    ``zero_terminal_snr`` rescales the table so that alpha is exactly 0 at the end (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
+    ``zero_terminal_snr`` rescales the table so that alpha is 0 at the end (Lin et al. 2023, arXiv:2305.08891, algorithm 1), or least_alpha:
+    a network that predicts noise says nothing of the data at 0, and diffusers puts `LEAST_ALPHA` there.
     """
 
     discrete = True
 
-    def __init__(self, betas: ArrayLike, zero_terminal_snr: bool = False) -> None:
+    def __init__(self, betas: ArrayLike, zero_terminal_snr: bool = False, least_alpha: float = 0.0) -> None:
         betas = np.asarray(betas, dtype=np.float64)
         if betas.ndim != 1 or len(betas) < 2 or not np.all((betas > 0) & (betas < 1)):
             raise UserError("a beta table is a list of at least two numbers between 0 and 1")
         root = np.sqrt(np.cumprod(1 - betas))
         if zero_terminal_snr:
-            root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+            root = np.maximum((root - root[-1]) * root[0] / (root[0] - root[-1]), least_alpha)
         self.alphas_cumprod: Floats = root**2
         self._angles = np.arctan2(np.sqrt(1 - root**2), root)
         self.t_start, self.t_end = float(len(betas) - 1), 0.0
@@ -104,7 +108,7 @@ class DiscreteVP(NoiseSchedule):
     @classmethod
     def named(
         cls, beta_schedule: str = "scaled_linear", beta_start: float = 0.00085, beta_end: float = 0.012,
-        num_train_timesteps: int = 1000, zero_terminal_snr: bool = False,
+        num_train_timesteps: int = 1000, zero_terminal_snr: bool = False, least_alpha: float = 0.0,
     ) -> "DiscreteVP":  # fmt: skip
         """The tables by the names that diffusers gives them; the defaults are Stable Diffusion's."""
         n = num_train_timesteps
@@ -117,7 +121,7 @@ class DiscreteVP(NoiseSchedule):
             betas = np.minimum(1 - bar[1:] / bar[:-1], 0.999)
         else:
             raise UserError(nearest(beta_schedule, ["linear", "scaled_linear", "squaredcos_cap_v2"], "beta schedule"))
-        return cls(betas, zero_terminal_snr)
+        return cls(betas, zero_terminal_snr, least_alpha)
 
     def angle(self, t: ArrayLike) -> Floats:
         return np.interp(np.asarray(t), np.arange(len(self._angles)), self._angles)
@@ -177,6 +181,25 @@ class CosineVP(NoiseSchedule):
         cosine = np.cos(angle) * np.cos(pi / 2 * self.s / (1 + self.s))
         t = np.arccos(np.clip(cosine, -1, 1)) * 2 / pi * (1 + self.s) - self.s
         return np.clip(t, self.t_end, self.t_start)
+
+
+class ContinuousVP(NoiseSchedule):
+    """Variance preserving, t = ln(sigma / alpha) / 4: EDM's (arXiv:2206.00364), and Stable Video Diffusion's "continuous" timesteps."""
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 700.0) -> None:
+        self.t_start, self.t_end = log(sigma_max) / 4, log(sigma_min) / 4
+
+    def alpha(self, t: ArrayLike) -> Floats:
+        return 1 / np.hypot(1, np.exp(4 * np.asarray(t, dtype=np.float64)))
+
+    def sigma(self, t: ArrayLike) -> Floats:
+        return 1 / np.hypot(1, np.exp(-4 * np.asarray(t, dtype=np.float64)))
+
+    def time_of_angle(self, angle: ArrayLike) -> Floats:
+        return np.clip(np.log(np.maximum(np.tan(angle), 1e-300)) / 4, self.t_end, self.t_start)
+
+    def at_fraction(self, u: ArrayLike) -> Floats:
+        return _from_start(self, super().at_fraction(u), u)  # the sum of a negative t_end and the range is not exact
 
 
 class VE(NoiseSchedule):
@@ -324,10 +347,9 @@ def _to_t_end(times: Callable[[NoiseSchedule, ArrayLike], Floats]) -> Grid:
 
 def trailing(schedule: NoiseSchedule, n: int) -> list[Node]:
     """Diffusers' trailing spacing: t_start - i (range + 1) / n on a discrete table."""
-    extra = 1.0 if schedule.discrete else 0.0
     fraction = np.arange(n, 0, -1) / n
     if schedule.discrete:
-        return _nodes(schedule, fraction * (schedule.t_start + extra) - extra)
+        return _nodes(schedule, fraction * (schedule.t_start + 1) - 1)
     return _nodes(schedule, schedule.at_fraction(fraction))
 
 
@@ -339,7 +361,7 @@ def leading(schedule: NoiseSchedule, n: int) -> list[Node]:
     return _nodes(schedule, schedule.at_fraction(np.arange(n - 1, -1, -1) / n + 1e-3))
 
 
-_FAMILIES: dict[str, Callable[[NoiseSchedule, ArrayLike], Floats]] = {
+FAMILIES: dict[str, Callable[[NoiseSchedule, ArrayLike], Floats]] = {
     "linspace": uniform,
     "quadratic": quadratic,
     "logsnr": logsnr,
@@ -349,18 +371,11 @@ _FAMILIES: dict[str, Callable[[NoiseSchedule, ArrayLike], Floats]] = {
 }
 
 GRIDS: dict[str, Grid] = {
-    **{name: _spanning(times) for name, times in _FAMILIES.items()},
-    **{f"{name}_tmin": _to_t_end(times) for name, times in _FAMILIES.items()},
+    **{name: _spanning(times) for name, times in FAMILIES.items()},
+    **{f"{name}_tmin": _to_t_end(times) for name, times in FAMILIES.items()},
     "trailing": trailing,
     "leading": leading,
 }
-
-
-def describe_grid(name: str) -> str:
-    """One line on a grid of `GRIDS`, with its source."""
-    family = _FAMILIES.get(name.removesuffix("_tmin"))
-    text = " ".join(((family or GRIDS[name]).__doc__ or "").split())
-    return text + (" The last evaluation is at t_end." if name.endswith("_tmin") else "")
 
 
 def grid(name: str, schedule: NoiseSchedule, n: int, integer: bool = False) -> list[Node]:

@@ -93,7 +93,6 @@ def test_custom_timesteps_and_sigmas() -> None:
     [
         ("DDIM", {"clip_sample": True}),
         ("DPMSolverMultistep", {"thresholding": True}),
-        ("DPMSolverMultistep", {"algorithm_type": "sde-dpmsolver++"}),
     ],
 )
 def test_schedulers_that_are_not_linear_are_refused(name: str, config: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Noise schedules, prediction types and timestep grids."""
 
+import json
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -17,6 +18,7 @@ from solversearch.schedules import (
     GRIDS,
     PREDICTION_TYPES,
     VE,
+    ContinuousVP,
     CosineVP,
     DiscreteVP,
     Floats,
@@ -24,10 +26,10 @@ from solversearch.schedules import (
     LinearVP,
     NoiseSchedule,
     data_prediction,
-    describe_grid,
     explicit,
     grid,
 )
+from tests.cli.calling import good
 from tests.contracts import lacks, one_line
 
 SCHEDULES: dict[str, NoiseSchedule] = {
@@ -37,6 +39,7 @@ SCHEDULES: dict[str, NoiseSchedule] = {
     "zero_snr": DiscreteVP.named(zero_terminal_snr=True),
     "linear": LinearVP(),
     "cosine": CosineVP(),
+    "continuous": ContinuousVP(),
     "ve": VE(),
     "flow": Flow(),
     "shifted_flow": Flow(shift=3.0, scale=1000.0),
@@ -173,7 +176,7 @@ def test_align_your_steps_at_its_own_count(table: str) -> None:
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_a_grid_says_what_it_is(name: str) -> None:
-    told = describe_grid(name)
+    told = next(entry["description"] for entry in json.loads(good("list", "grids", "--json")) if entry["name"] == name)
     lacks(f"grid {name}", [
         (not one_line(told) or not told.endswith("."), "a docstring, which is its description: what is even in what, and the source"),
         (not re.search(r"arXiv:\d{4}\.\d{5}|[Dd]iffusers'", told), "a source in it: an arXiv number, or diffusers"),

@@ -26,20 +26,27 @@ def import_(
     ] = None,
     nfe: Annotated[int | None, typer.Option(min=1, max=1000, help="Network evaluations a sample costs.")] = None,
     sigmas: Annotated[str | None, typer.Option(help="Noise levels instead of a scheduler: 14.6,6.5,2.7,0 or a file of them.")] = None,
-    ays: Annotated[str | None, typer.Option(help="A published Align Your Steps schedule instead: sd15 or sdxl.")] = None,
-    solver: Annotated[str | None, typer.Option(help="The solver for --sigmas or --ays; one of 'solversearch list solvers'.")] = None,
-    integer: Annotated[bool, typer.Option("--integer", help="Take the nearest whole timesteps of --sigmas or --ays.")] = False,
+    timesteps: Annotated[
+        str | None, typer.Option(help="Times instead, as the network is told them: 999,850,736 or a file of them.")
+    ] = None,
+    ays: Annotated[str | None, typer.Option(help="A published Align Your Steps schedule instead: sd15, sdxl or svd.")] = None,
+    table: Annotated[str | None, typer.Option(help="A published table instead; one of 'solversearch list tables'.")] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(help="The solver for a list or a table; one of 'solversearch list solvers', or its name in ComfyUI or diffusers."),
+    ] = None,
+    integer: Annotated[bool, typer.Option("--integer", help="Take the nearest whole timesteps of a list or a table.")] = False,
     model: Annotated[str | None, typer.Option(help="The model it is for; without, any of its prediction type and noise levels.")] = None,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of it; repeatable.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a scheduler of diffusers, a list of sigmas or Align Your Steps as a plan."""
+    """Write a scheduler of diffusers, a list of sigmas or timesteps, or a published table as a plan."""
     config = dict(map(_setting, settings or []))
     check_place(out)
     plan = import_scheduler(
-        source, nfe, sigmas=sigmas, ays=ays, solver=solver, integer=integer, model=model, guidance=guidance, settings=config,
-        command=context.obj or "", **load.chosen,
+        source, nfe, sigmas=sigmas, timesteps=timesteps, ays=ays, table=table, solver=solver, integer=integer, model=model,
+        guidance=guidance, settings=config, command=context.obj or "", **load.chosen,
     )  # fmt: skip
     plan.write(out)
     wrote(as_json, out, nfe=plan.nfe, digest=plan.digest)

@@ -10,13 +10,13 @@ from solversearch.errors import UserError, nearest
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="models, solvers, grids, spaces, strategies, objectives or exports.")],
+    what: Annotated[str, typer.Argument(help="models, solvers, grids, tables, spaces, strategies, objectives or exports.")],
     as_json: Json = False,
 ) -> None:
-    """List what there is: models, solvers, grids, search spaces, strategies, objectives or exports."""
+    """List what there is: models, solvers, grids, tables of noise levels, search spaces, strategies, objectives or exports."""
     listings = {
-        "models": _models, "solvers": _solvers, "grids": _grids, "spaces": _spaces, "strategies": _strategies, "objectives": _objectives,
-        "exports": _exports,
+        "models": _models, "solvers": _solvers, "grids": _grids, "tables": _tables, "spaces": _spaces, "strategies": _strategies,
+        "objectives": _objectives, "exports": _exports,
     }  # fmt: skip
     if what not in listings:
         raise UserError(nearest(what, list(listings), "list"))
@@ -64,9 +64,19 @@ def _solvers() -> list[dict[str, Any]]:
 
 
 def _grids() -> list[dict[str, Any]]:
-    from solversearch.schedules import GRIDS, describe_grid
+    from solversearch.schedules import FAMILIES, GRIDS
 
-    return [{"name": name, "description": describe_grid(name)} for name in GRIDS]
+    def description(name: str) -> str:
+        text = " ".join((FAMILIES.get(name.removesuffix("_tmin"), GRIDS[name]).__doc__ or "").split())
+        return text + (" The last evaluation is at t_end." if name.endswith("_tmin") else "")
+
+    return [{"name": name, "description": description(name)} for name in GRIDS]
+
+
+def _tables() -> list[dict[str, Any]]:
+    from solversearch.importing.tables import tables
+
+    return [{"name": name, "description": each.description} for name, each in tables().items()]
 
 
 def _spaces() -> list[dict[str, Any]]:

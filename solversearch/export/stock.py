@@ -19,7 +19,7 @@ from solversearch.export.exporter import Exporter
 from solversearch.importing import from_diffusers, scheduler_by_name
 from solversearch.plan import Plan, write_text
 from solversearch.runtime import Node, Row, Tableau
-from solversearch.schedules import DiscreteVP, Floats
+from solversearch.schedules import LEAST_ALPHA, DiscreteVP, Floats
 
 Argument = Literal["sigmas", "timesteps"]
 
@@ -55,11 +55,11 @@ def as_stock(plan: Plan, *arguments: Argument) -> Stock:
     for stock in candidates:
         if arguments and not set(stock.arguments) <= set(arguments):
             continue
-        scheduler = scheduler_by_name(stock.scheduler, **stock.config)
         try:
+            scheduler = scheduler_by_name(stock.scheduler, **stock.config)
             with quiet():
                 distance = _distance(plan, from_diffusers(scheduler, None, None, **stock.arguments))
-        except UserError:  # it cannot take this list
+        except UserError:  # it cannot take this list, or lacks a setting
             continue
         tried.append((distance, Stock(type(scheduler).__name__, _settings(scheduler), stock.arguments)))
         if distance <= TOLERANCE:
@@ -150,10 +150,10 @@ def _variance_preserving(plan: Plan) -> Iterator[Stock]:
 
 def _betas(plan: Plan) -> dict[str, Any]:
     """The betas that give the plan's noise levels at its times."""
-    for betas, zero in product(_BETAS, ({}, {"rescale_betas_zero_snr": True})):
-        schedule = DiscreteVP.named(**betas, zero_terminal_snr=bool(zero))
+    for betas, (zero, least) in product(_BETAS, ((False, 0.0), (True, 0.0), (True, LEAST_ALPHA))):
+        schedule = DiscreteVP.named(**betas, zero_terminal_snr=zero, least_alpha=least)
         if all(abs(float(schedule.angle(node.t)) - atan2(node.sigma, node.alpha)) < TOLERANCE for node in plan.nodes):
-            return {**betas, **zero}
+            return {**betas, "rescale_betas_zero_snr": True} if zero else betas
     raise UserError(f"the plan's noise levels at its times are of no noise schedule that stock schedulers make from betas; {_ANY}")
 
 

@@ -1,5 +1,6 @@
 """The scheduler of a pipeline, from its configuration file: which class, with which settings, and how the pipeline sets its steps."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import log
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from solversearch.errors import UserError
-from solversearch.importing.diffusers import SCHEDULERS, check_settings, scheduler_by_name, scheduler_class
+from solversearch.importing.diffusers import SCHEDULERS, STOCHASTIC, check_settings, scheduler_by_name, scheduler_class
+from solversearch.plan import Plan
 from solversearch.schedules import Flow, NoiseSchedule
 
 _FILE = "scheduler_config.json"
@@ -17,12 +19,17 @@ _FILE = "scheduler_config.json"
 
 @dataclass(frozen=True)
 class SchedulerSource:
-    """A scheduler of diffusers; own says that its settings are a pipeline's, pipeline is the class of that, where it is known."""
+    """A scheduler of diffusers; own says that its settings are a pipeline's, pipeline is the class of that, where it is known.
+
+    given are the timesteps or sigmas that come with it; a pipeline that was saved with a `PlanScheduler` has a plan in its place.
+    """
 
     scheduler: Any
     own: bool = False
     pipeline: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, list[float]] = field(default_factory=dict)
+    plan: Plan | None = None
 
     def arguments(self, steps: int, schedule: NoiseSchedule | None) -> dict[str, Any]:
         """Of its `set_timesteps`, besides the number of steps, as the pipeline calls it; sigmas take the place of that number.
@@ -45,6 +52,8 @@ class SchedulerSource:
 def scheduler_of(where: str, settings: Mapping[str, Any]) -> SchedulerSource:
     """By the name of a class, or as a pipeline has it: its folder, the folder or file of its scheduler, hf:ID, or a model's short name.
 
+    A file that `export` wrote for diffusers serves too, with the sigmas or timesteps in it.
+
     settings override those of the file. Raises `UserError`.
     """
     from solversearch.models.aliases import ALIASES
@@ -58,13 +67,26 @@ def scheduler_of(where: str, settings: Mapping[str, Any]) -> SchedulerSource:
     else:
         return SchedulerSource(scheduler_by_name(where, **settings), settings=settings)
     config, pipeline = read_json(place), str(read_json(index).get("_class_name", "")) if index.is_file() else ""
+    if "scheduler" in config:
+        return _exported(config, settings)
     name = str(config.get("_class_name", "")).removesuffix("Scheduler")
-    if name not in SCHEDULERS:
-        raise UserError(f"{place}: its scheduler {name!r} is not known to be linear; known: {', '.join(SCHEDULERS)}")
+    if name == "Plan":
+        return SchedulerSource(None, True, pipeline, plan=Plan.parse(json.dumps(config.get("plan")), str(place)))
+    known = SCHEDULERS + STOCHASTIC
+    if name not in known:
+        raise UserError(f"{place}: its scheduler {name!r} is not known to be linear; known: {', '.join(known)}")
     kind = scheduler_class(name)
     check_settings(kind, settings)
     with quiet():
         return SchedulerSource(kind.from_config({**config, **settings}), True, pipeline, settings)
+
+
+def _exported(content: Mapping[str, Any], settings: Mapping[str, Any]) -> SchedulerSource:
+    """What `export` wrote for diffusers: a class, the settings in which it differs from its defaults, and the list that it is given."""
+    kind, config = scheduler_class(str(content["scheduler"])), {**content.get("config", {}), **settings}
+    check_settings(kind, config)
+    numbers = {key: content[key] for key in ("timesteps", "sigmas") if key in content}
+    return SchedulerSource(kind(**config), True, "", settings, numbers)
 
 
 def _local(path: Path) -> tuple[Path, Path]:

@@ -1,14 +1,18 @@
-"""Schedulers of diffusers as tables: any linear scheduler, fed with one-hot "images", shows its coefficients.
+"""Schedulers of diffusers as tables: any linear scheduler, fed with one-hot "images" and fresh noises, shows its coefficients.
 
 The network of the scheduler is taken in its own frame: the rows give what `scale_model_input` hands to the network, and a node's
 alpha and sigma are those by which the scheduler reads the network's output as a data prediction.
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from copy import deepcopy
+from itertools import count
 from math import atan2, sqrt
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -31,6 +35,9 @@ SCHEDULERS = (
     "FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "HeunDiscrete", "IPNDM", "KDPM2Discrete", "LMSDiscrete", "PNDM", "UniPCMultistep",
 )  # fmt: skip
 """Classes of diffusers known to be linear, without the suffix "Scheduler"."""
+
+STOCHASTIC = ("DDPM", "EulerAncestralDiscrete", "FlowMatchLCM", "KDPM2AncestralDiscrete", "LCM", "SASolver", "TCD")
+"""Those that draw fresh noise at every step. Others do by some of their settings."""
 
 _TOLERANCE = 1e-4  # of the replay; several schedulers compute in float32 whatever they are given
 
@@ -57,8 +64,8 @@ def scheduler_by_name(name: str, **config: Any) -> Any:
 def scheduler_class(name: str) -> Any:
     """The class of that name, if it is known to be linear."""
     diffusers, short = library(), name.removesuffix("Scheduler")
-    if short not in SCHEDULERS:
-        raise UserError(nearest(short, list(SCHEDULERS), "scheduler"))
+    if short not in SCHEDULERS + STOCHASTIC:
+        raise UserError(nearest(short, [*SCHEDULERS, *STOCHASTIC], "scheduler"))
     return getattr(diffusers, f"{short}Scheduler")
 
 
@@ -78,13 +85,15 @@ def from_diffusers(scheduler: Any, num_inference_steps: int | None, schedule: No
     for that). The scheduler itself is left as it is. schedule is the model's, to check that the scheduler was made for such a model.
     A node's t is what the network is told, but for EDM schedulers, where it is sigma: there the preconditioning belongs to the denoiser.
 
-    Raises `UserError` naming the scheduler if it is not linear (thresholding, clipping, fresh noise), cannot be run, or has
-    noise levels that differ from the schedule's.
+    Raises `UserError` naming the scheduler if it is not linear (thresholding, clipping), cannot be run, or has noise levels that differ
+    from the schedule's.
     """
     library()
     import torch
 
     name = type(scheduler).__name__
+    if str(scheduler.config.get("variance_type") if hasattr(scheduler, "config") else "").startswith("learned"):
+        raise UserError(f"{name} scales its fresh noise by what the network says (variance_type); try --set variance_type=fixed_small")
     try:
         try:
             nodes, states = _run_one_hot(scheduler, num_inference_steps, set_timesteps, torch.float64)
@@ -92,33 +101,70 @@ def from_diffusers(scheduler: Any, num_inference_steps: int | None, schedule: No
             nodes, states = _run_one_hot(scheduler, num_inference_steps, set_timesteps, torch.float32)
         error = _replay_error(scheduler, num_inference_steps, set_timesteps, states)
     except (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as cause:
-        raise UserError(f"{name} cannot be imported: {type(cause).__name__}: {cause}") from cause
+        raise UserError(f"{name} cannot be imported: {_reason(scheduler, num_inference_steps, set_timesteps, cause)}") from cause
     for i, state in enumerate(states):
         if not np.all(np.isfinite(state)):
-            raise UserError(f"{name} divides by zero before evaluation {i}: end at final_sigmas_type='sigma_min', or take other steps")
+            raise UserError(
+                f"{name} divides by zero before evaluation {i}: end at final_sigmas_type='sigma_min', or take other steps"
+                + (", or leave out rescale_betas_zero_snr" if scheduler.config.get("rescale_betas_zero_snr") else "")
+            )
     if error > _TOLERANCE:
+        causes = [key for key in ("clip_sample", "thresholding") if scheduler.config.get(key)]
         raise UserError(
-            f"{name} is not linear in the noise and the network's outputs: turn off clip_sample and thresholding; "
-            "schedulers that draw fresh noise cannot be imported"
+            f"{name} is not linear in the noise and the network's outputs" + (f": turn off {' and '.join(causes)}" if causes else "")
         )
     if schedule is not None:
         _check_levels(name, nodes, schedule)
-    rows = [Row(float(state[0]), tuple(map(float, state[1 : i + 1]))) for i, state in enumerate(states)]
+    fresh = [k for k in range(1 + len(nodes), len(states[0])) if any(state[k] for state in states)]
+    rows = [
+        Row(float(state[0]), tuple(map(float, state[1 : i + 1])), (), _trimmed([float(state[k]) for k in fresh]))
+        for i, state in enumerate(states)
+    ]
     return Tableau(tuple(nodes), tuple(rows))
 
 
+def _trimmed(weights: list[float]) -> tuple[float, ...]:
+    """Without the zeros at the end, of noises that are drawn later."""
+    return tuple(weights[: max((k + 1 for k, weight in enumerate(weights) if weight), default=0)])
+
+
+def _reason(scheduler: Any, steps: int | None, arguments: dict[str, Any], cause: Exception) -> str:
+    """Why a scheduler cannot be run, in one line."""
+    if isinstance(cause, LookupError | AssertionError):
+        times = [float(t) for t in ready(scheduler, steps, arguments).timesteps]
+        if len(set(times)) < len(times):
+            spacing = next((key for key in _SPACINGS if scheduler.config.get(key)), "its spacing")
+            return (
+                f"diffusers itself fails: {spacing} on {scheduler.config.get('beta_schedule')} betas puts several of its {len(times)} "
+                f"steps on one timestep; leave {spacing} out, or ask for fewer steps"
+            )
+    return f"{type(cause).__name__}: {cause}"
+
+
+_SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
+
+
 def _run_one_hot(scheduler: Any, steps: int | None, arguments: dict[str, Any], dtype: Any) -> tuple[list[Node], list[Floats]]:
-    """Pixel 0 carries the noise, pixel 1 + i the data prediction of evaluation i."""
-    count = len(ready(scheduler, steps, arguments).timesteps)
-    basis = np.eye(count + 1)
-    return _run(scheduler, steps, arguments, dtype, basis[0], lambda i: basis[i + 1])
+    """Pixel 0 carries the noise, pixel 1 + i the data prediction of evaluation i, those after them the fresh noises."""
+    evaluations = len(ready(scheduler, steps, arguments).timesteps)
+    drawn: list[int] = []
+
+    def count_only(k: int) -> Floats:
+        drawn.append(k)
+        return np.zeros(1)
+
+    _run(scheduler, steps, arguments, dtype, np.ones(1), lambda i: np.zeros(1), count_only)
+    basis = np.eye(1 + evaluations + len(drawn))
+    return _run(scheduler, steps, arguments, dtype, basis[0], lambda i: basis[i + 1], lambda k: basis[1 + evaluations + k])
 
 
 def _replay_error(scheduler: Any, steps: int | None, arguments: dict[str, Any], states: list[Floats]) -> float:
-    """Largest relative error of the table on random noise and random data predictions, well outside [-1, 1]."""
-    rng = np.random.default_rng(0)
-    basis = 3 * rng.standard_normal((len(states), 16))
-    _, expected = _run(scheduler, steps, arguments, _dtype_of(states), basis[0], lambda i: basis[i + 1])
+    """Largest relative error of the table on random noises and random data predictions, well outside [-1, 1]."""
+    rng, evaluations = np.random.default_rng(0), len(states) - 1
+    basis = 3 * rng.standard_normal((len(states[0]), 16))
+    _, expected = _run(
+        scheduler, steps, arguments, _dtype_of(states), basis[0], lambda i: basis[i + 1], lambda k: basis[1 + evaluations + k]
+    )
     return max(
         float(np.max(np.abs(state @ basis - value)) / np.max(np.abs(state[:, None] * basis).sum(axis=0) + 1e-30))
         for state, value in zip(states, expected, strict=True)
@@ -141,9 +187,13 @@ def ready(scheduler: Any, steps: int | None, arguments: dict[str, Any]) -> Any:
 
 
 def _run(
-    scheduler: Any, steps: int | None, arguments: dict[str, Any], dtype: Any, noise: Floats, prediction: Callable[[int], Floats]
-) -> tuple[list[Node], list[Floats]]:
-    """The scheduler's own loop, as a pipeline runs it: the nodes, and what the network is given at each, then the result."""
+    scheduler: Any, steps: int | None, arguments: dict[str, Any], dtype: Any, noise: Floats, prediction: Callable[[int], Floats],
+    fresh: Callable[[int], Floats],
+) -> tuple[list[Node], list[Floats]]:  # fmt: skip
+    """The scheduler's own loop, as a pipeline runs it: the nodes, and what the network is given at each, then the result.
+
+    fresh(k) is what its k-th fresh noise is: diffusers draws all of them by one function, which stands aside for the while.
+    """
     import torch
 
     def image(values: Floats) -> Any:
@@ -151,15 +201,18 @@ def _run(
 
     scheduler = ready(scheduler, steps, arguments)
     x = image(noise) * getattr(scheduler, "init_noise_sigma", 1.0)
-    nodes, states = [], []
-    for i, t in enumerate(scheduler.timesteps):
-        scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        node, a, b = _node(scheduler, i, t)
-        given = x if is_edm(scheduler) else scaled
-        output = (image(prediction(i)) - a * given) / b
-        nodes.append(node)
-        states.append(given.numpy().ravel())
-        x = scheduler.step(output.to(dtype), t, x, return_dict=False)[0]
+    nodes, states, draws = [], [], count()
+    module = sys.modules[type(scheduler).__module__]
+    drawing = patch.object(module, "randn_tensor", lambda *_, **__: image(fresh(next(draws))))
+    with drawing if hasattr(module, "randn_tensor") else nullcontext():
+        for i, t in enumerate(scheduler.timesteps):
+            scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+            node, a, b = _node(scheduler, i, t)
+            given = x if is_edm(scheduler) else scaled
+            output = (image(prediction(i)) - a * given) / b
+            nodes.append(node)
+            states.append(given.numpy().ravel())
+            x = scheduler.step(output.to(dtype), t, x, return_dict=False)[0]
     return nodes, [*states, x.numpy().ravel()]
 
 
@@ -176,7 +229,8 @@ def _node(scheduler: Any, i: int, t: Any) -> tuple[Node, float, float]:
     if hasattr(scheduler, "sigmas"):
         index = scheduler.step_index if scheduler.step_index is not None else i
         halfway = hasattr(scheduler, "sigmas_interpol") and not scheduler.state_in_first_order
-        sigma = float((scheduler.sigmas_interpol if halfway else scheduler.sigmas)[index])
+        before = int(hasattr(scheduler, "sigmas_down"))  # the ancestral one counts its middles from the step before
+        sigma = float(scheduler.sigmas_interpol[index - before] if halfway else scheduler.sigmas[index])
         if is_edm(scheduler):
             one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
             skip, out = (float(scheduler.precondition_outputs(*pair, sigma)) for pair in ((one, zero), (zero, one)))
@@ -191,6 +245,11 @@ def _node(scheduler: Any, i: int, t: Any) -> tuple[Node, float, float]:
     else:
         bar = float(scheduler.alphas_cumprod[int(t)])
         alpha, sigma = sqrt(bar), sqrt(1 - bar)
+        if alpha == 0 and kind == "epsilon":
+            raise UserError(
+                f"{type(scheduler).__name__} divides by alpha = 0 at timestep {int(t)}, in diffusers too: take EulerDiscrete or "
+                "DPMSolverMultistep, which keep alpha_bar at 2^-24 there, or --set timestep_spacing=leading"
+            )
     a, b = data_prediction("flow" if kind == "flow_prediction" else kind, alpha, sigma)
     return Node(float(t), alpha, sigma), a, b
 

@@ -8,7 +8,7 @@ import pytest
 
 from solversearch.plan import Plan
 from solversearch.schedules import AYS_SIGMAS
-from tests.cli.calling import COINS, bad, good
+from tests.cli.calling import COINS, bad, call, good
 
 
 def test_a_scheduler_becomes_a_plan_and_is_compared() -> None:
@@ -54,26 +54,48 @@ BAD_IMPORTS: dict[str, tuple[tuple[object, ...], str]] = {
     "no file": (("nowhere/scheduler_config.json", "--nfe", 5), "there is no scheduler_config.json"),
     "no source": (("--nfe", 5), "name one source, not 0"),
     "two sources": (("DDIM", "--nfe", 5, "--ays", "sd15"), "name one source, not 2"),
-    "solver of its own": (("DDIM", "--nfe", 5, "--solver", "ddim"), "--solver goes with --sigmas or --ays"),
-    "whole times of its own": (("DDIM", "--nfe", 5, "--integer"), "--integer goes with --sigmas or --ays"),
+    "solver of its own": (("DDIM", "--nfe", 5, "--solver", "ddim"), "--solver goes with --sigmas, --timesteps, --ays, --table;"),
+    "whole times of its own": (("DDIM", "--nfe", 5, "--integer"), "--integer goes with --sigmas, --timesteps, --ays, --table;"),
     "no solver": (("--sigmas", "14,1,0"), "--solver is missing"),
     "unknown solver": (("--sigmas", "14,1,0", "--solver", "dpmp_2m"), "unknown solver 'dpmp_2m'; did you mean 'dpmpp_2m'"),
     "rising": (("--sigmas", "14,1,2,0", "--solver", "ddim"), "sigmas must fall, but number 3, 2, comes after 1"),
     "infinite": (("--sigmas", "inf,1,0", "--solver", "ddim"), "sigmas must fall, but number 2, 1, comes after inf"),
-    "no end": (("--sigmas", "14,1,0.5", "--solver", "ddim"), "sigmas must end in 0, not 0.5"),
+    "no fall": (("--sigmas", "14,1,-0.5", "--solver", "ddim"), "not below 0, but number 3 is -0.5"),
+    "which frame": (("--sigmas", "1,0.5,0", "--solver", "ddim"), "say --set prediction_type=flow, or epsilon"),
+    "shortened": (("--sigmas", "14, 1, ..., 0", "--solver", "ddim"), r"printed shortened \(\.\.\.\)"),
+    "decimal commas": (("--sigmas", "14,6; 6,5; 0", "--solver", "ddim"), "write decimals with a point"),
+    "no number": (("--sigmas", "[14, x, 0]", "--solver", "ddim"), "in place 2 of 3, 'x' is no number"),
+    "a word for a number": (("--sigmas", "[14, true, 0]", "--solver", "ddim"), "place 2 of the list holds true"),
+    "rising times": (("--timesteps", "999,500,600", "--solver", "ddim"), "timesteps must fall, but number 3, 600, comes after 500"),
+    "times beyond": (("--timesteps", "1000,500", "--solver", "ddim"), r"timesteps must lie in \[0, 999\]"),
+    "their number of times": (("--timesteps", "999,500,24", "--solver", "ddim", "--nfe", 2), "ddim spends 3 evaluations on these 3"),
+    "no table": (("--table", "optimal_step_flux", "--solver", "ddim"), "unknown table .*; did you mean 'optimal_steps_flux'"),
+    "unconditional steps": (("--sigmas", "14,1,0", "--solver", "euler_cfg_pp"), "steps with the unconditional prediction"),
+    "deis of ComfyUI": (("--sigmas", "14,1,0", "--solver", "deis"), "a noise schedule that is not the model's"),
+    "its own levels": (("--sigmas", "14,1,0", "--solver", "dpm_adaptive"), "chooses noise levels of its own"),
+    "ancestral flow": (("--table", "optimal_steps_flux", "--solver", "euler_ancestral"), "renoises flow models by a rule of its own"),
+    "no alpha": (
+        ("DDIM", "--nfe", 5, "--set", "rescale_betas_zero_snr=true", "--set", "timestep_spacing=trailing"),
+        "divides by alpha = 0 at timestep 999, in diffusers too: take EulerDiscrete",
+    ),
+    "one timestep twice": (
+        ("DPMSolverMultistep", "--nfe", 10, "--set", "beta_schedule=squaredcos_cap_v2", "--set", "use_karras_sigmas=true"),
+        "use_karras_sigmas on squaredcos_cap_v2 betas puts several of its 10 steps on one timestep; leave use_karras_sigmas out",
+    ),
+    "learned variance": (("DDPM", "--nfe", 5, "--set", "variance_type=learned_range"), "--set variance_type=fixed_small"),
     "one": (("--sigmas", "0", "--solver", "ddim"), "at least two sigmas"),
     "too much noise": (("--sigmas", "80,1,0", "--solver", "ddim"), r"80 \.\. 1 leave the model's range, 14\.6146 \.\. 0\.0291672"),
     "too little noise": (("--sigmas", "14,0.001,0", "--solver", "ddim"), "leave the model's range"),
     "no numbers": (("--sigmas", "sigmas.txt", "--solver", "ddim"), r"'sigmas\.txt' is no number, nor the name of a file"),
     "one time twice": (("--sigmas", "1.001,1,0", "--solver", "ddim", "--integer"), "timesteps must fall strictly"),
     "their number": (("--sigmas", "14,1,0", "--solver", "heun", "--nfe", 2), "heun spends 3 evaluations on these 3 sigmas"),
-    "table": (("--ays", "sd16", "--solver", "ddim"), "unknown Align Your Steps table 'sd16'; did you mean 'sd15'"),
+    "table": (("--ays", "sd16", "--solver", "ddim"), "unknown table 'ays_sd16'; did you mean 'ays_sd15'"),
     "another model's table": (("--ays", "sd15", "--solver", "ddim", "--model", COINS_MODEL), "they were made for another model"),
     "unknown betas": (("--ays", "sd15", "--solver", "ddim", "--set", "beta_strt=1"), "did you mean 'beta_start'"),
     "bad betas": (("--ays", "sd15", "--solver", "ddim", "--set", "beta_start=x"), "these settings make no noise schedule"),
     "unknown prediction": (("--ays", "sd15", "--solver", "ddim", "--set", "prediction_type=v"), "unknown prediction type 'v'"),
     "betas beside a model": (("--sigmas", "1,0", "--solver", "ddim", "--model", "digits", "--set", "beta_end=1"), "leave out --set"),
-    "not linear": (("DDIM", "--nfe", 5, "--set", "clip_sample=true"), "is not linear"),
+    "not linear": (("DDIM", "--nfe", 5, "--set", "thresholding=true"), "is not linear.*: turn off thresholding"),
     "other levels": (("DDIM", "--nfe", 5, "--model", "digits", "--set", "beta_schedule=linear"), "was made for another model"),
     "other prediction": (("FlowMatchEulerDiscrete", "--nfe", 5, "--model", "digits"), "reads its network as 'flow', but model 'digits'"),
     "model": (("DDIM", "--nfe", 5, "--model", "digit"), "did you mean 'digits'"),
@@ -149,7 +171,7 @@ def test_pipelines_that_cannot_be_imported_are_told(pipeline: Path) -> None:
         "import", pipeline, "--nfe", 4, "--out", "x.json", "--set", "solver_ordre=1"
     )
     for text, message in (
-        ('{"_class_name": "DDPMScheduler"}', "its scheduler 'DDPM' is not known to be linear; known: DDIM"),
+        ('{"_class_name": "RePaintScheduler"}', "its scheduler 'RePaint' is not known to be linear; known: DDIM"),
         ("{}", "its scheduler '' is not known to be linear"),
         ("no json", "not readable as JSON"),
     ):
@@ -205,3 +227,31 @@ def test_other_counts_of_align_your_steps_are_interpolated() -> None:
     assert found == pytest.approx(AYS_SIGMAS["sd15"][:10:2], rel=1e-6)
     good("import", "--ays", "sd15", "--solver", "heun", "--nfe", 5, "--out", "heun.json")
     assert Plan.read("heun.json").nfe == 5
+
+
+def test_what_is_made_of_a_list_is_told() -> None:
+    """One line on stderr, and the plan."""
+    result = call("import", "--sigmas", str(list(AYS_SIGMAS["sd15"])), "--solver", "dpmpp_2m", "--out", "plan.json")
+    good("import", "--ays", "sd15", "--solver", "DPMSolverMultistepScheduler", "--out", "same.json")
+    assert result.code == 0 and result.err.count("\n") == 1
+    assert result.err.startswith("warning: the sigmas end at 0.0291672, not 0; that level stands for the end")
+    assert Plan.read("plan.json").rows == Plan.read("same.json").rows
+
+
+def test_timesteps_and_tables_have_options() -> None:
+    good("import", "--timesteps", "999, 850, 736", "--solver", "euler", "--out", "times.json")
+    assert [node.t for node in Plan.read("times.json").nodes] == [999, 850, 736]
+    good("import", "--table", "optimal_steps_flux", "--solver", "euler", "--nfe", 10, "--out", "flux.json")
+    plan = Plan.read("flux.json")
+    assert (plan.prediction_type, plan.nfe, plan.decisions["grid"]) == ("flow", 10, "optimal_steps_flux")
+    assert [node.sigma for node in plan.nodes][:3] == pytest.approx([0.9968, 0.9886, 0.9819])
+    names = {entry["name"] for entry in json.loads(good("list", "tables", "--json"))}
+    assert {"ays_svd", "gits", "gits_0.80", "optimal_steps_chroma"} <= names
+
+
+def test_a_scheduler_that_draws_noise_is_sampled() -> None:
+    pytest.importorskip("diffusers")
+    message = call("import", "DDPM", "--nfe", 3, "--model", "digits", "--out", "ddpm.json")
+    assert message.code == 0 and "DDPMScheduler draws fresh noise" in message.err
+    assert Plan.read("ddpm.json").tableau.stochastic
+    good("sample", "--plan", "ddpm.json", "--model", "digits", "--count", 2)

@@ -59,9 +59,12 @@ def test_every_kind_of_beta_table(name: str, settings: dict[str, Any]) -> None:
         np.testing.assert_allclose(schedule.alphas_cumprod, scheduler.alphas_cumprod, rtol=2e-5, atol=1e-7)
 
 
-def test_zero_terminal_snr_has_no_signal_at_the_start() -> None:
-    schedule, _, _ = schedule_of({"_class_name": "DDIMScheduler", **STABLE, "rescale_betas_zero_snr": True})
-    assert schedule.alpha(schedule.t_start) == 0
+@pytest.mark.parametrize(("kind", "alpha"), [("v_prediction", 0.0), ("sample", 0.0), ("epsilon", 2.0**-12)])
+def test_zero_terminal_snr_has_no_signal_at_the_start(kind: str, alpha: float) -> None:
+    """But for networks that predict noise, which diffusers keeps from dividing by it."""
+    config = {"_class_name": "DDIMScheduler", **STABLE, "rescale_betas_zero_snr": True, "prediction_type": kind}
+    schedule, _, _ = schedule_of(config)
+    assert float(schedule.alpha(schedule.t_start)) == pytest.approx(alpha, abs=0)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])

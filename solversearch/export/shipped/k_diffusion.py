@@ -10,6 +10,7 @@ without one, the model is taken to be guided already, or not to need it. A plan 
 model returns the pair (denoised, conditional minus unconditional).
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .levels import calls, matches, sigmas
+from .levels import calls, kind, matches, sigmas
 from .loop import Answer, sample
 from .reader import parse
 from .runtime import Node
@@ -55,10 +56,20 @@ def sample_plan(
             arguments["cond_scale"] = node.guidance
         return model(x, sigma, **arguments)
 
+    if kind(PLAN) == "vp" and _found(model, "quantize") and any(node.t != round(node.t) for node in PLAN.nodes):
+        warnings.warn(
+            "the model rounds times to whole timesteps (quantize=True), and the plan has others: make it with quantize=False", stacklevel=2
+        )
     return sample(PLAN, calls(PLAN, _sigma_of_time(model)), ask, x / sigmas[0], callback, disable, seed)
 
 
 def _sigma_of_time(model: Any) -> Callable[[float], float] | None:
-    while model is not None and not hasattr(model, "t_to_sigma"):
+    known = _found(model, "t_to_sigma")
+    return None if known is None else lambda t: float(known(torch.tensor(t)))
+
+
+def _found(model: Any, name: str) -> Any:
+    """The attribute of the model, or of the first one inside that has it; None without."""
+    while model is not None and not hasattr(model, name):
         model = getattr(model, "inner_model", None)
-    return None if model is None else lambda t: float(model.t_to_sigma(torch.tensor(t)))
+    return getattr(model, name, None)

@@ -9,7 +9,7 @@ import numpy as np
 
 from solversearch.errors import UserError, nearest
 from solversearch.models.pipelines.library import library
-from solversearch.schedules import VE, DiscreteVP, Flow, NoiseSchedule
+from solversearch.schedules import LEAST_ALPHA, VE, ContinuousVP, DiscreteVP, Flow, NoiseSchedule
 
 _KINDS = {"epsilon": "epsilon", "v_prediction": "v_prediction", "sample": "sample", "flow_prediction": "flow"}
 _EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
@@ -21,7 +21,7 @@ def schedule_of(config: Mapping[str, Any], tokens: int = 0) -> tuple[NoiseSchedu
     What the file leaves out has the default of its class. tokens is the length of the sequence that a transformer sees, on which dynamic
     shifts depend. Raises `UserError` for a scheduler that is none of a diffusion or flow model's.
     """
-    name = str(config.get("_class_name", ""))
+    name = _class_of(config)
     defaults = _defaults(name)
     given = defaults | {key: value for key, value in config.items() if not key.startswith("_")}
     if given.get("thresholding"):
@@ -37,7 +37,9 @@ def schedule_of(config: Mapping[str, Any], tokens: int = 0) -> tuple[NoiseSchedu
     kind = given.get("prediction_type", "epsilon")
     if kind not in _KINDS:
         raise UserError(f"{name}: {nearest(str(kind), list(_KINDS), 'prediction type')}")
-    return _betas(given), _KINDS[kind], float(given.get("clip_sample_range", 1.0)) if given.get("clip_sample") else None
+    if kind == "v_prediction" and given.get("timestep_type") == "continuous":
+        return _continuous(given), kind, None
+    return _betas(given, kind), _KINDS[kind], float(given.get("clip_sample_range", 1.0)) if given.get("clip_sample") else None
 
 
 def sigma_data_of(config: Mapping[str, Any]) -> tuple[float, bool]:
@@ -54,14 +56,41 @@ def _defaults(name: str) -> dict[str, Any]:
     return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
 
 
-def _betas(given: Mapping[str, Any]) -> DiscreteVP:
-    zero = bool(given.get("rescale_betas_zero_snr"))
+def _class_of(config: Mapping[str, Any]) -> str:
+    """The scheduler's class; of a pipeline saved with a `PlanScheduler`, one that reads the settings which that took over from its own."""
+    name = str(config.get("_class_name", ""))
+    if name != "PlanScheduler":
+        return name
+    kind = (config.get("plan") or {}).get("prediction_type")
+    if kind == "flow" and "shift" in config:
+        return "FlowMatchEulerDiscreteScheduler"
+    if kind == "edm" and "sigma_data" in config:
+        return "EDMEulerScheduler"
+    if "beta_schedule" not in config:
+        raise UserError(
+            "PlanScheduler: the pipeline was saved with a plan, and the model's own settings are gone: put back the "
+            "scheduler_config.json that it had, or save it after scheduler.attach(pipe), which keeps them"
+        )
+    return "DDIMScheduler" if "clip_sample" in config else "EulerDiscreteScheduler"
+
+
+def _continuous(given: Mapping[str, Any]) -> ContinuousVP:
+    """From the noise that sampling starts at: Karras sigmas have a range of their own, others that of the betas."""
+    betas = _betas(given, "v_prediction")
+    own = given if given.get("use_karras_sigmas") else {}
+    high, low = own.get("sigma_max"), own.get("sigma_min")
+    ratios = [float(np.exp(-betas.lam(t))) for t in (betas.t_start, betas.t_end)]
+    return ContinuousVP(ratios[1] if low is None else low, ratios[0] if high is None else high)
+
+
+def _betas(given: Mapping[str, Any], kind: str) -> DiscreteVP:
+    zero, least = bool(given.get("rescale_betas_zero_snr")), LEAST_ALPHA if kind == "epsilon" else 0.0
     start, end, count = given["beta_start"], given["beta_end"], given["num_train_timesteps"]
     if given.get("trained_betas") is not None:
-        return DiscreteVP(given["trained_betas"], zero)
+        return DiscreteVP(given["trained_betas"], zero, least)
     if given["beta_schedule"] == "sigmoid":
-        return DiscreteVP((end - start) / (1 + np.exp(-np.linspace(-6, 6, count))) + start, zero)
-    return DiscreteVP.named(given["beta_schedule"], start, end, count, zero)
+        return DiscreteVP((end - start) / (1 + np.exp(-np.linspace(-6, 6, count))) + start, zero, least)
+    return DiscreteVP.named(given["beta_schedule"], start, end, count, zero, least)
 
 
 def _flow(given: Mapping[str, Any], tokens: int) -> Flow:
