@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import solversearch
-from solversearch import runtime
+from solversearch import plan_text, runtime
 from solversearch.errors import UserError
 from solversearch.export import shipped
 from solversearch.outputs import check_place, slug
@@ -19,6 +19,8 @@ from solversearch.runtime import Array, Node
 _NOTICE = (
     f"# From solversearch {solversearch.__version__}, under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
 )
+_COMMON = {name: Path(str(module.__file__)).read_text(encoding="utf-8") for name, module in (("runtime", runtime), ("plan_text", plan_text))}
+"""solversearch's own files that every export holds."""
 
 
 def write_comfyui(plan: Plan, out: Path) -> list[Path]:
@@ -43,7 +45,7 @@ def write_numpy(plan: Plan, out: Path) -> list[Path]:
         main = main.replace(placeholder, value, 1)
     parts = [
         _NOTICE,
-        *(f"\n# {name}.py\n\n{text}" for name, text in (("runtime", _runtime()), ("reader", _source("reader")))),
+        *(f"\n# {name}.py\n\n{text}" for name, text in (*_COMMON.items(), ("reader", _source("reader")))),
         "\n\n",
         main,
     ]
@@ -57,7 +59,8 @@ def _check_importable(out: Path) -> None:
 
 
 def _write_package(out: Path, main: str, others: Iterable[str], place: str, plan: Plan) -> list[Path]:
-    sources = {"__init__.py": _source(main), "runtime.py": _runtime(), **{f"{name}.py": _source(name) for name in others}}
+    sources = {"__init__.py": _source(main)} | {f"{name}.py": text for name, text in _COMMON.items()}
+    sources |= {f"{name}.py": _source(name) for name in others}
     _check_own(out, sources["__init__.py"])
     for name, text in sources.items():
         write_text(out / name, _NOTICE + text)
@@ -75,10 +78,6 @@ def _check_own(folder: Path, init: str) -> None:
 
 def _source(name: str) -> str:
     return (Path(shipped.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-
-
-def _runtime() -> str:
-    return Path(runtime.__file__).read_text(encoding="utf-8")
 
 
 def _embedded(plan: Plan) -> str:
