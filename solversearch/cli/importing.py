@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from solversearch.cli.loading import Load, loads_model
+from solversearch.cli.shared import Overwrite
 from solversearch.errors import UserError
 from solversearch.outputs import check_place
 
@@ -35,6 +36,7 @@ def import_(
     model: Annotated[str | None, typer.Option(help="The model it is for; without, any of its prediction type and noise levels.")] = None,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of it; repeatable.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a scheduler of diffusers, a list of sigmas or Align Your Steps as a plan."""
     given = [value for value in (source, sigmas, ays) if value is not None]
@@ -47,7 +49,7 @@ def import_(
     if source is not None and nfe is None:
         raise UserError("--nfe is missing: how many network evaluations may a sample cost?")
     config = dict(map(_setting, settings or []))
-    check_place(out)
+    check_place(out, "imported plan", overwrite)
 
     from solversearch.importing import as_plan
 

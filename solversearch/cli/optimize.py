@@ -114,6 +114,7 @@ def optimize(
     from solversearch.report.draw import draw_run
     from solversearch.report.progress import Display
     from solversearch.search.estimate import estimate
+    from solversearch.search.evaluating.storage import database
     from solversearch.search.evaluating.warm_start import read_records
     from solversearch.search.evaluating.workers import Fleet
     from solversearch.search.optimize import Interrupted
@@ -122,6 +123,11 @@ def optimize(
     from solversearch.search.strategies import predicts
 
     options = load.options if resume is None else run.options
+    fleet = Fleet(workers, gpus_per_worker, ray_address, time_limit)
+    if not dry_run:  # before the model is loaded, which may take minutes
+        fleet.check()
+        if storage or (resume and run.storage):
+            database(str(storage or run.storage))
     loaded = models.load(model, options)
     if resume is None:
         if guidance is None:
@@ -141,7 +147,7 @@ def optimize(
             plan, comparison = search_plan(
                 loaded, settings, folder, context.obj or "", display, records,
                 name=model, options=options, storage=storage, resume=resume is not None,
-                fleet=Fleet(workers, gpus_per_worker, ray_address, time_limit),
+                fleet=fleet,
             )  # fmt: skip
     except Interrupted as stopped:
         tell(str(stopped))

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import BatchSize, Json, ModelName, PlanFile, Samples, Seed, report, stderr, stdout
+from solversearch.cli.shared import BatchSize, Json, ModelName, Overwrite, PlanFile, Samples, Seed, report, stderr, stdout
 from solversearch.outputs import check_place
 
 if TYPE_CHECKING:
@@ -79,12 +79,13 @@ def sample(
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The picture, a PNG file.")] = Path("samples.png"),
     batch_size: BatchSize = None,
+    overwrite: Overwrite = False,
     *,
     load: Load,
 ) -> None:
     """Draw samples of the teacher, the best baseline and a plan, side by side from the same noise."""
     chosen = _plan_at(plan, None)
-    check_place(out)
+    check_place(out, "picture", overwrite)
 
     from solversearch import memory
     from solversearch.judging.compatibility import check_model

@@ -6,17 +6,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from solversearch.cli.shared import Overwrite
 from solversearch.outputs import check_place
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="The folder of an optimize, a study or a sweep.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file to write.", show_default="report.html in the folder")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a run as one HTML page that works offline: comparison, search, plan, and how to use it."""
+    if out is not None or run.is_dir():
+        check_place(out or run / "report.html", "page", overwrite)
+
     from solversearch.report.page import write_page
 
-    if out is not None:
-        check_place(out)
     written = write_page(run, out)
     Console().print(f"wrote {written}", soft_wrap=True, highlight=False)

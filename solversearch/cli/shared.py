@@ -1,6 +1,8 @@
 """What commands share: options, consoles, the report. Heavy imports stand inside functions, so that --help answers at once."""
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,10 +22,27 @@ BatchSize = Annotated[
     int | None,
     typer.Option(min=1, help="Samples in one network call; changes memory and speed, never a result.", show_default="what fits the memory"),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that this command did not write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 Samples = Annotated[
     int | None, typer.Option(min=16, help="Held-out samples that the comparison is made on.", show_default="1024, fewer for large models")
 ]
+
+
+_ELSEWHERE = ("--workers", "--gpus-per-worker", "--ray-address", "--time-limit", "--storage", "--batch-size", "--out", "--json", "--overwrite")
+"""Options that say where and how fast, and change nothing in a plan; the last two have no value."""
+
+
+def repeatable(arguments: Sequence[str]) -> str:
+    """The command that a plan tells that it was made by: the same wherever it runs, so that equal plans have equal digests."""
+    kept, rest = ["solversearch"], iter(arguments)
+    for word in rest:
+        name, joined, _ = word.partition("=")
+        if name not in _ELSEWHERE:
+            kept.append(word)
+        elif not joined and name not in _ELSEWHERE[-2:]:
+            next(rest, None)
+    return shlex.join(kept)
 
 
 def stdout() -> Console:

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import BatchSize, Seed, stderr
+from solversearch.cli.shared import BatchSize, Overwrite, Seed, stderr
 from solversearch.errors import UserError
 from solversearch.outputs import check_place
 
@@ -21,6 +21,7 @@ def statistics(
     guidance: Annotated[float | None, typer.Option(help="Guidance scale of the teacher.", show_default="the model's own")] = None,
     seed: Seed = 0,
     batch_size: BatchSize = None,
+    overwrite: Overwrite = False,
     *,
     load: Load,
 ) -> None:
@@ -32,7 +33,7 @@ def statistics(
         raise UserError("--reference is what the statistics are for; name the folder without it")
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: statistics are an .npz file")
-    check_place(out)
+    check_place(out, "statistics", overwrite)
 
     from solversearch import memory
     from solversearch.models import reference

@@ -15,14 +15,16 @@ __all__ = ["EXPORTERS", "Exporter", "get"]
 
 @dataclass(frozen=True)
 class Exporter:
-    """write(plan, out) writes the export and returns the paths of its files; it raises `UserError` for a plan that has no place there.
+    """write(plan, out, overwrite=False) writes the export and returns the paths of its files.
+
+    It raises `UserError` for a plan that has no place there, and where out is not ours, unless it may be overwritten.
 
     place is where it goes unless a person names another; use says what to do with it, {out} being its path and {name} its module's.
     text gives what is printed, and nothing written, where no path is named.
     """
 
     description: str
-    write: Callable[[Plan, Path], list[Path]]
+    write: Callable[..., list[Path]]
     place: str
     use: str
     text: Callable[[Plan], str] | None = None

@@ -15,6 +15,7 @@ import numpy as np
 
 from solversearch.errors import UserError
 from solversearch.importing import from_diffusers, scheduler_by_name
+from solversearch.outputs import check_place
 from solversearch.plan import Plan, write_text
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import DiscreteVP, Floats
@@ -76,17 +77,18 @@ def as_stock(plan: Plan, *arguments: Argument) -> Stock:
     )
 
 
-def write_diffusers_sigmas(plan: Plan, out: Path) -> list[Path]:
+def write_diffusers_sigmas(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     """The plan as `sigmas` of a stock scheduler: a JSON file of its class, settings and list, and the lines of Python that use them."""
-    return _write(plan, out, "sigmas")
+    return _write(plan, out, "sigmas", overwrite)
 
 
-def write_diffusers_timesteps(plan: Plan, out: Path) -> list[Path]:
+def write_diffusers_timesteps(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     """The plan as `timesteps` of a stock scheduler, like `write_diffusers_sigmas`."""
-    return _write(plan, out, "timesteps")
+    return _write(plan, out, "timesteps", overwrite)
 
 
-def _write(plan: Plan, out: Path, argument: Argument) -> list[Path]:
+def _write(plan: Plan, out: Path, argument: Argument, overwrite: bool) -> list[Path]:
+    check_place(out, "stock", overwrite)
     stock = as_stock(plan, argument)
     call = stock.arguments | {"guidance_scale": plan.nodes[0].guidance}
     content = {"scheduler": stock.scheduler, "config": stock.config, **call, "python": _python(stock, call), "plan": plan.digest}

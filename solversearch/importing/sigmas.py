@@ -29,7 +29,7 @@ def read_sigmas(source: str) -> list[float]:
         is_file = Path(source).is_file()
     except (OSError, ValueError):  # too long for a name
         is_file = False
-    text = read_file(source, "sigmas").decode(errors="replace") if is_file else source
+    text = read_file(source, "sigmas").decode("utf-8-sig", errors="replace") if is_file else source
     words = re.split(r"[\s,]+", text.strip().strip("[]()").strip(" ,\n"))
     try:
         return [float(word) for word in words]

@@ -36,7 +36,7 @@ def save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     try:
         with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
+            figure.savefig(temporary, dpi=120, format="png", metadata={"Software": "solversearch"})
     except OSError as error:
         raise UserError(f"{path}: cannot write: {error.strerror or error}; choose another place with --out") from None
 

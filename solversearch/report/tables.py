@@ -172,6 +172,7 @@ def _summary(plan: Plan) -> Table:
         "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()) or "unknown",
         "command": origin.command or "unknown",
         "digest": plan.digest,
+        "table's digest": plan.table_digest(),
     }
     table = Table(show_header=False, box=None)
     for name, fact in facts.items():
