@@ -35,7 +35,8 @@ def check_free(folder: Path, overwrite: bool | None, own: Callable[[str], bool] 
     except OSError as error:
         raise UserError(f"{folder}: cannot write there: {error.strerror}; choose another folder with --out") from None
     if taken and not overwrite:
-        raise UserError(f"{folder}: the run folder exists and holds {', '.join(taken[:3])}; choose another with --out" + ", or --overwrite" * (overwrite is False))
+        told = "choose another with --out" + ", or --overwrite" * (overwrite is False)
+        raise UserError(f"{folder}: the run folder exists and holds {', '.join(taken[:3])}; {told}")
 
 
 def claim(folder: Path) -> None:

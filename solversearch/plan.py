@@ -35,7 +35,6 @@ for _name in ("d", "delta", "z"):
     Row.__dataclass_fields__[_name].type = Many[float]
 
 
-
 def _as_whole(value: Any) -> Any:
     """5.0 and 5 are one number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,4 +1,7 @@
-"""The text of a plan, which every reader takes or refuses alike, and the digest of its numbers. Standard library only; see PLAN_FORMAT.md."""
+"""The text of a plan, which every reader takes or refuses alike, and the digest of its numbers. Standard library only.
+
+PLAN_FORMAT.md has the rules.
+"""
 
 import hashlib
 import json
@@ -92,8 +95,8 @@ def _sha256(text: str) -> str:
 def _earlier(content: dict[str, Any]) -> Iterator[str]:
     """What earlier writers have hashed: numbers of decisions, and negative zeros, as they were spelled.
 
-    Programs that write 1 for 1.0, or 1.0 for 1, and 0 for -0.0 have lost that. So after the text as it is come those in which one or two of the zeros
-    were negative, or the whole numbers under one or two keys of the decisions of the other type.
+    Programs that write 1 for 1.0, or 1.0 for 1, and 0 for -0.0 have lost that. So after the text as it is come those in which one or two
+    of the zeros were negative, or the whole numbers under one or two keys of the decisions of the other type.
     """
     places: dict[str, str] = {}
 

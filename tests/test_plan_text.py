@@ -157,7 +157,9 @@ def test_damaged_plans_are_one_to_all_readers(made: Plan, rng: random.Random) ->
     text = bytearray(made.text().encode())
     for _ in range(rng.randint(1, 3)):
         place = rng.randrange(len(text))
-        text[place : place + rng.randint(0, 2)] = rng.choice([b"", b"0", b"9", b",", b"}", b'"', b"-", b"e", b" ", b"\x00", b"\xff", b"NaN"])
+        text[place : place + rng.randint(0, 2)] = rng.choice(
+            (b"", b"0", b"9", b",", b"}", b'"', b"-", b"e", b" ", b"\x00", b"\xff", b"NaN")
+        )
     taken(bytes(text))
 
 

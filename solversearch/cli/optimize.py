@@ -114,7 +114,7 @@ def optimize(
     from solversearch.report.draw import draw_run
     from solversearch.report.progress import Display
     from solversearch.search.estimate import estimate
-    from solversearch.search.evaluating.storage import database
+    from solversearch.search.evaluating.storage import check_reachable
     from solversearch.search.evaluating.warm_start import read_records
     from solversearch.search.evaluating.workers import Fleet
     from solversearch.search.optimize import Interrupted
@@ -125,9 +125,7 @@ def optimize(
     options = load.options if resume is None else run.options
     fleet = Fleet(workers, gpus_per_worker, ray_address, time_limit)
     if not dry_run:  # before the model is loaded, which may take minutes
-        fleet.check()
-        if storage or (resume and run.storage):
-            database(str(storage or run.storage))
+        check_reachable(fleet, storage)
     loaded = models.load(model, options)
     if resume is None:
         if guidance is None:

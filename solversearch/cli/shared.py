@@ -29,8 +29,9 @@ Samples = Annotated[
 ]
 
 
-_ELSEWHERE = ("--workers", "--gpus-per-worker", "--ray-address", "--time-limit", "--storage", "--batch-size", "--out", "--json", "--overwrite")
-"""Options that say where and how fast, and change nothing in a plan; the last two have no value."""
+_FLAGS = ("--json", "--overwrite")
+_ELSEWHERE = (*_FLAGS, "--workers", "--gpus-per-worker", "--ray-address", "--time-limit", "--storage", "--batch-size", "--out")
+"""Options that say where and how fast, and change nothing in a plan."""
 
 
 def repeatable(arguments: Sequence[str]) -> str:
@@ -40,7 +41,7 @@ def repeatable(arguments: Sequence[str]) -> str:
         name, joined, _ = word.partition("=")
         if name not in _ELSEWHERE:
             kept.append(word)
-        elif not joined and name not in _ELSEWHERE[-2:]:
+        elif not joined and name not in _FLAGS:
             next(rest, None)
     return shlex.join(kept)
 

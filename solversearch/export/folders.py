@@ -19,8 +19,8 @@ from solversearch.runtime import Array, Node
 _NOTICE = (
     f"# From solversearch {solversearch.__version__}, under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
 )
-_COMMON = {name: Path(str(module.__file__)).read_text(encoding="utf-8") for name, module in (("runtime", runtime), ("plan_text", plan_text))}
-"""solversearch's own files that every export holds."""
+_COMMON = {"runtime": runtime, "plan_text": plan_text}
+"""solversearch's own modules that every export holds."""
 
 
 def write_comfyui(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
@@ -45,7 +45,7 @@ def write_numpy(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
         main = main.replace(placeholder, value, 1)
     parts = [
         _NOTICE,
-        *(f"\n# {name}.py\n\n{text}" for name, text in (*_COMMON.items(), ("reader", _source("reader")))),
+        *(f"\n# {name}.py\n\n{text}" for name, text in (*_common().items(), ("reader", _source("reader")))),
         "\n\n",
         main,
     ]
@@ -59,7 +59,7 @@ def _check_importable(out: Path) -> None:
 
 
 def _write_package(out: Path, main: str, others: Iterable[str], place: str, plan: Plan, overwrite: bool) -> list[Path]:
-    sources = {"__init__.py": _source(main)} | {f"{name}.py": text for name, text in _COMMON.items()}
+    sources = {"__init__.py": _source(main)} | {f"{name}.py": text for name, text in _common().items()}
     sources |= {f"{name}.py": _source(name) for name in others}
     if not overwrite:
         _check_own(out, sources)
@@ -80,6 +80,10 @@ def _check_own(folder: Path, sources: dict[str, str]) -> None:
         )
     for name in sources:
         check_place(folder / name, "module")
+
+
+def _common() -> dict[str, str]:
+    return {name: Path(str(module.__file__)).read_text(encoding="utf-8") for name, module in _COMMON.items()}
 
 
 def _source(name: str) -> str:

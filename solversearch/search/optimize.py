@@ -31,7 +31,7 @@ from solversearch.search.evaluating import evaluations
 from solversearch.search.evaluating.evaluator import Origin
 from solversearch.search.evaluating.pareto import front
 from solversearch.search.evaluating.run_folder import Run, held, versions, without_password
-from solversearch.search.evaluating.storage import Trials, database
+from solversearch.search.evaluating.storage import Trials, check_reachable
 from solversearch.search.evaluating.warm_start import EARLIER, read_records, write_records
 from solversearch.search.evaluating.workers import HERE, Fleet, Workers
 from solversearch.search.settings import Settings, check
@@ -67,9 +67,7 @@ def optimize(
     """
     settings = settings.sized(model)
     check(model, settings)
-    fleet.check()
-    if storage is not None:
-        database(storage)
+    check_reachable(fleet, storage)
     with held(folder):
         if resume:
             run = Run.unfinished(folder)

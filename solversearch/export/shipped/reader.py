@@ -85,13 +85,9 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
         return {name: _checked(value[name], inner, f"{where}.{name}") if name in value else inner[1] for name, inner in keys.items()}
     if kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
         number = float(numbers(value)) or float(value)  # a zero keeps its sign
-        if kind is float:
-            return number
-        if number.is_integer() and 0 <= number <= WHOLE:
-            return int(number)
-    elif isinstance(value, str) and (kind is str or (isinstance(kind, set) and value in kind)):
-        return value
-    elif kind is dict and isinstance(value, dict):
+        if kind is float or (number.is_integer() and 0 <= number <= WHOLE):
+            return kind(number)
+    elif (isinstance(kind, type) and type(value) is kind) or (isinstance(kind, set) and isinstance(value, str) and value in kind):
         return value
     raise ValueError(f"{where}: it is not what the format has there")
 

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from solversearch.errors import UserError
 from solversearch.search.evaluating.evaluations import drop_torn_line
 from solversearch.search.evaluating.run_folder import without_password
+from solversearch.search.evaluating.workers import Fleet
 
 JOURNAL = "journal.log"
 ATTEMPTS = 8
@@ -36,9 +37,7 @@ class Trials:
         def opened() -> optuna.Study:
             self.journal = _journal(folder / JOURNAL) if address is None else None
             storage = database(str(address)) if self.journal is None else JournalStorage(self.journal)
-            return optuna.create_study(
-                storage=storage, study_name=name, directions=["minimize"] * objectives, load_if_exists=resume
-            )  # fmt: skip
+            return optuna.create_study(storage=storage, study_name=name, directions=["minimize"] * objectives, load_if_exists=resume)
 
         try:
             self.study = opened()
@@ -125,6 +124,13 @@ def database(address: str) -> BaseStorage:
                 raise UserError(f"--storage {without_password(address)}: {reason}") from None
         time.sleep(random.uniform(0.05, 0.2) * (attempt + 1))
     raise AssertionError
+
+
+def check_reachable(fleet: Fleet, address: str | None) -> None:
+    """Before any work: whether the workers and the database of a search, where it has them, can be there. Raises `UserError`."""
+    fleet.check()
+    if address is not None:
+        database(address)
 
 
 def _answers(address: str) -> bool:

@@ -26,8 +26,8 @@ from solversearch.spaces import Candidate
 
 DEATHS, HANGS = 5, 2
 """Workers that a candidate may cost, by their death or by its slowness, before it has failed."""
-LONGEST = 107 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
-"""Bytes of the folder in which Ray makes its sockets, whose names have 107 at most."""
+SOCKET = 107
+"""Bytes that the name of a socket may have."""
 PATIENCE = 10.0
 """Seconds in which a cluster must answer."""
 STARTS = 300.0
@@ -52,10 +52,10 @@ class Fleet:
         """Before any work: whether Ray can be there. Raises `UserError`."""
         if self.address is not None:
             _check_listens(self.address)
-        elif self.remote and len(os.fsencode(_temporary())) > LONGEST:
+        elif self.remote and len(os.fsencode(_socket())) > SOCKET:
             raise UserError(
-                f"--workers: the temporary folder {_temporary()} is too long for the names of Ray's sockets, at most {LONGEST} bytes; "
-                "set TMPDIR to a shorter one, such as /tmp"
+                f"--workers: the temporary folder {_temporary()} is {len(os.fsencode(_socket())) - SOCKET} bytes too long for the names of "
+                "Ray's sockets; set TMPDIR to a shorter one, such as /tmp"
             )
 
 
@@ -67,6 +67,11 @@ def _temporary() -> str:
     return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
 
 
+def _socket() -> str:
+    """A name as long as the longest of Ray's."""
+    return f"{_temporary()}/ray/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+
+
 def _check_listens(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if address == "auto":  # Ray itself looks for a cluster on this machine, and says at once that there is none
@@ -76,9 +81,8 @@ def _check_listens(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
     except (OSError, OverflowError) as error:
-        raise UserError(
-            f"--ray-address {address}: nobody listens there ({getattr(error, 'strerror', None) or error}); start a cluster with 'ray start --head'"
-        ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--ray-address {address}: nobody listens there ({reason}); start a cluster with 'ray start --head'") from None
 
 
 @contextmanager
