@@ -24,13 +24,17 @@ _BEYOND = 1e-3  # published lists are rounded, and a model's own ends differ in 
 
 
 def read_sigmas(source: str) -> list[float]:
-    """The numbers of "14.6, 6.5, ..., 0" (brackets and line breaks may stand there too), or of a file that holds such a text."""
+    """The numbers of "14.6, 6.5, ..., 0" (brackets and line breaks may stand there too), or of a file that holds such a text.
+
+    What `export --to sigmas` writes is read, too.
+    """
     try:
         is_file = Path(source).is_file()
     except (OSError, ValueError):  # too long for a name
         is_file = False
     text = read_file(source, "sigmas").decode("utf-8-sig", errors="replace") if is_file else source
-    words = re.split(r"[\s,]+", text.strip().strip("[]()").strip(" ,\n"))
+    kept = [line for line in text.splitlines() if not line.lstrip().startswith(("#", "--sigmas"))]  # as 'export --to sigmas' writes them
+    words = re.split(r"[\s,]+", "\n".join(kept).strip().strip("[]()").strip(" ,\n"))
     try:
         return [float(word) for word in words]
     except ValueError:
