@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from solversearch.errors import UserError
 from solversearch.plan import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KINDS = ("teacher", "prompts", "statistics")
 GIB = 2**30
@@ -50,8 +51,10 @@ def limit() -> float:
     return most * GIB
 
 
-def keep(path: Path, tensors: Mapping[str, Tensor], what: str) -> None:
+def keep(path: Path, tensors: "Mapping[str, Tensor]", what: str) -> None:
     """Keeps tensors for the next time."""
+    from safetensors.torch import save_file
+
     try:
         with replacing(path) as temporary:
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)

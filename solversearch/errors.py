@@ -1,8 +1,12 @@
-"""The one exception that the command line turns into a single line and exit code 2."""
+"""The exceptions that the command line turns into a single line and exit code 2, or 130."""
 
 
 class UserError(Exception):
     """Something the person can mend: the message says what was wrong, where, and what to do."""
+
+
+class Interrupted(UserError):
+    """The person stopped the search; the message says what was kept."""
 
 
 def nearest(name: str, known: list[str], what: str) -> str:

@@ -163,6 +163,12 @@ class Plan(_Part):
         fields = {name: getattr(self, name) for name in type(self).model_fields if name not in ("digest", "scores")}
         return type(self)(**fields, scores=scores)
 
+    def _repr_html_(self) -> str:
+        """For notebooks; needs the package's report."""
+        from solversearch.report.page.cell import cell_of_plan
+
+        return cell_of_plan(self)
+
     def text(self) -> str:
         """The file's text: one key a line, and one node, row or score a line."""
 

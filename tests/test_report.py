@@ -24,7 +24,7 @@ from solversearch.judging.race import GEOMETRIC, MEAN, MEDIAN
 from solversearch.judging.verdict import Ratio, decide
 from solversearch.models.base import Model
 from solversearch.plan import Interval, Plan, Provenance, Score
-from solversearch.report import pictures, tables
+from solversearch.report import pictures, plan_view, tables
 from solversearch.report.cpr_view import cpr_table
 from solversearch.report.progress import Display
 from solversearch.report.search_picture import search_picture
@@ -276,7 +276,7 @@ def test_pictures_name_the_unit_in_which_stages_are_chosen() -> None:
 @pytest.mark.parametrize("name", PLANS)
 def test_every_plan_can_be_shown(name: str) -> None:
     plan = PLANS[name]
-    text = printed(tables.plan_view(plan))
+    text = printed(plan_view.plan_view(plan))
     assert plan.digest in text and f"{plan.nfe} evaluations" in text
     assert ("Δ0" in text) == (name == "split") and ("z0" in text) == (name == "stochastic")
     assert ("any with these noise levels" in text) == (name == "pure noise")
@@ -286,7 +286,7 @@ def test_every_plan_can_be_shown(name: str) -> None:
 @pytest.mark.parametrize("name", PLANS)
 def test_coefficients_are_the_rows_of_the_plan(name: str) -> None:
     plan = PLANS[name]
-    names, values = tables.column_names(plan), tables.coefficients(plan)
+    names, values = plan_view.column_names(plan), plan_view.coefficients(plan)
     assert len(values) == plan.nfe + 1 and {len(row) for row in values} == {len(names)}
     for i, (row, shown) in enumerate(zip(plan.rows, values, strict=True)):
         assert shown[0] == row.x and tuple(shown[1 : 1 + len(row.d)]) == row.d
@@ -308,7 +308,7 @@ def is_picture(path: Path) -> bool:
 def test_every_plan_can_be_drawn(name: str, tmp_path: Path) -> None:
     plan = PLANS[name]
     figure = pictures.plan_picture(plan, SCHEDULES.get(name, DiscreteVP.named()))
-    numbers = [f"{value:.2f}".replace("-0.00", "0.00") for row in tables.coefficients(plan) for value in row if value]
+    numbers = [f"{value:.2f}".replace("-0.00", "0.00") for row in plan_view.coefficients(plan) for value in row if value]
     if name != "many":
         assert set(numbers) <= set(texts(figure))
     pictures.save(figure, tmp_path / "new" / "plan.png")
@@ -323,7 +323,7 @@ def test_every_comparison_can_be_drawn(case: Comparison, tmp_path: Path) -> None
     figure = pictures.comparison_picture(case)
     assert len(figure.axes) == (2 if case.stages else 1)
     mean = case.ratio(MEAN)
-    assert mean is not None and any(f"plan: {tables.number(mean.value)} of the least" in text for text in texts(figure))
+    assert mean is not None and any(f"plan: {plan_view.number(mean.value)} of the least" in text for text in texts(figure))
     if mean.value < 1:
         wanted = f"needs {case.baseline_nfe_for_plan_error}" if case.baseline_nfe_for_plan_error else "not reached by any baseline up to 40"
         assert any(wanted in text for text in texts(figure))

@@ -30,7 +30,6 @@ PICKLES = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "job
 RUNS = {"eval", "exec", "__import__", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "pandas.read_pickle"}
 SAFELY = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False), "numpy.load": ("allow_pickle", False)}
 IMPORTERS = {
-    "cli/listing.py": "descriptions of the package's own models",
     "models/custom.py": "python:FILE_OR_MODULE:FACTORY, named on the command line",
     "models/pipelines/library.py": "the libraries that adapters name",
     "search/strategies/__init__.py": "--strategy MODULE:CLASS",

@@ -3,19 +3,35 @@
 import io
 import sys
 import warnings
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+import solversearch
 from solversearch.cli import cache, cpr, dashboard, export, importing, listing, optimize, plans, report, space, statistics, study, sweep
 from solversearch.cli.shared import repeatable, show_warning, tell
-from solversearch.errors import UserError
+from solversearch.errors import Interrupted, UserError
 from solversearch.outputs import check_name
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
     help="Searches the few-step sampling procedure that suits a pretrained diffusion or flow model best, and ships it as a JSON plan.",
 )  # fmt: skip
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"solversearch {solversearch.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """What goes before a command; the help of `app` is shown."""
+
+
 for command in (
     optimize.optimize, plans.compare, plans.sample, export.export, study.study, sweep.sweep, report.report, dashboard.dashboard,
     statistics.statistics, cache.cache,
@@ -46,7 +62,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             sys.stdout.flush()
         except UserError as error:
             tell(str(error))
-            code = 2
+            code = 130 if isinstance(error, Interrupted) else 2
         except (KeyboardInterrupt, typer.Abort):
             tell("interrupted")
             code = 130

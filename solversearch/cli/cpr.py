@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import Json, Overwrite, stderr, stdout
+from solversearch.cli.shared import Json, Overwrite, stderr, stdout, wrote
 from solversearch.errors import UserError
 from solversearch.outputs import check_place
 
@@ -44,7 +43,7 @@ def fit(
         print(fitted.model_dump_json())
         return
     stdout().print(cpr_table(fitted))
-    Console().print(f"wrote {out}", soft_wrap=True, highlight=False)
+    wrote(False, out)
 
 
 @cpr_app.command("predict")
@@ -57,6 +56,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="The plan file to write.")] = Path("plan.json"),
     model: Annotated[str | None, typer.Option(help="The model.", show_default="the one of the fit")] = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
     *,
     load: Load,
 ) -> None:
@@ -69,5 +69,6 @@ def predict(
 
     fitted = Cpr.read(regression)
     loaded = load(model) if model else load.from_file(fitted.model)
-    fitted.predict(nfe, guidance, loaded, context.obj or "").write(out)
-    Console().print(f"wrote {out}", soft_wrap=True, highlight=False)
+    plan = fitted.predict(nfe, guidance, loaded, context.obj or "")
+    plan.write(out)
+    wrote(as_json, out, nfe=plan.nfe, digest=plan.digest)

@@ -2,19 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from solversearch.api import import_scheduler
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import Overwrite
+from solversearch.cli.shared import Json, Overwrite, wrote
 from solversearch.errors import UserError
 from solversearch.outputs import check_place
-
-if TYPE_CHECKING:
-    from solversearch.models import Model
-    from solversearch.plan import Plan
 
 
 @loads_model
@@ -37,48 +33,17 @@ def import_(
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of it; repeatable.")] = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Write a scheduler of diffusers, a list of sigmas or Align Your Steps as a plan."""
-    given = [value for value in (source, sigmas, ays) if value is not None]
-    if len(given) != 1:
-        raise UserError(f"name one source, not {len(given)}: a scheduler, --sigmas or --ays")
-    if source is None and solver is None:
-        raise UserError("--solver is missing; sigmas alone say when to evaluate the network, not how to step")
-    if source is not None and (solver is not None or integer):
-        raise UserError(f"{'--solver' if solver else '--integer'} goes with --sigmas or --ays; a scheduler has its own, see --set")
-    if source is not None and nfe is None:
-        raise UserError("--nfe is missing: how many network evaluations may a sample cost?")
     config = dict(map(_setting, settings or []))
     check_place(out, "imported plan", overwrite)
-
-    from solversearch.importing import as_plan
-
-    loaded = None if model is None else load(model)
-    if source is not None:
-        assert nfe is not None
-        plan = as_plan(source, nfe, loaded, guidance, context.obj or "", **config)
-    else:
-        assert solver is not None
-        plan = _of_sigmas(sigmas, ays, solver, nfe, loaded, guidance, context.obj or "", integer, config)
+    plan = import_scheduler(
+        source, nfe, sigmas=sigmas, ays=ays, solver=solver, integer=integer, model=model, guidance=guidance, settings=config,
+        command=context.obj or "", **load.chosen,
+    )  # fmt: skip
     plan.write(out)
-    Console().print(f"wrote {out}", soft_wrap=True, highlight=False)
-
-
-def _of_sigmas(
-    sigmas: str | None, ays: str | None, solver: str, nfe: int | None, model: "Model | None", guidance: float, command: str,
-    integer: bool, config: dict[str, Any],
-) -> "Plan":  # fmt: skip
-    from solversearch.importing import ays_sigmas, plan_of_sigmas, read_sigmas
-    from solversearch.solvers import get
-
-    if sigmas is not None:
-        levels, grid = read_sigmas(sigmas), "given sigmas"
-    else:
-        levels, grid = ays_sigmas(ays or "", 10 if nfe is None else get(solver).steps(nfe)), f"ays_{ays}"
-    plan = plan_of_sigmas(levels, solver, model, guidance, command, integer, grid, **config)
-    if nfe is not None and plan.nfe != nfe:
-        raise UserError(f"--nfe {nfe}: {solver} spends {plan.nfe} evaluations on these {len(levels)} sigmas; leave --nfe out")
-    return plan
+    wrote(as_json, out, nfe=plan.nfe, digest=plan.digest)
 
 
 def _setting(text: str) -> tuple[str, Any]:

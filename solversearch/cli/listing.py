@@ -33,12 +33,9 @@ def list_(
 
 
 def _models() -> list[dict[str, Any]]:
-    from importlib import import_module
-
     from solversearch.models import MODELS
-    from solversearch.models.pipelines.aliases import ALIASES
+    from solversearch.models.aliases import ALIASES
 
-    embedded = {name: _first_line(import_module(f"solversearch.models.{name}").__doc__) for name in MODELS}
     own = {
         "hf:REPOSITORY": ("Any other pipeline of these kinds", "the Hub"),
         "FOLDER": ("The same, as diffusers' save_pretrained writes it", "a folder"),
@@ -47,7 +44,7 @@ def _models() -> list[dict[str, Any]]:
     its_own = dict.fromkeys(("pixels", "dtype", "guidance"), "its own")
     return [
         *({"name": name, "description": text, "from": "the package", "pixels": 8, "dtype": "float32", "guidance": 1.0}
-          for name, text in embedded.items()),
+          for name, text in ((name, load.__doc__) for name, load in MODELS.items())),
         *(
             {"name": name, "description": alias.text, "from": alias.repository, "pixels": alias.resolution, "dtype": alias.dtype,
              "guidance": alias.guidance}
@@ -97,7 +94,3 @@ def _exports() -> list[dict[str, Any]]:
     from solversearch.export import EXPORTERS
 
     return [{"name": name, "description": exporter.description} for name, exporter in EXPORTERS.items()]
-
-
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]

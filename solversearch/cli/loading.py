@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from solversearch.api import load_model
+from solversearch.errors import UserError
+
 if TYPE_CHECKING:
     from solversearch.models import Model, Options
 
@@ -45,15 +48,12 @@ class Load:
         return Options(**self.chosen)
 
     def __call__(self, name: str) -> "Model":
-        from solversearch import models
-
-        return models.load(name, self.options)
+        return load_model(name, **self.chosen)
 
     def from_file(self, name: str) -> "Model":
         """A model that a file names, which may be one of the package's or the Hub's: no code and no folder of whoever wrote the file."""
-        from solversearch.errors import UserError
         from solversearch.models import MODELS
-        from solversearch.models.pipelines.aliases import ALIASES
+        from solversearch.models.aliases import ALIASES
 
         if name not in MODELS and name not in ALIASES and not name.startswith("hf:"):
             raise UserError(f"the file is of model {name[:80]!r}, which is none of the package's; name it with --model")
@@ -61,12 +61,12 @@ class Load:
 
 
 def loads_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds `OPTIONS` to a command, which gets them as one argument: load, a `Load`."""
+    """Adds `OPTIONS` to a command, which gets them as one argument, load, where it has that."""
 
     @wraps(command)
     def wrapped(**given: Any) -> None:
         chosen = {name: given.pop(name) for name in OPTIONS}
-        command(**given, load=Load(chosen))
+        command(**given, **({"load": Load(chosen)} if "load" in own.parameters else {}))
 
     own = inspect.signature(command)
     kept = [parameter for parameter in own.parameters.values() if parameter.name != "load"]

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from solversearch.cli.shared import Overwrite
+from solversearch.cli.shared import Json, Overwrite, wrote
 from solversearch.outputs import check_place
 
 
@@ -14,6 +13,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="The folder of an optimize, a study or a sweep.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file to write.", show_default="report.html in the folder")] = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Write a run as one HTML page that works offline: comparison, search, plan, and how to use it."""
     if out is not None or run.is_dir():
@@ -22,4 +22,4 @@ def report(
     from solversearch.report.page import write_page
 
     written = write_page(run, out)
-    Console().print(f"wrote {written}", soft_wrap=True, highlight=False)
+    wrote(as_json, written)

@@ -1,5 +1,6 @@
 """What commands share: options, consoles, the report. Heavy imports stand inside functions, so that --help answers at once."""
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -9,39 +10,53 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from solversearch.api import ELSEWHERE
+
 if TYPE_CHECKING:
     from solversearch.judging.compare import Comparison
 
+HOW_LONG, WHERE, ADVANCED, STAGES = "How long", "Where", "Advanced", "Stages"
+"""Panels of a command's help."""
 ModelOption = typer.Option(
-    "--model", help="A name of 'solversearch list models', a pipeline of diffusers as hf:REPOSITORY or its folder, or python:FILE:FACTORY."
+    "--model",
+    metavar="NAME",
+    help="A name of 'solversearch list models', a pipeline of diffusers as hf:REPOSITORY or its folder, or python:FILE:FACTORY.",
 )
 ModelName = Annotated[str, ModelOption]
-PlanFile = Annotated[Path, typer.Option("--plan", help="A plan file.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all noise.")]
+PlanFile = Annotated[Path, typer.Option("--plan", metavar="FILE", help="A plan file.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all noise.")]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, help="Samples in one network call; changes memory and speed, never a result.", show_default="what fits the memory"),
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Samples in one network call; changes memory and speed, never a result.",
+        show_default="what fits the memory",
+        rich_help_panel=ADVANCED,
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that this command did not write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 Samples = Annotated[
-    int | None, typer.Option(min=16, help="Held-out samples that the comparison is made on.", show_default="1024, fewer for large models")
+    int | None,
+    typer.Option(
+        min=16,
+        metavar="N",
+        help="Held-out samples that the comparison is made on.",
+        show_default="1024, fewer for large models",
+        rich_help_panel=HOW_LONG,
+    ),
 ]
-
-
-_FLAGS = ("--json", "--overwrite")
-_ELSEWHERE = (*_FLAGS, "--workers", "--gpus-per-worker", "--ray-address", "--time-limit", "--storage", "--batch-size", "--out")
-"""Options that say where and how fast, and change nothing in a plan."""
 
 
 def repeatable(arguments: Sequence[str]) -> str:
     """The command that a plan tells that it was made by: the same wherever it runs, so that equal plans have equal digests."""
     kept, rest = ["solversearch"], iter(arguments)
     for word in rest:
-        name, joined, _ = word.partition("=")
-        if name not in _ELSEWHERE:
+        option, joined, _ = word.partition("=")
+        if option.removeprefix("--").replace("-", "_") not in (*ELSEWHERE, "json"):
             kept.append(word)
-        elif not joined and name not in _FLAGS:
+        elif not joined and option not in ("--json", "--overwrite"):
             next(rest, None)
     return shlex.join(kept)
 
@@ -56,8 +71,17 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def wrote(as_json: bool, *places: Path, note: str = "", **facts: Any) -> None:
+    """What a command that writes says at its end."""
+    if as_json:
+        print(json.dumps({"written": list(map(str, places)), **facts}))
+    else:
+        Console().print(f"wrote {', '.join(map(str, places))}{note}", soft_wrap=True, highlight=False)
+
+
 def report(comparison: "Comparison") -> None:
     from solversearch.report import tables
+    from solversearch.report.plan_view import number
 
     console = stdout()
     if comparison.stages:
@@ -70,7 +94,7 @@ def report(comparison: "Comparison") -> None:
     if comparison.note:
         console.print(comparison.note, soft_wrap=True, highlight=False)
     console.print(
-        f"The teacher's own error is {tables.number(comparison.teacher_error)}; "
+        f"The teacher's own error is {number(comparison.teacher_error)}; "
         f"{comparison.timing.wall_s:.0f} s, {comparison.timing.network_s:.0f} s of it in the network.",
         soft_wrap=True, highlight=False,
     )  # fmt: skip

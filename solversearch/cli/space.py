@@ -1,10 +1,11 @@
 """`solversearch space`: looks at search spaces."""
 
+import json
 from typing import Annotated
 
 import typer
 
-from solversearch.cli.shared import Seed, stdout
+from solversearch.cli.shared import Json, Seed, stdout
 
 space_app = typer.Typer(no_args_is_help=True, help="Looks at search spaces.")
 
@@ -16,6 +17,7 @@ def show(
     model: Annotated[str, typer.Option(help="The model whose noise schedule the candidate is drawn for.")] = "digits",
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Show a space: its size, its parameters, and one random candidate."""
     from solversearch.spaces import Domain, SearchSpace
@@ -25,10 +27,14 @@ def show(
     import numpy as np
 
     from solversearch import models
-    from solversearch.report.space_view import space_view
+    from solversearch.report.space_view import space_facts, space_view
     from solversearch.schedules import grid
 
-    schedule = models.load(model).schedule
+    schedule = models.noise_schedule(model)
     starts = [grid(name, schedule, nfe)[:-1] for name in ("linspace", "quadratic", "logsnr")]
     domain = Domain.of(read, schedule, nfe, guidance, starts)
-    stdout().print(space_view(domain, domain.candidate(domain.random(np.random.default_rng(seed)))))
+    candidate = domain.candidate(domain.random(np.random.default_rng(seed)))
+    if as_json:
+        print(json.dumps(space_facts(domain, candidate)))
+    else:
+        stdout().print(space_view(domain, candidate))

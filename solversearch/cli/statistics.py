@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import BatchSize, Overwrite, Seed, stderr
+from solversearch.cli.shared import BatchSize, Json, Overwrite, Seed, stderr, wrote
 from solversearch.errors import UserError
 from solversearch.outputs import check_place
 
@@ -22,6 +21,7 @@ def statistics(
     seed: Seed = 0,
     batch_size: BatchSize = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
     *,
     load: Load,
 ) -> None:
@@ -62,6 +62,8 @@ def statistics(
             display("features", 0, 0, f"{samples} images")
             features = loaded.features(teacher.endpoint)
     reference.write(out, features, extractor)
-    Console().print(
-        f"wrote {out}: {len(features)} images, {features.shape[1]} features of {extractor.name}", soft_wrap=True, highlight=False
-    )
+    width = features.shape[1]
+    wrote(
+        as_json, out, note=f": {len(features)} images, {width} features of {extractor.name}",
+        images=len(features), width=width, features=extractor.name,
+    )  # fmt: skip

@@ -47,7 +47,7 @@ def scheduler_of(where: str, settings: Mapping[str, Any]) -> SchedulerSource:
 
     settings override those of the file. Raises `UserError`.
     """
-    from solversearch.models.pipelines import ALIASES
+    from solversearch.models.aliases import ALIASES
     from solversearch.models.pipelines.library import quiet
     from solversearch.models.pipelines.source import read_json
 

@@ -146,6 +146,12 @@ class Comparison(BaseModel):
             raise ValueError("exported: rows do not have the baseline")
         return self
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from solversearch.report.page.cell import cell_of_comparison
+
+        return cell_of_comparison(self)
+
     @property
     def unit(self) -> str:
         """What `progress` has. Files of earlier versions do not say it."""

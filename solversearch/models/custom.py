@@ -65,11 +65,14 @@ def load_custom(spec: str) -> Model:
         raise UserError(f"{target}: {nearest(name, public, 'factory')}")
     if not callable(factory):
         raise UserError(f"{target}: {name} is {_kind(factory)}, not a function; a factory takes no arguments and returns the model")
-    file = getattr(module, "__file__", None) or ""
-    where = f"{target}: {name}()"
+    return made_by(factory, f"{target}: {name}()", f"{Path(target).stem}.{name}", getattr(module, "__file__", None) or "")
+
+
+def made_by(factory: Callable[[], Any], where: str, name: str, file: str) -> Model:
+    """The model that a factory returns. where is what messages call it, file has its code. Raises `UserError`."""
     with _blaming(where, file):
         made = factory()
-    model = Model(**_checked(_fields_of(made, where), where, f"{Path(target).stem}.{name}"))
+    model = Model(**_checked(_fields_of(made, where), where, name))
     if not isinstance(model.network, nn.Module) and not model.weights:
         content = Path(file).read_bytes() if os.path.isfile(file) else b""
         model = dataclasses.replace(model, weights=hashlib.sha256(old_digest(model).encode() + content).hexdigest())

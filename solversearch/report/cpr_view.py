@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from solversearch.cpr import Cpr
-from solversearch.report.tables import number
+from solversearch.report.plan_view import number
 
 
 def cpr_table(fitted: Cpr) -> Table:

@@ -1,6 +1,7 @@
 """Pictures of a run: samples side by side, error against cost, and the plan itself. Colours are Okabe and Ito's, told apart by all eyes."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from math import atan2, ceil, log, pi, tan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison
 from solversearch.plan import Plan, replacing
-from solversearch.report.tables import coefficients, column_names, number
+from solversearch.report.plan_view import coefficients, column_names, number
 from solversearch.schedules import NoiseSchedule
 
 if TYPE_CHECKING:
@@ -31,12 +32,20 @@ NUMBERS = 24
 """Columns of a table up to which its coefficients are written into the picture."""
 
 
+def png(figure: Figure) -> bytes:
+    """The picture as the content of a file."""
+    FigureCanvasAgg(figure)
+    content = BytesIO()
+    figure.savefig(content, dpi=120, format="png", metadata={"Software": "solversearch"})
+    return content.getvalue()
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes the picture as PNG. Raises `UserError` where the place cannot be written."""
-    FigureCanvasAgg(figure)
+    content = png(figure)
     try:
         with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=120, format="png", metadata={"Software": "solversearch"})
+            temporary.write_bytes(content)
     except OSError as error:
         raise UserError(f"{path}: cannot write: {error.strerror or error}; choose another place with --out") from None
 

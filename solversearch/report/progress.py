@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar a stage with the time left; where stderr is no terminal, a line a stage."""
+"""Progress on the terminal: a bar a stage with the time left; where stderr is no terminal, as in a notebook, a line a stage."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn

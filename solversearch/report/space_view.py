@@ -1,6 +1,7 @@
 """A search space on the screen: its size, its parameters, and one candidate step by step."""
 
 from math import log10
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from rich.console import Group, RenderableType
@@ -21,6 +22,21 @@ def space_view(domain: Domain, candidate: Candidate) -> RenderableType:
         f"Strategy {space.search.strategy}, objective {space.search.objective}, stages: {_stages(domain)}."
     )
     return Group(Text(heading), _parameters(domain), _steps(domain, candidate), Text(_plan(candidate)))
+
+
+def space_facts(domain: Domain, candidate: Candidate) -> dict[str, Any]:
+    """The same, as data. Choices are lists; numbers have low, high, and whether their logarithm is spread evenly."""
+    space, search = domain.space, domain.space.search
+    return {
+        "name": space.name, "description": space.description, "nfe": domain.nfe, "combinations": space.size(domain.nfe),
+        "strategy": search.strategy, "objective": search.objective, "stages": search.stages.model_dump(),
+        "parameters": {
+            name: list(each.choices) if isinstance(each, CategoricalDistribution)
+            else {key: getattr(each, key) for key in ("low", "high", "log")}
+            for name, each in domain.distributions.items()
+        },
+        "candidate": {"times": list(candidate.times), **candidate.describe()},
+    }  # fmt: skip
 
 
 def _stages(domain: Domain) -> str:

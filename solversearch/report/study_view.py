@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rich.table import Table
 
-from solversearch.report.tables import number, percent
+from solversearch.report.plan_view import number
+from solversearch.report.tables import percent
 from solversearch.studies.study import BASELINE, Study, StudyRow
 
 MARKERS = "osD^vP*Xph<>"

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from solversearch.report.tables import number
+from solversearch.report.plan_view import number
 from solversearch.studies.sweep import Sweep, SweepRow
 
 

@@ -1,28 +1,18 @@
-"""What the command line prints: a comparison, the stages of a search and a plan as tables, and the verdict in words."""
+"""What the command line prints: a comparison and the stages of a search as tables, and the verdict in words."""
 
 from collections.abc import Iterator, Sequence
-from math import inf, log
 
-from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from solversearch.judging.compare import ENDPOINT, Comparison, ParetoPoint, StageResult
 from solversearch.judging.intervals import CARRIED
 from solversearch.judging.measures import ComparisonRow
 from solversearch.judging.race import MEAN
 from solversearch.judging.verdict import Ratio
-from solversearch.plan import Interval, Plan, Score
+from solversearch.report.plan_view import interval_text, number
 
 BASELINES = 8
 """Baselines in the table of a comparison; the file has them all."""
-MAX_COLUMNS = 26
-"""Columns up to which a plan's coefficients are shown."""
-
-
-def number(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:.3g}"
 
 
 def percent(share: float) -> str:
@@ -104,7 +94,7 @@ COLUMNS = ("sampler", "mean error", "geometric", "median", "90 %", "99 %", "wors
 def _cells(row: ComparisonRow) -> tuple[str, ...]:
     assert row.endpoint_mse.median is not None
     return (
-        row.name, _interval(row.endpoint_mse) + "*" * row.lower_bound,
+        row.name, interval_text(row.endpoint_mse) + "*" * row.lower_bound,
         *map(number, (row.geometric_mean, row.endpoint_mse.median, row.quantile_90, row.quantile_99)), percent(row.worst_hundredth),
         *("-" if each is None else number(each.mean) for each in (row.frechet_teacher, row.frechet_data)), str(row.network_calls),
     )  # fmt: skip
@@ -118,10 +108,6 @@ def ratio_table(comparison: Comparison) -> Table:
     for each in comparison.ratios:
         table.add_row(each.measure, number(each.plan_value), number(each.baseline_value), ratio_text(each), each.baseline)
     return table
-
-
-def _interval(value: Interval | None) -> str:
-    return "-" if value is None else f"{number(value.mean)} [{number(value.low)}, {number(value.high)}]"
 
 
 def stage_table(stages: Sequence[StageResult]) -> Table:
@@ -146,92 +132,4 @@ def pareto_table(points: Sequence[ParetoPoint]) -> Table:
         table.add_column(name, justify="right")
     for point in points:
         table.add_row(point.file, *map(number, point.values.values()))
-    return table
-
-
-def plan_view(plan: Plan) -> RenderableType:
-    """A plan for the eye: what it is, its nodes, its coefficients, its scores, where it comes from."""
-    parts: list[RenderableType] = [_summary(plan), _nodes(plan), _rows(plan)]
-    if plan.scores:
-        parts.append(_scores(plan.scores))
-    return Group(*parts)
-
-
-def _summary(plan: Plan) -> Table:
-    origin = plan.provenance
-    kinds = [name for name, on in (("split guidance", plan.tableau.split), ("stochastic", plan.tableau.stochastic)) if on]
-    facts = {
-        "plan": f"version {plan.version}, {plan.nfe} evaluations, {plan.network_calls} network calls a sample",
-        "guidance": f"{plan.guidance:g}",
-        "prediction type": plan.prediction_type,
-        "kind": ", ".join(["deterministic" if not plan.tableau.stochastic else "", *kinds]).strip(", "),
-        "threshold": "none" if plan.threshold is None else f"{plan.threshold.kind}, limit {plan.threshold.limit:g}",
-        "decisions": ", ".join(f"{key} {value}" for key, value in plan.decisions.items()) or "none",
-        "model": f"{origin.model} ({origin.model_digest[:16]})" if origin.model_digest else "any with these noise levels",
-        "seed": "none" if origin.seed is None else str(origin.seed),
-        "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()) or "unknown",
-        "command": origin.command or "unknown",
-        "digest": plan.digest,
-        "table's digest": plan.table_digest(),
-    }
-    table = Table(show_header=False, box=None)
-    for name, fact in facts.items():
-        table.add_row(Text(name, style="bold"), Text(fact))
-    return table
-
-
-def _nodes(plan: Plan) -> Table:
-    table = Table(title="Nodes: where the network is evaluated")
-    for name in ("i", "t", "alpha", "sigma", "lambda = ln(alpha/sigma)", "guidance"):
-        table.add_column(name, justify="right")
-    for i, node in enumerate(plan.nodes):
-        lam = log(node.alpha / node.sigma) if node.alpha else -inf
-        table.add_row(str(i), f"{node.t:.6g}", f"{node.alpha:.5f}", f"{node.sigma:.5f}", f"{lam:.4f}", f"{node.guidance:g}")
-    return table
-
-
-def column_names(plan: Plan) -> list[str]:
-    """Names of the columns of `coefficients`."""
-    delta, z = _widths(plan)
-    return ["noise", *(f"D{j}" for j in range(plan.nfe)), *(f"Δ{j}" for j in range(delta)), *(f"z{k}" for k in range(z))]
-
-
-def coefficients(plan: Plan) -> list[list[float | None]]:
-    """The whole table, a row a state; None where a row cannot reach: outputs that do not exist yet."""
-    delta, z = _widths(plan)
-
-    def filled(weights: Sequence[float], size: int, known: int) -> list[float | None]:
-        return [weights[j] if j < len(weights) else 0.0 if j < known else None for j in range(size)]
-
-    return [[r.x, *filled(r.d, plan.nfe, i), *filled(r.delta, delta, i), *filled(r.z, z, z)] for i, r in enumerate(plan.rows)]
-
-
-def _widths(plan: Plan) -> tuple[int, int]:
-    delta = plan.nfe if plan.tableau.split else 0
-    return delta, max(len(row.z) for row in plan.rows)
-
-
-def _rows(plan: Plan) -> RenderableType:
-    names = column_names(plan)
-    if len(names) > MAX_COLUMNS:
-        return Text(f"Rows: {len(plan.rows)} of {len(names)} coefficients; the file has them")
-    table = Table(title="Rows: each state as a sum of the noise and the outputs so far")
-    for name in ("state", *names):
-        table.add_column(name, justify="right")
-    for i, row in enumerate(coefficients(plan)):
-        cells = ["" if value is None else f"{value:.4f}".replace("-0.0000", "0.0000") for value in row]
-        table.add_row("result" if i == plan.nfe else f"x{i}", *cells, end_section=i == plan.nfe - 1)
-    return table
-
-
-def _scores(scores: Sequence[Score]) -> Table:
-    table = Table(title=f"Scores on {scores[0].samples} held-out samples")
-    for name in ("sampler", "mean error", "median", "Frechet, teacher", "Frechet, data", "NFE", "calls"):
-        table.add_column(name, justify="left" if name == "sampler" else "right")
-    for row in scores:
-        error = row.endpoint_mse
-        table.add_row(
-            row.name, _interval(error), "" if error.median is None else number(error.median), _interval(row.frechet_teacher),
-            _interval(row.frechet_data), str(row.nfe), str(row.network_calls),
-        )  # fmt: skip
     return table

@@ -8,7 +8,6 @@ the best baseline is exported: the plan where it is better (`verdict`), or undec
 
 import platform
 import secrets
-import shlex
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 
 import solversearch
-from solversearch.errors import UserError
+from solversearch.errors import Interrupted
 from solversearch.judging.baselines import baselines
 from solversearch.judging.compare import Comparison, ParetoPoint, compare
 from solversearch.judging.measures import finite
@@ -30,18 +29,14 @@ from solversearch.runtime import Tableau
 from solversearch.search.evaluating import evaluations
 from solversearch.search.evaluating.evaluator import Origin
 from solversearch.search.evaluating.pareto import front
+from solversearch.search.evaluating.resuming import OBJECT, go_on
 from solversearch.search.evaluating.run_folder import Run, held, versions, without_password
 from solversearch.search.evaluating.storage import Trials, check_reachable
 from solversearch.search.evaluating.warm_start import EARLIER, read_records, write_records
 from solversearch.search.evaluating.workers import HERE, Fleet, Workers
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import Progress, Search
-from solversearch.search.strategies import STRATEGIES
 from solversearch.search.surrogates.predictor import Record
-
-
-class Interrupted(UserError):
-    """The person stopped the search; the message says what was kept."""
 
 
 def optimize(
@@ -176,16 +171,13 @@ def _compared(search: Search, plan: Plan) -> Comparison:
 
 
 def _kept(search: Search, folder: Path, run: Run) -> str:
-    own = [f" --model {run.model}"] * run.model.startswith("python:")
-    own += [f" --strategy {run.settings.strategy}"] * (run.settings.strategy not in STRATEGIES)
-    own += [f" --features {run.options.features}"] * (run.options.features not in (None, "inception"))
-    go_on = f"go on with 'solversearch optimize --resume {shlex.quote(str(folder))}{''.join(own)}'"
     if search.best is None:
-        return f"interrupted before any candidate was evaluated; {go_on}"
+        return f"interrupted before any candidate was evaluated; {go_on(run, folder)}"
     path, trials = folder / "plan.json", len(search.loop.progress) if search.loop else 0
     plan_of(search, search.best.table, {**search.best.origin, "interrupted": "not compared on held-out noise"}, run.command).write(path)
     error = float(search.best.error.mean())
+    how = "" if run.model.startswith(OBJECT) else f": 'solversearch compare --plan {path} --model {run.model}'"
     return (
-        f"interrupted after {trials} trials; {go_on}; kept: {path} (the best so far, validation error {error:.3g}, not compared yet: "
-        f"'solversearch compare --plan {path} --model {run.model}')"
+        f"interrupted after {trials} trials; {go_on(run, folder)}; kept: {path} (the best so far, validation error {error:.3g}, "
+        f"not compared yet{how})"
     )

@@ -48,6 +48,8 @@ def test_runs_are_regressed_and_a_plan_is_predicted_between_them(runs: list[Path
     assert (plan.nfe, plan.guidance, plan.network_calls) == (4, 1.5, 8) and plan.decisions["cpr"] == fitted.digest
     assert plan.provenance.command.startswith("solversearch cpr predict cpr.json --nfe 4")
     assert "valid" in good("plan", "validate", "new/plan.json")
+    told = json.loads(good("cpr", "predict", regression, "--nfe", 4, "--guidance", 1.5, *MODEL, "--out", "plan.json", "--json"))
+    assert told == {"written": ["plan.json"], "nfe": 4, "digest": Plan.read("plan.json").digest}
     compared = json.loads(good("compare", "--plan", "new/plan.json", *MODEL, "--samples", 128, "--json"))
     assert compared["nfe"] == 4 and compared["guidance"] == 1.5 and compared["ratios"][1]["value"] < 100  # of the mean
 

@@ -15,6 +15,8 @@ def test_a_scheduler_becomes_a_plan_and_is_compared() -> None:
     pytest.importorskip("diffusers")
     good("import", "DPMSolverMultistep", "--nfe", 1, "--model", "digits", "--out", "dpm.json", "--set", "algorithm_type=dpmsolver++")
     plan = Plan.read("dpm.json")
+    told = good("import", "--sigmas", "14.6,6.5,2.7,0", "--solver", "ddim", "--out", "sigmas.json", "--json")
+    assert json.loads(told) == {"written": ["sigmas.json"], "nfe": 3, "digest": Plan.read("sigmas.json").digest}
     assert plan.nfe == 1 and plan.prediction_type == "v_prediction" and plan.provenance.model == "digits"
     assert plan.decisions["algorithm_type"] == "dpmsolver++" and "import DPMSolverMultistep" in plan.provenance.command
     result = json.loads(good("compare", "--plan", "dpm.json", "--model", "digits", "--samples", 128, "--json", "--guidance", 3))

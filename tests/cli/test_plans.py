@@ -76,8 +76,9 @@ def test_a_plan_is_refused_for_other_weights_and_other_guidance(coins_run: tuple
 
 
 def test_sample_draws_a_picture(digits_run: tuple[Path, str]) -> None:
-    printed = good("sample", "--plan", digits_run[0] / "plan.json", "--model", "digits", "--count", 5, "--out", "new/grid.png")
-    assert printed == "wrote new/grid.png\n" and Path("new/grid.png").read_bytes().startswith(b"\x89PNG\r\n")
+    command = ("sample", "--plan", digits_run[0] / "plan.json", "--model", "digits", "--count", 5, "--out", "new/grid.png")
+    assert json.loads(good(*command, "--json")) == {"written": ["new/grid.png"]}
+    assert good(*command) == "wrote new/grid.png\n" and Path("new/grid.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
 def test_sample_cannot_write(digits_run: tuple[Path, str]) -> None:
@@ -96,6 +97,9 @@ def test_a_plan_is_shown_and_validated(digits_run: tuple[Path, str]) -> None:
     shown = good("plan", "show", path)
     assert plan.digest in shown and "lambda = ln(alpha/sigma)" in shown and "Scores on 128 held-out samples" in shown
     assert good("plan", "validate", path) == f"{path}: valid, version 1, 2 evaluations, {plan.digest}\n"
+    assert Plan.parse(good("plan", "show", path, "--json")) == plan
+    told = {"file": str(path), "valid": True, "version": 1, "nfe": 2, "digest": plan.digest}
+    assert json.loads(good("plan", "validate", path, "--json")) == told
     assert json.loads(good("plan", "schema")) == schema()
     jsonschema.validate(json.loads(path.read_text()), json.loads(good("plan", "schema")))
 

@@ -1,5 +1,6 @@
 """`solversearch report`: from a real run to a page."""
 
+import json
 from pathlib import Path
 
 from tests.cli.calling import bad, file_in_the_way, good
@@ -22,6 +23,7 @@ def test_a_run_becomes_a_page(digits_run: tuple[Path, str], tmp_path: Path) -> N
 def test_the_page_of_a_run_lies_in_it(coins_run: tuple[Path, str]) -> None:
     folder, _ = coins_run
     assert str(folder / "report.html") in good("report", folder)
+    assert json.loads(good("report", folder, "--json")) == {"written": [str(folder / "report.html")]}
     assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     (folder / "report.html").unlink()
 

@@ -66,7 +66,7 @@ def test_what_may_be_said_beside_resume(monkeypatch: pytest.MonkeyPatch) -> None
         (): f"my run: runs code of your own; say so again with --model {MODEL}",
     }.items():
         assert message in bad("optimize", "--resume", "my run", *arguments)
-    assert "--model and --nfe are missing" in bad("optimize", "--nfe", 3)
+    assert "--model is missing: type for example 'solversearch optimize --model digits --nfe 5'" in bad("optimize", "--nfe", 3)
     assert "cannot read the record of what the run was asked" in bad("optimize", "--resume", "nowhere")
     same = ("--model", MODEL, "--nfe", 2, "--no-polish", "--space", "default", "--batch-size", 100)
     printed = good("optimize", "--resume", "my run", *same)

@@ -1,9 +1,13 @@
 """`solversearch space show`."""
 
+import json
 import re
 
 import pytest
+from optuna.distributions import CategoricalDistribution
 
+from solversearch import models
+from solversearch.schedules import grid
 from solversearch.spaces import SearchSpace, presets
 from tests.cli.calling import COINS, bad, good
 
@@ -21,6 +25,19 @@ def test_every_preset_is_shown(name: str) -> None:
     assert len(times) == 5 and times == sorted(times, reverse=True)
     assert good("space", "show", name, "--nfe", 5) == shown
     assert good("space", "show", name, "--nfe", 1)
+
+
+def test_a_space_is_shown_as_data() -> None:
+    shown = json.loads(good("space", "show", "s3", "--nfe", 3, "--json"))
+    schedule, space = models.noise_schedule("digits"), SearchSpace.named("s3")
+    domain = space.domain(schedule, 3, 1.0, [grid(name, schedule, 3)[:-1] for name in ("linspace", "quadratic", "logsnr")])
+    assert (shown["name"], shown["nfe"], shown["combinations"]) == ("s3", 3, space.size(3))
+    assert shown["parameters"].keys() == domain.distributions.keys()
+    for name, values in shown["parameters"].items():
+        known = domain.distributions[name]
+        assert values == list(known.choices) if isinstance(known, CategoricalDistribution) else values["high"] == known.high  # type: ignore[attr-defined]
+    times = shown["candidate"]["times"]
+    assert len(times) == 3 and times == sorted(times, reverse=True) and shown["candidate"]["solver"]
 
 
 def test_the_candidate_is_that_of_the_seed_and_the_model() -> None:

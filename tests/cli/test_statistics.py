@@ -50,6 +50,8 @@ def test_a_teachers_own_images(network: Path) -> None:
     assert told.startswith("wrote teacher.npz: 40 images")
     with np.load("teacher.npz", allow_pickle=False) as file:
         assert file["mu"].shape == (7,) and file["mu"][-1] == 8 and 0 < file["mu"][0] < 1 and file["feats"].shape == (40, 7)
+    told = good("statistics", "--model", "digits", "--features", network, "--samples", 40, "--out", "again.npz", "--json")
+    assert json.loads(told) == {"written": ["again.npz"], "images": 40, "width": 7, "features": "network.pt"}
 
 
 def test_mistakes(network: Path, folder: Path) -> None:

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from solversearch.errors import UserError
 from solversearch.models import pipelines
+from solversearch.models.aliases import Alias
 from solversearch.models.options import Options
-from solversearch.models.pipelines.aliases import Alias
 from tests import tiny
 
 Folder = Callable[[str], Path]

@@ -15,11 +15,12 @@ from PIL import Image
 from rich.console import Console
 
 from solversearch.errors import UserError
-from solversearch.judging.compare import Tau
-from solversearch.plan import Interval, Plan, write_text
+from solversearch.judging.compare import Comparison, Tau
+from solversearch.plan import Interval, Plan, read_json, write_text
 from solversearch.report.page import write_page
 from solversearch.report.page.blocks import Matrix, Page
 from solversearch.report.page.build import render, strength
+from solversearch.report.page.cell import cell_of_comparison, cell_of_plan, cell_of_run
 from solversearch.report.page.charts import MARKED, steps, taus
 from solversearch.report.page.files import importances
 from solversearch.report.sweep_view import sweep_tables
@@ -189,6 +190,19 @@ def test_names_from_files_are_read_and_never_run(run: Path) -> None:
     assert not [attrs for _, attrs in page.tags for name in attrs if name.startswith("on")]
     shown = json.dumps(page.figures)
     assert "<img" not in shown and "&lt;img src=x" in shown, "plotly takes tags in names for its own"
+
+
+def test_cells_of_a_notebook_have_no_script_and_run_no_name(run: Path) -> None:
+    plan, comparison = Plan.read(run / "plan.json"), read_json(Comparison, run / "comparison.json", "comparison")
+    for cell in (cell_of_plan(plan), cell_of_comparison(comparison), cell_of_run(plan, comparison, run)):
+        page = Reader(cell)
+        assert not {tag for tag, _ in page.tags} & {"script", "button", "iframe", "link"} and page.tags[0][0] == "div"
+        assert EVIL in page.text and not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+        assert all(str(attrs["src"]).startswith("data:image/") for tag, attrs in page.tags if tag == "img")
+    for cell in (cell_of_plan(plan), cell_of_run(plan, comparison, run)):
+        shown = [float(str(attrs["title"])) for tag, attrs in Reader(cell).tags if tag == "td" and attrs.get("class") in ("plus", "minus")]
+        assert shown == [value for row in plan.rows for value in (row.x, *row.d, *row.delta)]
+    assert plan.digest in cell_of_plan(plan) and "93.0 % of 1,024 held-out samples" in cell_of_comparison(comparison)
 
 
 def test_only_the_scripts_of_the_page_may_run_and_nothing_may_be_asked_for(run: Path) -> None:

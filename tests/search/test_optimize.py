@@ -22,7 +22,7 @@ import solversearch.judging.compare as compared
 import solversearch.judging.verdict as verdicts
 import solversearch.search.optimize as module
 import solversearch.search.surrogates.instant as stage_zero
-from solversearch.errors import UserError
+from solversearch.errors import Interrupted, UserError
 from solversearch.judging.compare import Comparison
 from solversearch.judging.measures import rivals
 from solversearch.judging.objectives import OBJECTIVES, Objective
@@ -41,7 +41,7 @@ from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.evaluating.warm_start import read_records
 from solversearch.search.fitting.compensation import greedy_ratios
-from solversearch.search.optimize import Interrupted, optimize
+from solversearch.search.optimize import optimize
 from solversearch.search.settings import Settings
 from solversearch.search.stages import LONG, SHORT, Search
 from solversearch.search.strategies import Context

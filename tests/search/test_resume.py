@@ -13,7 +13,7 @@ from torch import Tensor
 
 import solversearch.judging.baselines as peers
 import solversearch.search.surrogates.instant as stage_zero
-from solversearch.errors import UserError
+from solversearch.errors import Interrupted, UserError
 from solversearch.judging.compare import Comparison
 from solversearch.models import DEFAULT, Model
 from solversearch.plan import Plan, read_json
@@ -23,7 +23,7 @@ from solversearch.search.evaluating.run_folder import Run, held, without_passwor
 from solversearch.search.evaluating.storage import Trials
 from solversearch.search.evaluating.warm_start import read_records
 from solversearch.search.fitting.compensation import greedy_ratios
-from solversearch.search.optimize import Interrupted, optimize
+from solversearch.search.optimize import optimize
 from solversearch.search.settings import Settings
 from solversearch.search.strategies import Context
 from solversearch.search.surrogates.predictor import Record

@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 
 from solversearch.errors import UserError
-from solversearch.judging.objectives.klub import STREAM, psi, spread
+from solversearch.judging.klub import STREAM, psi, spread
 from solversearch.memo import NO_MEMO, Memo, memoized
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.noise import SPLITS

@@ -5,11 +5,12 @@ The number grows as samples get fewer: it ranks candidates on the same noise, bu
 with published FIDs.
 """
 
-from solversearch.judging.distances import frechet_distance
 from solversearch.judging.objectives.base import Objective, Outcome, features_of, teacher_features
 
 
 def _value(outcome: Outcome) -> float:
+    from solversearch.judging.distances import frechet_distance
+
     real = outcome.model.real
     return float(frechet_distance(features_of(outcome), teacher_features(outcome) if real is None else real.gaussian))
 

@@ -4,11 +4,12 @@ To the images of a reference where it kept features of them; else to the teacher
 All samples, no subsets.
 """
 
-from solversearch.judging.distances import kernel_distance
 from solversearch.judging.objectives.base import Objective, Outcome, features_of, teacher_features
 
 
 def _value(outcome: Outcome) -> float:
+    from solversearch.judging.distances import kernel_distance
+
     real = outcome.model.real if outcome.model.reference else None
     if real is None or real.features is None:
         return float(kernel_distance(features_of(outcome), teacher_features(outcome), paired=True))

@@ -7,13 +7,13 @@ schedule do not outweigh the rest. Tempered a sample, as the endpoint error is: 
 
 from math import hypot
 
-import torch
-
 from solversearch.judging.objectives.base import Objective, Outcome
 from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 
 
 def _value(outcome: Outcome) -> float:
+    import torch
+
     assert outcome.states is not None
     teacher, visited = outcome.teacher, zip(outcome.states[1:], outcome.table.nodes[1:], strict=True)
     errors = [endpoint_mse(x, teacher.state(node)) / hypot(node.alpha, node.sigma) ** 2 for x, node in visited]

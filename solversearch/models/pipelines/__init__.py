@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from solversearch.errors import UserError, nearest
+from solversearch.models.aliases import ALIASES, Alias, describe
 from solversearch.models.base import Model, Network
 from solversearch.models.edm import Preconditioned
 from solversearch.models.options import Options
-from solversearch.models.pipelines import weights
 from solversearch.models.pipelines.adapter import Adapter, Told
-from solversearch.models.pipelines.aliases import ALIASES, Alias, describe
 from solversearch.models.pipelines.dit import DiT
 from solversearch.models.pipelines.flux import Flux
 from solversearch.models.pipelines.library import library
@@ -29,7 +28,7 @@ from solversearch.models.pipelines.prompts import captions, embeddings, prompt_l
 from solversearch.models.pipelines.schedule import schedule_of, sigma_data_of
 from solversearch.models.pipelines.sd3 import StableDiffusion3
 from solversearch.models.pipelines.sdxl import StableDiffusionXL
-from solversearch.models.pipelines.source import Folder, from_hub, local
+from solversearch.models.pipelines.source import Folder, InMemory, from_hub, local
 from solversearch.models.pipelines.stable_diffusion import StableDiffusion
 from solversearch.models.pipelines.unconditional import Unconditional
 from solversearch.noise import SPLITS
@@ -58,9 +57,21 @@ def load(where: str, options: Options, name: str | None = None, alias: Alias | N
     whatever is missing, damaged or not supported.
     """
     library()
-    name, device = name or where, _device(options.device)
-    asked = _dtype(options.dtype or (alias.dtype if alias else None))
+    name, asked = name or where, _dtype(options.dtype or (alias.dtype if alias else None))
     folder = _folder(where, alias is not None or name.startswith("hf:"), asked == torch.float16)
+    return _model(folder, options, name, _device(options.device), asked, alias)
+
+
+def of_object(pipe: Any, options: Options) -> Model:
+    """The model of a pipeline object, with its own device and precision unless the options say otherwise; named by its class.
+
+    The object's modules are taken, not copied: they are put into evaluation mode, and frozen. Raises `UserError`.
+    """
+    folder = InMemory.of(pipe)
+    return _model(folder, options, folder.pipeline, _device(options.device or str(pipe.device)), _dtype(options.dtype))
+
+
+def _model(folder: Folder, options: Options, name: str, device: str, asked: torch.dtype | None, alias: Alias | None = None) -> Model:
     family = _family(folder)
     config, scheduler = folder.config(family.PART), folder.config("scheduler")
     distilled = family.distilled_guidance(config)
@@ -68,8 +79,7 @@ def load(where: str, options: Options, name: str | None = None, alias: Alias | N
     pixels, side = _sides(folder, family, options.resolution or (alias.resolution if alias else None))
     shape = (family.channels(config), side, side)
     schedule, kind, clip = schedule_of(scheduler, family.tokens(config, side))
-    files = folder.weights(family.PART)[1]
-    dtype = asked or weights.stored_dtype(files[0])
+    dtype = asked or folder.dtype(family.PART)
     if device == "cpu" and dtype == torch.float16 and options.dtype is None:
         dtype = torch.float32  # processors are slow in float16
     told = Told(pixels, distilled if options.distilled_guidance is None else options.distilled_guidance)
@@ -83,7 +93,7 @@ def load(where: str, options: Options, name: str | None = None, alias: Alias | N
         null_condition=torch.tensor(count, device=device) if count else None,
         images=Decoder(folder, dtype, device, options.offload) if family.LATENT else from_pixels,
         dtype=dtype, device=device, guidance=alias.guidance if alias else family.GUIDANCE, clip=clip, conditioning=conditioning,
-        weights=weights.digest(files), disjoint=bool(family.TEXT),
+        weights=folder.digest(family.PART), disjoint=bool(family.TEXT),
     )  # fmt: skip
 
 

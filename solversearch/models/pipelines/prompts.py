@@ -15,10 +15,9 @@ from torch import Tensor
 
 from solversearch.cache import cache_folder, keep
 from solversearch.errors import UserError
-from solversearch.models.pipelines import weights
 from solversearch.models.pipelines.adapter import Adapter
 from solversearch.models.pipelines.library import library, quiet
-from solversearch.models.pipelines.source import Folder, read_json
+from solversearch.models.pipelines.source import Folder, InMemory
 from solversearch.noise import SPLITS
 
 VERSION = 1
@@ -60,8 +59,7 @@ def prompt_length(folder: Folder, family: type[Adapter]) -> int | None:
         return None
     length = family.prompt_length(folder.config(family.PART), call["max_sequence_length"].default)
     last = [part for part in family.TEXT if part.startswith("tokenizer")][-1]
-    file = folder.place(last) / "tokenizer_config.json"
-    stops = read_json(file).get("model_max_length") if file.is_file() else None
+    stops = folder.longest(last)
     return length if stops is None or length is None else min(length, int(stops))
 
 
@@ -71,11 +69,14 @@ def embeddings(
     """A row a prompt, and a last one for the negative prompt, on the device; from the cache where they have been computed before."""
     parts = [part for part in family.TEXT if part not in family.OPTIONAL or folder.index.get(part, [None])[0] is not None]
     length = prompt_length(folder, family)
+    encoded = partial(_encode, folder, family, parts, prompts, negative, dtype, device, length)
+    if isinstance(folder, InMemory):  # what its parts are is not known from files
+        return {name: tensor.to(device) for name, tensor in encoded().items()}
     path = cache_folder() / f"prompts-{_key(folder, parts, prompts, negative, dtype, length)}.safetensors"
     try:
         found = load_file(path)
     except (OSError, SafetensorError):  # absent, or damaged: they are made again
-        found = _encode(folder, family, parts, prompts, negative, dtype, device, length)
+        found = encoded()
         keep(path, found, "the embeddings")
     return {name: tensor.to(device) for name, tensor in found.items()}
 
@@ -87,7 +88,7 @@ def _key(folder: Folder, parts: list[str], prompts: list[str], negative: str | N
         for file in folder.small_files(part):
             sha.update(f"{part} {file.name}".encode() + file.read_bytes())
         if part.startswith("text_encoder"):
-            sha.update(weights.digest(folder.weights(part)[1]).encode())
+            sha.update(folder.digest(part).encode())
     return sha.hexdigest()[:32]
 
 

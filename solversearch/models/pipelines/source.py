@@ -6,6 +6,7 @@ Only safetensors are read, and only classes that an adapter names are made: noth
 import json
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ class Folder:
             raise UserError(_no_weights(place, names, lacking, bool(chosen)))
         return variant, [place / name for name in chosen if name.endswith(".safetensors")]
 
+    def dtype(self, part: str) -> torch.dtype:
+        """In which the weights are stored."""
+        return weights.stored_dtype(self.weights(part)[1][0])
+
+    def digest(self, part: str) -> str:
+        return weights.digest(self.weights(part)[1])
+
+    def longest(self, tokenizer: str) -> int | None:
+        """Tokens of a prompt that a tokenizer keeps, where it says so."""
+        file = self.place(tokenizer) / "tokenizer_config.json"
+        return read_json(file).get("model_max_length") if file.is_file() else None
+
     def small_files(self, part: str) -> list[Path]:
         return sorted(each for each in self.place(part).iterdir() if each.suffix in _SMALL)
 
@@ -81,6 +94,43 @@ class Folder:
         if where not in _LIBRARIES or name not in allowed:
             raise UserError(f"{self.path}: {part} is {name or 'absent'!r} in model_index.json; supported: {', '.join(allowed)}")
         return getattr(library(where), name)
+
+
+@dataclass(frozen=True)
+class InMemory(Folder):
+    """A pipeline object of diffusers, whose parts are taken as they are: a change of them, such as a LoRA, is searched for, too."""
+
+    pipe: Any = None
+
+    @classmethod
+    def of(cls, pipe: Any) -> "InMemory":
+        index = json.loads(pipe.to_json_string())
+        return cls(Path(index["_class_name"]), index, pipe=pipe)
+
+    def config(self, part: str) -> dict[str, Any]:
+        own = getattr(self.pipe, part)
+        return dict(json.loads((own if hasattr(own, "to_json_string") else own.config).to_json_string()))
+
+    def dtype(self, part: str) -> torch.dtype:
+        return next(each.dtype for each in getattr(self.pipe, part).parameters())
+
+    def digest(self, part: str) -> str:
+        tensors = getattr(self.pipe, part).state_dict()
+        return weights.digest_of(tensors, tensors.__getitem__)
+
+    def longest(self, tokenizer: str) -> int | None:
+        return int(getattr(self.pipe, tokenizer).model_max_length)
+
+    def load(self, part: str, allowed: Sequence[str], dtype: torch.dtype) -> Any:
+        """The part itself, frozen and in evaluation mode; a copy where it is of another dtype."""
+        self.class_of(part, allowed)
+        own = getattr(self.pipe, part)
+        module = own if self.dtype(part) == dtype else deepcopy(own).to(dtype)
+        return module.eval().requires_grad_(False)
+
+    def tokenizer(self, part: str, allowed: Sequence[str]) -> Any:
+        self.class_of(part, allowed)
+        return getattr(self.pipe, part)
 
 
 def read_json(file: Path) -> dict[str, Any]:

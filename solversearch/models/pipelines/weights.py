@@ -2,12 +2,13 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from solversearch.cache import cache_folder
 from solversearch.errors import UserError
@@ -70,13 +71,17 @@ def digest(files: Sequence[Path]) -> str:
 
 
 def _digest(files: Sequence[Path]) -> str:
-    sha = hashlib.sha256()
     with ExitStack() as stack:
         shards = [stack.enter_context(opened(file)) for file in files]
         place = {name: shard for shard in shards for name in shard.keys()}  # noqa: SIM118
-        for name in sorted(place):
-            tensor = place[name].get_tensor(name)
-            rounded = tensor.to(torch.float16) if tensor.is_floating_point() else tensor
-            sha.update(f"{name} {tuple(tensor.shape)}".encode())
-            sha.update(rounded.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        return digest_of(place, lambda name: place[name].get_tensor(name))
+
+
+def digest_of(names: Iterable[str], tensor_of: Callable[[str], Tensor]) -> str:
+    sha = hashlib.sha256()
+    for name in sorted(names):
+        tensor = tensor_of(name).cpu()
+        rounded = tensor.to(torch.float16) if tensor.is_floating_point() else tensor
+        sha.update(f"{name} {tuple(tensor.shape)}".encode())
+        sha.update(rounded.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from solversearch.plan import Interval
-from solversearch.report.tables import number
+from solversearch.report.plan_view import number
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import base64
 import gzip
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from math import asinh
 from pathlib import Path
@@ -17,7 +18,7 @@ from markupsafe import Markup
 
 from solversearch.errors import UserError
 from solversearch.plan import one_line, write_text
-from solversearch.report.page.blocks import Chart, Matrix, Page
+from solversearch.report.page.blocks import Block, Chart, Matrix, Page
 from solversearch.report.page.charts import DARK
 from solversearch.report.page.run import run_page
 from solversearch.report.page.study import study_page
@@ -45,9 +46,8 @@ def _page(folder: Path) -> Page:
 def render(page: Page) -> str:
     charts = [block for section in page.sections for block in section.blocks if isinstance(block, Chart)]
     library, script = _plotly() if charts else "", _resource("page.js")
-    environment = Environment(loader=PackageLoader("solversearch.report.page", "assets"), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    return environment.get_template("page.html.j2").render(
+    return _filled(
+        "page.html.j2",
         page=page,
         style=Markup(_resource("page.css")),
         library=Markup(_packed(library)) if charts else None,
@@ -55,9 +55,18 @@ def render(page: Page) -> str:
         policy=" ".join(f"'sha256-{_digest(each)}'" for each in (library, script) if each),
         figures=Markup(_json([chart.figure for chart in charts])),
         dark=Markup(_json(DARK)),
-        strength=strength,
-        coefficient=coefficient,
     )
+
+
+def render_cell(verdict: str, blocks: Sequence[Block]) -> str:
+    """For a notebook: the style of the page, inside of one element; charts would need a script, and are no part of it."""
+    return _filled("cell.html.j2", verdict=verdict, blocks=blocks, style=Markup(_resource("page.css").replace(":root", "&")))
+
+
+def _filled(template: str, **given: object) -> str:
+    environment = Environment(loader=PackageLoader("solversearch.report.page", "assets"), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    return environment.get_template(template).render(strength=strength, coefficient=coefficient, **given)
 
 
 def strength(matrix: Matrix, value: float) -> float:

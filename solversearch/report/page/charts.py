@@ -10,7 +10,7 @@ from typing import Any
 
 from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, Tau
 from solversearch.plan import Plan
-from solversearch.report.tables import number
+from solversearch.report.plan_view import number
 from solversearch.runtime import Node
 
 Figure = dict[str, Any]

@@ -35,16 +35,16 @@ def picture(path: Path) -> str | None:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
             image.load()
             if len(content) <= HEAVY:
-                return _uri("image/png", content)
+                return uri_of("image/png", content)
             image.thumbnail((WIDEST, 4 * WIDEST))
             packed = io.BytesIO()
             image.convert("RGB").save(packed, "JPEG", quality=85)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a picture that can be read: {one_line(str(error))}") from None
-    return _uri("image/jpeg", packed.getvalue())
+    return uri_of("image/jpeg", packed.getvalue())
 
 
-def _uri(kind: str, content: bytes) -> str:
+def uri_of(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 

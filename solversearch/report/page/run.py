@@ -10,7 +10,7 @@ from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison, StageResult
 from solversearch.judging.measures import ComparisonRow
 from solversearch.plan import Plan, read_file, read_json
-from solversearch.report import tables
+from solversearch.report import plan_view, tables
 from solversearch.report.page import charts, files
 from solversearch.report.page.blocks import (
     Block,
@@ -29,7 +29,7 @@ from solversearch.report.page.blocks import (
     figure,
     interval,
 )  # fmt: skip
-from solversearch.report.tables import number
+from solversearch.report.plan_view import number
 
 COLUMNS = 64
 """Of a table of coefficients that is written out."""
@@ -58,9 +58,12 @@ def run_page(folder: Path) -> Page:
         tiles=_tiles(comparison),
         sections=[
             *_samples(folder),
-            PageSection("Compared with published solvers", _compared(comparison)),
+            PageSection(
+                "Compared with published solvers",
+                [Chart("Error by evaluations", charts.error_by_nfe(comparison), wide=True), *comparison_blocks(comparison)],
+            ),
             PageSection("The search", _search(folder, comparison)),
-            PageSection("The plan", _plan(plan, comparison)),
+            PageSection("The plan", [Chart("Times on the noise schedule", charts.times(plan, comparison)), *plan_blocks(plan)]),
             PageSection("How to use it", _use(folder, plan)),
             PageSection("Where it comes from", [Facts(_provenance(plan, comparison))]),
         ],
@@ -81,7 +84,8 @@ def _samples(folder: Path) -> list[PageSection]:
     return [PageSection("Samples", [Picture("Teacher, best baseline and plan, from the same noise in every row", uri)])] if uri else []
 
 
-def _compared(comparison: Comparison) -> list[Block]:
+def comparison_blocks(comparison: Comparison) -> list[Block]:
+    """The plan against the best baseline of each measure, and against all that were measured in full."""
     rows = comparison.rows
     optional = [name for name in ("frechet_teacher", "frechet_data") if any(getattr(row, name) for row in rows)]
     titles = {"frechet_teacher": "Frechet, teacher", "frechet_data": "Frechet, data"}
@@ -103,11 +107,7 @@ def _compared(comparison: Comparison) -> list[Block]:
     caption += "; brackets are 95 % intervals, of means marked * only lower bounds: a few samples carry them"
     if comparison.features:
         caption += f"; Frechet distances are of {comparison.features} features"
-    return [
-        Chart("Error by evaluations", charts.error_by_nfe(comparison), wide=True),
-        _ratios(comparison),
-        Table(columns, [cells(row) for row in rows], caption + ".", first=1),
-    ]
+    return [_ratios(comparison), Table(columns, [cells(row) for row in rows], caption + ".", first=1)]
 
 
 def _ratios(comparison: Comparison) -> Table:
@@ -163,21 +163,21 @@ def _stages(stages: tuple[StageResult, ...]) -> Table:
     return Table(names, rows, "Each stage starts from the best so far, by the first number.", wide=False)
 
 
-def _plan(plan: Plan, comparison: Comparison) -> list[Block]:
+def plan_blocks(plan: Plan) -> list[Block]:
+    """Nodes, coefficients and decisions."""
     nodes = [
         [count(i), *(TableCell(f"{x:.6g}", x) for x in (node.t, node.alpha, node.sigma)), _lam(charts.lam(node)), figure(node.guidance)]
         for i, node in enumerate(plan.nodes)
     ]
     blocks: list[Block] = [
-        Chart("Times on the noise schedule", charts.times(plan, comparison)),
         Table(["evaluation", "t", "α", "σ", "λ = ln(α/σ)", "guidance"], nodes, "Where the network is evaluated.", wide=False),
     ]
-    names = tables.column_names(plan)
+    names = plan_view.column_names(plan)
     if len(names) > COLUMNS:
         blocks.append(Note(f"The table has {len(plan.rows)} rows of {len(names)} coefficients; the plan file has them."))
     else:
         states = [*(f"input {i}" for i in range(plan.nfe)), "result"]
-        blocks.append(Matrix(_legend(names), names, list(zip(states, tables.coefficients(plan), strict=True))))
+        blocks.append(Matrix(_legend(names), names, list(zip(states, plan_view.coefficients(plan), strict=True))))
     if plan.decisions:
         blocks.append(Facts({name: _plain(value) for name, value in plan.decisions.items()}))
     return blocks

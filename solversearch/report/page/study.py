@@ -7,8 +7,9 @@ from solversearch.errors import UserError
 from solversearch.plan import read_json
 from solversearch.report.page import charts
 from solversearch.report.page.blocks import Block, Chart, Facts, Page, PageSection, Table, TableCell, count, figure, interval
+from solversearch.report.plan_view import number
 from solversearch.report.study_view import methods
-from solversearch.report.tables import number, percent
+from solversearch.report.tables import percent
 from solversearch.studies.study import BASELINE, Study, StudyRow
 
 MEASURES: dict[str, Callable[[StudyRow], float | None]] = {

@@ -8,7 +8,7 @@ from solversearch.errors import UserError
 from solversearch.plan import read_json
 from solversearch.report.page import charts
 from solversearch.report.page.blocks import Block, Chart, Facts, Note, Page, PageSection, Table, TableCell, count, figure
-from solversearch.report.tables import number
+from solversearch.report.plan_view import number
 from solversearch.studies.sweep import NAME, Sweep, SweepRow
 
 COLUMNS = (

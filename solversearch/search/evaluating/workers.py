@@ -43,6 +43,11 @@ class Fleet:
     address: str | None = None
     limit: float = 600.0
 
+    def __post_init__(self) -> None:
+        for option, value, least in (("--workers", self.count, 1), ("--gpus-per-worker", self.gpus, 0), ("--time-limit", self.limit, 1)):
+            if value < least:
+                raise UserError(f"{option} {value}: write {least} or more")
+
     @property
     def remote(self) -> bool:
         """One worker that is not on a cluster is the driver itself."""
