@@ -326,7 +326,7 @@ class _Search:
         if fleet.remote and not named:
             raise UserError("--workers and --ray-address: workers load the model by a name, such as python:FILE:FACTORY; it has none")
         if not dry:
-            check_reachable(fleet, given.get("storage") or (run and run.storage))
+            check_reachable(fleet, given.get("storage") or (None if run is None else run.storage))
         model = models.load(source, options)
         if run is not None:
             return cls(given, run.model, model, options, settings, fleet)

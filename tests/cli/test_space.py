@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution
 
 from solversearch import models
 from solversearch.schedules import grid
-from solversearch.spaces import SearchSpace, presets
+from solversearch.spaces import Domain, SearchSpace, presets
 from tests.cli.calling import COINS, bad, good
 
 
@@ -30,12 +30,12 @@ def test_every_preset_is_shown(name: str) -> None:
 def test_a_space_is_shown_as_data() -> None:
     shown = json.loads(good("space", "show", "s3", "--nfe", 3, "--json"))
     schedule, space = models.noise_schedule("digits"), SearchSpace.named("s3")
-    domain = space.domain(schedule, 3, 1.0, [grid(name, schedule, 3)[:-1] for name in ("linspace", "quadratic", "logsnr")])
+    domain = Domain.of(space, schedule, 3, 1.0, [grid(name, schedule, 3)[:-1] for name in ("linspace", "quadratic", "logsnr")])
     assert (shown["name"], shown["nfe"], shown["combinations"]) == ("s3", 3, space.size(3))
     assert shown["parameters"].keys() == domain.distributions.keys()
     for name, values in shown["parameters"].items():
         known = domain.distributions[name]
-        assert values == list(known.choices) if isinstance(known, CategoricalDistribution) else values["high"] == known.high  # type: ignore[attr-defined]
+        assert values == list(known.choices) if isinstance(known, CategoricalDistribution) else values["high"] == known.high
     times = shown["candidate"]["times"]
     assert len(times) == 3 and times == sorted(times, reverse=True) and shown["candidate"]["solver"]
 
