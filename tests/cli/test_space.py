@@ -35,7 +35,7 @@ def test_a_space_is_shown_as_data() -> None:
     assert shown["parameters"].keys() == domain.distributions.keys()
     for name, values in shown["parameters"].items():
         known = domain.distributions[name]
-        assert values == list(known.choices) if isinstance(known, CategoricalDistribution) else values["high"] == known.high
+        assert values == list(known.choices) if isinstance(known, CategoricalDistribution) else values["high"] == known.high  # type: ignore[attr-defined]
     times = shown["candidate"]["times"]
     assert len(times) == 3 and times == sorted(times, reverse=True) and shown["candidate"]["solver"]
 

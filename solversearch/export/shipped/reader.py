@@ -77,7 +77,9 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
     if isinstance(kind, list) and isinstance(value, list):
         return tuple(_checked(each, kind[0], f"{where}.{number}") for number, each in enumerate(value))
     if isinstance(kind, dict) and isinstance(value, dict):
-        keys = {name: kind[...] for name in value} if ... in kind else kind
+        keys: dict[Any, Any] = kind
+        if ... in kind:
+            keys = dict.fromkeys(value, kind[...])
         if unknown := [name for name in value if name not in keys]:
             raise ValueError(f"{where}: unknown key {unknown[0][:80]!r}")
         if missing := [name for name, inner in keys.items() if name not in value and not isinstance(inner, tuple)]:
