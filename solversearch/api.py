@@ -88,6 +88,8 @@ class SearchOptions(LoadingOptions, total=False):
 
 _LOADING, _SEARCH = frozenset(LoadingOptions.__annotations__), frozenset(SearchOptions.__annotations__)
 _FLEET: dict[str, Any] = {"workers": 1, "gpus_per_worker": 0.0, "ray_address": None, "time_limit": 600.0}
+ELSEWHERE = (*_FLEET, "storage", "batch_size", "out", "overwrite")
+"""Options that say where and how fast, and change nothing in a plan: none of them is told in it."""
 _PATHS = ("prompts", "inception_weights", "reference", "out", "resume")
 
 
@@ -304,6 +306,7 @@ class _Search:
             )
         from solversearch import models
         from solversearch.search.evaluating.resuming import OBJECT, begun
+        from solversearch.search.evaluating.storage import check_reachable
         from solversearch.search.evaluating.workers import Fleet
 
         fleet = Fleet(*[given.get(name, default) for name, default in _FLEET.items()])
@@ -317,6 +320,8 @@ class _Search:
         named = isinstance(source, str | Path)
         if fleet.remote and not named:
             raise UserError("--workers and --ray-address: workers load the model by a name, such as python:FILE:FACTORY; it has none")
+        if not dry:
+            check_reachable(fleet, given.get("storage") or (None if run is None else run.storage))
         model = models.load(source, options)
         if run is not None:
             return cls(given, run.model, model, options, settings, fleet)
@@ -376,6 +381,7 @@ def _settings(space: "SearchSpace", asked: dict[str, Any]) -> "Settings":
 def _spelled(model: str, given: Mapping[str, Any]) -> str:
     """The call, as the plan tells it."""
     plain = {name: str(value) if isinstance(value, Path) else getattr(value, "name", value) for name, value in given.items()}
+    plain = {name: value for name, value in plain.items() if name not in ELSEWHERE}
     return f"solversearch.optimize({model!r}{''.join(f', {name}={value!r}' for name, value in plain.items())})"
 
 

@@ -4,7 +4,6 @@ Reader and writer share one validation: what `Plan` accepts in memory is exactly
 no torch, NumPy or YAML.
 """
 
-import hashlib
 import json
 import os
 import secrets
@@ -13,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, ValidationError, model_validator, with_config
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, JsonValue, ValidationError, model_validator, with_config
 
+from solversearch import plan_text
 from solversearch.errors import UserError
 from solversearch.notebook import Shown
 from solversearch.runtime import Array, Node, Row, Tableau, clamp, dynamic_threshold, run
@@ -35,7 +35,13 @@ for _kind in (Node, Row):  # the runtime knows nothing of pydantic; its two reco
 for _name in ("d", "delta", "z"):
     Row.__dataclass_fields__[_name].type = Many[float]
 
-Count = Annotated[int, Field(ge=0, le=2**53)]  # what every JSON reader keeps exactly
+
+def _as_whole(value: Any) -> Any:
+    """5.0 and 5 are one number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(ge=0, le=plan_text.WHOLE), BeforeValidator(_as_whole)]
 
 
 class _Part(BaseModel):
@@ -94,11 +100,11 @@ class Plan(_Part, Shown):
     """
 
     format: Literal["solversearch-plan"] = "solversearch-plan"
-    version: Literal[1] = 1
+    version: Annotated[Literal[1], BeforeValidator(_as_whole)] = 1
     prediction_type: Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
     guidance: float
-    nfe: int = Field(ge=1, le=MAX_NFE)
-    network_calls: int = Field(ge=1)
+    nfe: Annotated[int, Field(ge=1, le=MAX_NFE), BeforeValidator(_as_whole)]
+    network_calls: Annotated[int, Field(ge=1), BeforeValidator(_as_whole)]
     nodes: Annotated[Many[Node], Field(min_length=1, max_length=MAX_NFE)]
     rows: Annotated[Many[Row], Field(min_length=2, max_length=MAX_NFE + 1)]
     threshold: Threshold | None = None
@@ -125,19 +131,29 @@ class Plan(_Part, Shown):
             raise ValueError(f"decisions: {error}") from None
         if not self.digest:
             object.__setattr__(self, "digest", digest)
-        elif self.digest != digest:
+        elif not self._intact:
             raise ValueError("the digest does not match the content: the plan was changed after it was written")
         return self
+
+    @property
+    def _intact(self) -> bool:
+        return plan_text.belongs(self.digest, self._content())
 
     @property
     def tableau(self) -> Tableau:
         return Tableau(self.nodes, self.rows)
 
     def content_digest(self) -> str:
-        """SHA-256 of everything but the digest, as JSON with sorted keys and no spaces."""
-        content = self.model_dump(mode="json", exclude={"digest"})
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        """Of everything but the digest: the numbers, however they are spelled. Plans of earlier writers may carry another."""
+        return plan_text.digest(self._content())
+
+    def table_digest(self) -> str:
+        """Of the nodes and the rows alone: equal for plans that sample alike, wherever they come from."""
+        content = self._content()
+        return plan_text.digest({name: content[name] for name in ("nodes", "rows")})
+
+    def _content(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"digest"})
 
     def sample(self, denoise: Callable[[Array, Node], Any], noise: Array, **hooks: Any) -> Array:
         """Runs the plan from unit noise; hooks are `runtime.run`'s ``draw`` and ``callback``."""
@@ -162,7 +178,7 @@ class Plan(_Part, Shown):
 
     def write(self, path: str | Path) -> None:
         """Writes the plan; a reader never sees half a file. Raises `UserError` where the place cannot be written."""
-        if self.digest != self.content_digest():
+        if not self._intact:
             raise ValueError("the plan was changed after it was made; plans are immutable, make another")
         write_text(path, self.text())
 
@@ -177,7 +193,7 @@ class Plan(_Part, Shown):
         """Like `read`, from JSON text."""
         plan = parse_json(cls, text, where)
         try:
-            json.loads(text, object_pairs_hook=_unique)
+            plan_text.loaded(plan_text.decoded(text))
         except ValueError as error:
             raise UserError(f"{where}: {one_line(str(error))}") from None
         for name in _MARKS:
@@ -189,16 +205,6 @@ class Plan(_Part, Shown):
 _MARKS = ("format", "version", "digest")
 """Optional in memory, required in a file."""
 _HINTS = {"format": "is this a plan?", "version": "a newer solversearch wrote this; update to read it"}
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's members; JSON parsers disagree on which of two of the same name counts, so there may not be two."""
-    members: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in members:
-            raise ValueError(f"{name}: the key stands twice in one object")
-        members[name] = value
-    return members
 
 
 def _depth(value: Any) -> int:
@@ -253,9 +259,11 @@ def parse_json(kind: type[M], text: str | bytes, where: str) -> M:
         if sum(map(content.count, marks.encode())) > most:
             raise UserError(f"{where}: more than {most:,} {what}")
     try:
-        return kind.model_validate_json(content)
+        return kind.model_validate_json(plan_text.decoded(content))
     except ValidationError as error:
         raise UserError(f"{where}: {first_error(error)}") from None
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def read_json(kind: type[M], path: str | Path, what: str) -> M:

@@ -1,6 +1,6 @@
 """The command line: commands, no logic."""
 
-import shlex
+import io
 import sys
 import warnings
 from typing import Annotated, Any, NoReturn
@@ -8,8 +8,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from solversearch.cli import cache, cpr, dashboard, export, importing, listing, optimize, plans, report, space, statistics, study, sweep
-from solversearch.cli.shared import show_warning, tell
+from solversearch.cli.shared import repeatable, show_warning, tell
 from solversearch.errors import Interrupted, UserError
+from solversearch.outputs import check_name
 from solversearch.version import __version__
 
 app = typer.Typer(
@@ -46,6 +47,8 @@ app.add_typer(cpr.cpr_app, name="cpr")
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The entry point: whatever the person can mend is one line on stderr and exit code 2; Ctrl-C is one line and 130."""
     given = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or a pipe that takes ASCII only
+        sys.stdout.reconfigure(errors="backslashreplace")
     # ClickException, of click or of the copy that newer releases of typer carry.
     usage_error: Any = typer.BadParameter.__mro__[2]
     with warnings.catch_warnings():
@@ -53,7 +56,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         warnings.filterwarnings("default", module="solversearch")
         warnings.showwarning = show_warning
         try:
-            code = app(given or ["--help"], standalone_mode=False, obj=shlex.join(["solversearch", *given]))
+            for word in given:
+                check_name(word)
+            code = app(given or ["--help"], standalone_mode=False, obj=repeatable(given))
             sys.stdout.flush()
         except UserError as error:
             tell(str(error))

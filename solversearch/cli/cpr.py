@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import Json, stderr, stdout, wrote
+from solversearch.cli.shared import Json, Overwrite, stderr, stdout, wrote
 from solversearch.errors import UserError
 from solversearch.outputs import check_place
 
@@ -22,12 +22,13 @@ def fit(
     tune: Annotated[
         bool, typer.Option("--tune/--no-tune", help="Adjust regressed coefficients end to end on the model; plans of decisions need none.")
     ] = True,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     *,
     load: Load,
 ) -> None:
     """Fit the plans' times and parameters as polynomials in step, guidance and NFE."""
-    check_place(out)
+    check_place(out, "regression", overwrite)
 
     from solversearch.cpr import ITERATIONS, fit_runs, read_plans
     from solversearch.report.cpr_view import cpr_table
@@ -54,18 +55,19 @@ def predict(
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     out: Annotated[Path, typer.Option(help="The plan file to write.")] = Path("plan.json"),
     model: Annotated[str | None, typer.Option(help="The model.", show_default="the one of the fit")] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     *,
     load: Load,
 ) -> None:
     """Write a plan for a configuration inside the fitted range, without any search."""
-    check_place(out)
+    if out.resolve() == regression.resolve():
+        raise UserError(f"{out}: that is the regression itself; choose another file with --out")
+    check_place(out, "predicted plan", overwrite)
 
     from solversearch.cpr import Cpr
 
     fitted = Cpr.read(regression)
-    if out.resolve() == regression.resolve():
-        raise UserError(f"{out}: that is the regression itself; choose another file with --out")
     loaded = load(model) if model else load.from_file(fitted.model)
     plan = fitted.predict(nfe, guidance, loaded, context.obj or "")
     plan.write(out)

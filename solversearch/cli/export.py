@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from solversearch.cli.shared import Json
+from solversearch.cli.shared import Json, Overwrite
 
 
 def export(
@@ -16,6 +16,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="The file or folder to write.", show_default="one that suits; sigmas are printed")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Write a plan for ComfyUI, k-diffusion, NumPy or stock schedulers, or print its sigmas."""
@@ -28,7 +29,7 @@ def export(
         print(exporter.text(chosen), end="")
         return
     place = out or Path(exporter.place)
-    written = exporter.write(chosen, place)
+    written = exporter.write(chosen, place, overwrite)
     told = exporter.notes(chosen)
     if as_json:
         print(json.dumps({"written": list(map(str, written)), "notes": told}))

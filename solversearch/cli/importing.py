@@ -8,7 +8,7 @@ import typer
 
 from solversearch.api import import_scheduler
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import Json, wrote
+from solversearch.cli.shared import Json, Overwrite, wrote
 from solversearch.errors import UserError
 from solversearch.outputs import check_place
 
@@ -39,11 +39,12 @@ def import_(
     model: Annotated[str | None, typer.Option(help="The model it is for; without, any of its prediction type and noise levels.")] = None,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of it; repeatable.")] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Write a scheduler of diffusers, a list of sigmas or timesteps, or a published table as a plan."""
     config = dict(map(_setting, settings or []))
-    check_place(out)
+    check_place(out, "imported plan", overwrite)
     plan = import_scheduler(
         source, nfe, sigmas=sigmas, timesteps=timesteps, ays=ays, table=table, solver=solver, integer=integer, model=model,
         guidance=guidance, settings=config, command=context.obj or "", **load.chosen,

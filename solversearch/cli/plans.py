@@ -8,7 +8,7 @@ import typer
 
 from solversearch import api
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import BatchSize, Json, ModelName, PlanFile, Samples, Seed, report, stdout, wrote
+from solversearch.cli.shared import BatchSize, Json, ModelName, Overwrite, PlanFile, Samples, Seed, report, stdout, wrote
 from solversearch.outputs import check_place
 
 plan_app = typer.Typer(no_args_is_help=True, help="Looks at plan files.")
@@ -48,13 +48,14 @@ def sample(
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The picture, a PNG file.")] = Path("samples.png"),
     batch_size: BatchSize = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     *,
     load: Load,
 ) -> None:
     """Draw samples of the teacher, the best baseline and a plan, side by side from the same noise."""
     chosen = api.read_plan(plan)
-    check_place(out)
+    check_place(out, "picture", overwrite)
 
     from solversearch import memory
     from solversearch.judging.compatibility import check_model

@@ -1,12 +1,16 @@
 """What commands share: options, consoles, the report. Heavy imports stand inside functions, so that --help answers at once."""
 
 import json
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from solversearch.api import ELSEWHERE
 
 if TYPE_CHECKING:
     from solversearch.judging.compare import Comparison
@@ -31,6 +35,7 @@ BatchSize = Annotated[
         rich_help_panel=ADVANCED,
     ),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that this command did not write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 Samples = Annotated[
     int | None,
@@ -42,6 +47,18 @@ Samples = Annotated[
         rich_help_panel=HOW_LONG,
     ),
 ]
+
+
+def repeatable(arguments: Sequence[str]) -> str:
+    """The command that a plan tells that it was made by: the same wherever it runs, so that equal plans have equal digests."""
+    kept, rest = ["solversearch"], iter(arguments)
+    for word in rest:
+        option, joined, _ = word.partition("=")
+        if option.removeprefix("--").replace("-", "_") not in (*ELSEWHERE, "json"):
+            kept.append(word)
+        elif not joined and option not in ("--json", "--overwrite"):
+            next(rest, None)
+    return shlex.join(kept)
 
 
 def stdout() -> Console:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from solversearch.cli.loading import Load, loads_model
-from solversearch.cli.shared import BatchSize, Json, Seed, stderr, wrote
+from solversearch.cli.shared import BatchSize, Json, Overwrite, Seed, stderr, wrote
 from solversearch.errors import UserError
 from solversearch.outputs import check_place
 
@@ -20,6 +20,7 @@ def statistics(
     guidance: Annotated[float | None, typer.Option(help="Guidance scale of the teacher.", show_default="the model's own")] = None,
     seed: Seed = 0,
     batch_size: BatchSize = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     *,
     load: Load,
@@ -32,7 +33,7 @@ def statistics(
         raise UserError("--reference is what the statistics are for; name the folder without it")
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: statistics are an .npz file")
-    check_place(out)
+    check_place(out, "statistics", overwrite)
 
     from solversearch import memory
     from solversearch.models import reference

@@ -9,7 +9,9 @@ from solversearch.plan import Plan
 
 @dataclass(frozen=True)
 class Exporter:
-    """write(plan, out) writes the export and returns the paths of its files; it raises `UserError` for a plan that has no place there.
+    """write(plan, out, overwrite=False) writes the export and returns the paths of its files.
+
+    It raises `UserError` for a plan that has no place there, and where out is not ours, unless it may be overwritten.
 
     place is where it goes unless a person names another; use says what to do with it, {out} being its path and {name} its module's.
     text gives what is printed, and nothing written, where no path is named. notes are what a person should know about the plan before
@@ -18,7 +20,7 @@ class Exporter:
 
     name: str
     description: str
-    write: Callable[[Plan, Path], list[Path]]
+    write: Callable[..., list[Path]]
     place: str
     use: str
     text: Callable[[Plan], str] | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from solversearch import runtime
+from solversearch import plan_text, runtime
 from solversearch.errors import UserError
 from solversearch.export import shipped
 from solversearch.export.exporter import Exporter
@@ -19,31 +19,33 @@ from solversearch.runtime import Array, Node
 from solversearch.version import __version__
 
 _NOTICE = f"# From solversearch {__version__}, under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
+_COMMON = {"runtime": runtime, "plan_text": plan_text}
+"""solversearch's own modules that every export holds."""
 
 
-def write_comfyui(plan: Plan, out: Path) -> list[Path]:
+def write_comfyui(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     """A folder for ComfyUI's custom_nodes. Into one that is there already, the plan comes beside its others."""
     own = plan.provenance
     name = f"{slug(own.model) if own.model else 'plan'}-nfe{plan.nfe}-g{plan.guidance:g}-{plan.digest[7:15]}.json"
-    return _write_package(out, "comfyui", ("levels", "loop", "reader"), f"plans/{name}", plan)
+    return _write_package(out, "comfyui", ("levels", "loop", "reader"), f"plans/{name}", plan, overwrite)
 
 
-def write_k_diffusion(plan: Plan, out: Path) -> list[Path]:
+def write_k_diffusion(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     """A package with `sample_plan` and `get_sigmas`."""
     _check_importable(out)
-    return _write_package(out, "k_diffusion", ("levels", "loop", "reader"), "plan.json", plan)
+    return _write_package(out, "k_diffusion", ("levels", "loop", "reader"), "plan.json", plan, overwrite)
 
 
-def write_numpy(plan: Plan, out: Path) -> list[Path]:
+def write_numpy(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     """One Python file with the runtime, the plan and `sample`."""
-    check_place(out)
+    check_place(out, "module", overwrite)
     _check_importable(out)
     main = _source("numpy_plan")
     for placeholder, value in (('PLAN_TEXT = ""', _embedded(plan)), ("EXPECTED: list[float] = []", f"EXPECTED = {_expected(plan)}")):
         main = main.replace(placeholder, value, 1)
     parts = [
         _NOTICE,
-        *(f"\n# {name}.py\n\n{text}" for name, text in (("runtime", _runtime()), ("reader", _source("reader")))),
+        *(f"\n# {name}.py\n\n{text}" for name, text in (*_common().items(), ("reader", _source("reader")))),
         "\n\n",
         main,
     ]
@@ -56,29 +58,36 @@ def _check_importable(out: Path) -> None:
         raise UserError(f"{out}: Python imports no module named {out.stem!r}; choose a name such as plan_sampler with --out")
 
 
-def _write_package(out: Path, main: str, others: Iterable[str], place: str, plan: Plan) -> list[Path]:
-    sources = {"__init__.py": _source(main), "runtime.py": _runtime(), **{f"{name}.py": _source(name) for name in others}}
-    _check_own(out, sources["__init__.py"])
+def _write_package(out: Path, main: str, others: Iterable[str], place: str, plan: Plan, overwrite: bool) -> list[Path]:
+    sources = {"__init__.py": _source(main)} | {f"{name}.py": text for name, text in _common().items()}
+    sources |= {f"{name}.py": _source(name) for name in others}
+    if not overwrite:
+        _check_own(out, sources)
     for name, text in sources.items():
         write_text(out / name, _NOTICE + text)
     plan.write(out / place)
     return [out / name for name in (*sources, place)]
 
 
-def _check_own(folder: Path, init: str) -> None:
-    """The folder is new, empty or an earlier export of the same kind, known by its first docstring line."""
-    check_place(folder / "__init__.py")
-    there = sorted(path.name for path in folder.iterdir())
-    if there and ("__init__.py" not in there or init.partition("\n")[0] not in (folder / "__init__.py").read_text(encoding="utf-8")):
-        raise UserError(f"{folder}: the folder holds {', '.join(there[:3])}, and is no earlier export; choose another with --out")
+def _check_own(folder: Path, sources: dict[str, str]) -> None:
+    """The folder is new, empty or an earlier export of the same kind, known by its first docstring line, whose files are its own."""
+    check_place(folder / "__init__.py", "module")
+    there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    first = sources["__init__.py"].partition("\n")[0]
+    if there and ("__init__.py" not in there or first not in (folder / "__init__.py").read_text(encoding="utf-8", errors="replace")):
+        raise UserError(
+            f"{folder}: the folder holds {', '.join(there[:3])}, and is no earlier export; choose another with --out, or --overwrite"
+        )
+    for name in sources:
+        check_place(folder / name, "module")
+
+
+def _common() -> dict[str, str]:
+    return {name: Path(str(module.__file__)).read_text(encoding="utf-8") for name, module in _COMMON.items()}
 
 
 def _source(name: str) -> str:
     return (Path(shipped.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-
-
-def _runtime() -> str:
-    return Path(runtime.__file__).read_text(encoding="utf-8")
 
 
 def _embedded(plan: Plan) -> str:

@@ -19,8 +19,8 @@ _STOCK = {"ddim": ("euler", "euler"), "heun": ("heun", "heun"), "dpmpp_2m": ("dp
 _SAME = 1e-4  # of coefficients; schedulers imported from diffusers carry the rounding of float32
 
 
-def write_sigmas(plan: Plan, out: Path) -> list[Path]:
-    check_place(out)
+def write_sigmas(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
+    check_place(out, "sigmas", overwrite)
     write_text(out, sigma_text(plan))
     return [out]
 

@@ -17,6 +17,7 @@ import numpy as np
 from solversearch.errors import UserError
 from solversearch.export.exporter import Exporter
 from solversearch.importing import from_diffusers, scheduler_by_name
+from solversearch.outputs import check_place
 from solversearch.plan import Plan, write_text
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import LEAST_ALPHA, DiscreteVP, Floats
@@ -78,8 +79,9 @@ def as_stock(plan: Plan, *arguments: Argument) -> Stock:
     )
 
 
-def write(argument: Argument, plan: Plan, out: Path) -> list[Path]:
+def write(argument: Argument, plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     """The plan as `sigmas` or `timesteps` of a stock scheduler: a JSON file of its class, settings, list, and lines of Python for them."""
+    check_place(out, "stock", overwrite)
     stock = as_stock(plan, argument)
     call = stock.arguments | {"guidance_scale": plan.nodes[0].guidance}
     content = {"scheduler": stock.scheduler, "config": stock.config, **call, "python": _python(stock, call), "plan": plan.digest}

@@ -6,6 +6,7 @@ network and resizing made them: statistics of other features are refused.
 """
 
 import hashlib
+import os
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -40,8 +41,9 @@ def reference_at(place: Path, extractor: Extractor) -> Callable[[], Reference]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder and the folders in it, sorted."""
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    """The images of a folder and the folders in it, sorted; what is hidden, as a Mac's ._0.png, is none."""
+    found = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(folder).parts))
     if len(files) < 2:
         raise UserError(f"{folder}: holds {len(files)} images; statistics need at least 2, as {', '.join(sorted(SUFFIXES))}")
     return files
@@ -51,7 +53,7 @@ def of_folder(folder: Path, files: list[Path], extractor: Extractor) -> Referenc
     """Of images, from the cache where they have been looked at before."""
     stats = [(str(file.relative_to(folder)), file.stat()) for file in files]
     content = f"{extractor.key} {[(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]}"
-    kept = cache_folder() / f"statistics-{hashlib.sha256(content.encode()).hexdigest()[:32]}.npz"
+    kept = cache_folder() / f"statistics-{hashlib.sha256(os.fsencode(content)).hexdigest()[:32]}.npz"
     try:
         return read(kept, extractor)
     except UserError:  # absent, or damaged: it is made again
@@ -103,9 +105,12 @@ def read(path: Path, extractor: Extractor) -> Reference:
 
 
 def picture(file: Path) -> Picture:
-    """The image of a file, as clean-fid reads it."""
+    """The image of a file, as clean-fid reads it, and grey of 16 bits as what it means: v / 257."""
     try:
         with Image.open(file) as image:
+            if image.mode.startswith("I"):  # 16 bits of grey, which PIL would cut off at 255
+                grey = np.rint(np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=-1)
             return np.array(image.convert("RGB"))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{file}: cannot read this image ({error}); remove it or mend it") from None

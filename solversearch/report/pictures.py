@@ -36,7 +36,7 @@ def png(figure: Figure) -> bytes:
     """The picture as the content of a file."""
     FigureCanvasAgg(figure)
     content = BytesIO()
-    figure.savefig(content, dpi=120, format="png", metadata={"Software": None})
+    figure.savefig(content, dpi=120, format="png", metadata={"Software": "solversearch"})
     return content.getvalue()
 
 

@@ -46,6 +46,7 @@ def summary(plan: Plan) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()) or "unknown",
         "command": origin.command or "unknown",
         "digest": plan.digest,
+        "table's digest": plan.table_digest(),
     }
 
 

@@ -33,7 +33,7 @@ from solversearch.search.evaluating.evaluator import Origin
 from solversearch.search.evaluating.pareto import front
 from solversearch.search.evaluating.resuming import OBJECT, go_on
 from solversearch.search.evaluating.run_folder import Run, held, versions, without_password
-from solversearch.search.evaluating.storage import Trials
+from solversearch.search.evaluating.storage import Trials, check_reachable
 from solversearch.search.evaluating.warm_start import EARLIER, read_records, write_records
 from solversearch.search.evaluating.workers import HERE, Fleet, Workers
 from solversearch.search.pipeline import Found, run_stages
@@ -58,6 +58,7 @@ def optimize(
     """
     settings = settings.sized(model)
     check(model, settings)
+    check_reachable(fleet, storage)
     with held(folder):
         if resume:
             run = Run.unfinished(folder)

@@ -14,7 +14,7 @@ from solversearch.judging.race import GEOMETRIC, MEAN, MEDIAN
 from solversearch.judging.verdict import ratios
 from solversearch.models.base import Model, NotFinite
 from solversearch.models.digest import same
-from solversearch.outputs import check_place, slug
+from solversearch.outputs import check_free, slug
 from solversearch.plan import Count, Interval, Many, read_json, write_text
 from solversearch.search.optimize import plan_of
 from solversearch.search.pipeline import run_stages
@@ -113,7 +113,8 @@ def study(
     file = folder / "study.json"
     shared = {name: settings.model_dump(mode="json", exclude=ELSEWHERE) for (name, *_), settings in wanted.items()}
     done = _read(file, asked.model_copy(update={"settings": shared}))
-    check_place(file)
+    if not file.exists():
+        check_free(folder, None)
     found: dict[tuple[int, float], Rivals] = {}
     for (name, nfe, guidance), settings in wanted.items():
         if done.row(name, nfe, guidance):

@@ -1,6 +1,7 @@
 """A sweep from its file to its table: what the folder does not hold yet is searched; enough plans are regressed."""
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from solversearch import models
@@ -17,7 +18,7 @@ from solversearch.search.evaluating.run_folder import Run
 from solversearch.search.evaluating.workers import Fleet
 from solversearch.search.settings import check
 from solversearch.studies.sweep import NAME, Cell, Progress, Sweep, SweepRow, SweepSpec
-from solversearch.studies.sweep_trials import search_cells
+from solversearch.studies.sweep_trials import LOGS, search_cells
 
 
 def sweep(
@@ -27,8 +28,14 @@ def sweep(
 
     Raises `UserError` where the folder holds other searches.
     """
+    asked_cells = asked.cells()
+    if (folder / NAME).exists():
+        read_json(Sweep, folder / NAME, "sweep")
+    else:
+        check_free(folder, None, lambda name: name in (*asked_cells, LOGS) or fnmatch(name, "cpr-*.json"))
+    fleet.check()
     loaded = {name: models.load(name, options) for name in asked.models}
-    cells = {name: Cell(cell.model, cell.settings.sized(loaded[cell.model])) for name, cell in asked.cells().items()}
+    cells = {name: Cell(cell.model, cell.settings.sized(loaded[cell.model])) for name, cell in asked_cells.items()}
     for name, cell in cells.items():
         _check(name, cell, loaded[cell.model], folder)
     open_cells = {name: cell for name, cell in cells.items() if not (folder / name / "comparison.json").exists()}
@@ -46,7 +53,7 @@ def _check(name: str, cell: Cell, model: Model, folder: Path) -> None:
     if (folder / name / RUN).exists():
         Run.read(folder / name).check(model, cell.settings, folder / name)
     else:
-        check_free(folder / name, overwrite=False)
+        check_free(folder / name, overwrite=None)
 
 
 def _row(name: str, cell: Cell, folder: Path, failures: Mapping[str, str]) -> SweepRow:

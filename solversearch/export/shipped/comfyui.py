@@ -26,7 +26,7 @@ PLANS = Path(__file__).parent / "plans"
 
 
 def read(name: str) -> ShippedPlan:
-    return parse((PLANS / name).read_text(encoding="utf-8"))
+    return parse((PLANS / name).read_bytes())
 
 
 def sample_plan(

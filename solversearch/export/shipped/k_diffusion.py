@@ -23,7 +23,7 @@ from .loop import Answer, sample
 from .reader import parse
 from .runtime import Node
 
-PLAN = parse(Path(__file__).with_name("plan.json").read_text(encoding="utf-8"))
+PLAN = parse(Path(__file__).with_name("plan.json").read_bytes())
 split = PLAN.split
 
 

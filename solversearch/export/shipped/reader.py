@@ -1,11 +1,10 @@
 """Reads a plan of solversearch with the standard library. A plan that was changed after it was written is refused."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .plan_text import WHOLE, belongs, decoded, loaded, numbers
 from .runtime import Array, Node, Row, Tableau, clamp, dynamic_threshold
 
 
@@ -20,32 +19,92 @@ class ShippedPlan(Tableau):
     digest: str
 
 
-def parse(text: str) -> ShippedPlan:
+_INTERVAL: dict[Any, Any] = {"mean": float, "low": float, "high": float, "median": (float, None)}
+_SCORE: dict[Any, Any] = {
+    "name": str, "kind": {"plan", "baseline"}, "solver": str, "grid": str, "nfe": int, "network_calls": int, "samples": int,
+    "endpoint_mse": _INTERVAL, "frechet_teacher": (_INTERVAL, None), "frechet_data": (_INTERVAL, None),
+}  # fmt: skip
+_PLAN: dict[Any, Any] = {
+    "format": {"solversearch-plan"}, "version": int, "prediction_type": {"epsilon", "v_prediction", "sample", "flow", "edm"},
+    "guidance": float, "nfe": int, "network_calls": int,
+    "nodes": [{"t": float, "alpha": float, "sigma": float, "guidance": (float, 1.0)}],
+    "rows": [{"x": float, "d": ([float], ()), "delta": ([float], ()), "z": ([float], ())}],
+    "threshold": ({"kind": {"clamp", "dynamic"}, "limit": (float, 1.0), "percentile": (float, 0.995)}, None),
+    "decisions": (dict, {}), "scores": ([_SCORE], ()),
+    "provenance": {"model": str, "model_digest": str, "seed": (int, None), "versions": ({...: str}, {}), "command": (str, "")},
+    "digest": str,
+}  # fmt: skip
+"""What a plan holds: a type, a list of one kind, an object by its keys, a set of words, or (kind, default) of what may be missing."""
+_MOST, _DEEPEST = 1000, 32
+"""Evaluations, or fresh noises, of a plan; objects within each other in its decisions."""
+
+
+def parse(text: str | bytes) -> ShippedPlan:
     """The plan of a JSON text. Raises ValueError where it is not one, is of another version, or was changed."""
-    content: dict[str, Any] = json.loads(text)
-    if content.get("format") != "solversearch-plan" or content.get("version") != 1:
+    given = loaded(decoded(text))
+    if not isinstance(given, dict) or given.get("format") != "solversearch-plan" or given.get("version") != 1:
         raise ValueError("this is not a plan of version 1; a newer solversearch may have written it: export it again")
-    digest = content.pop("digest", "")
-    written = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    if digest != "sha256:" + hashlib.sha256(written.encode()).hexdigest():
+    content = _checked(given, _PLAN, "plan")
+    digest = content.pop("digest")
+    if not _fits(content["decisions"], _DEEPEST):
+        raise ValueError(f"decisions: nested deeper than {_DEEPEST}")
+    if not belongs(digest, content):
         raise ValueError("the digest does not match the content: the plan was changed after it was written")
-    return ShippedPlan(
+    plan = ShippedPlan(
         tuple(Node(**node) for node in content["nodes"]),
-        tuple(Row(row["x"], tuple(row["d"]), tuple(row["delta"]), tuple(row["z"])) for row in content["rows"]),
+        tuple(Row(**row) for row in content["rows"]),
         content["prediction_type"],
         content["guidance"],
         _threshold(content["threshold"]),
         bool(content["decisions"].get("input_shift")),
         digest,
     )
+    if (content["nfe"], content["network_calls"]) != (plan.nfe, plan.network_calls):
+        raise ValueError(f"nfe and network_calls are not what the table spends, {plan.nfe} and {plan.network_calls}")
+    if max(plan.nfe, *(len(row.z) for row in plan.rows)) > _MOST:
+        raise ValueError(f"more than {_MOST} evaluations or fresh noises")
+    if plan.prediction_type == "epsilon" and any(node.alpha == 0 for node in plan.nodes):
+        raise ValueError("an epsilon-predicting network has no data prediction at alpha = 0")
+    return plan
+
+
+def _checked(value: Any, kind: Any, where: str) -> Any:
+    """The value, filled with defaults and its numbers as they are meant. Raises ValueError where it is of another kind."""
+    if isinstance(kind, tuple):
+        kind, default = kind
+        if value is None and default is None:
+            return None
+    if isinstance(kind, list) and isinstance(value, list):
+        return tuple(_checked(each, kind[0], f"{where}.{number}") for number, each in enumerate(value))
+    if isinstance(kind, dict) and isinstance(value, dict):
+        keys: dict[Any, Any] = kind
+        if ... in kind:
+            keys = dict.fromkeys(value, kind[...])
+        if unknown := [name for name in value if name not in keys]:
+            raise ValueError(f"{where}: unknown key {unknown[0][:80]!r}")
+        if missing := [name for name, inner in keys.items() if name not in value and not isinstance(inner, tuple)]:
+            raise ValueError(f"{where}: {missing[0]} is missing")
+        return {name: _checked(value[name], inner, f"{where}.{name}") if name in value else inner[1] for name, inner in keys.items()}
+    if kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(numbers(value)) or float(value)  # a zero keeps its sign
+        if kind is float or (number.is_integer() and 0 <= number <= WHOLE):
+            return kind(number)
+    elif (isinstance(kind, type) and type(value) is kind) or (isinstance(kind, set) and isinstance(value, str) and value in kind):
+        return value
+    raise ValueError(f"{where}: it is not what the format has there")
+
+
+def _fits(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_fits(each, levels - 1) for each in inner)
 
 
 def _threshold(content: dict[str, Any] | None) -> Callable[[Array], Array] | None:
     if content is None:
         return None
-    if content["kind"] == "clamp":
-        return clamp(content["limit"])
-    return dynamic_threshold(content["percentile"], content["limit"])
+    if not (content["limit"] > 0 and 0 < content["percentile"] <= 1):
+        raise ValueError("threshold: limit must be above 0, and percentile above 0 and at most 1")
+    return clamp(content["limit"]) if content["kind"] == "clamp" else dynamic_threshold(content["percentile"], content["limit"])
 
 
 def coefficients(prediction_type: str, alpha: float, sigma: float) -> tuple[float, float]:

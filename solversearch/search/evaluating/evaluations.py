@@ -7,6 +7,7 @@ in a folder that goes when the run is finished.
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from safetensors.torch import load, save
 from torch import Tensor
 
+from solversearch.errors import UserError
 from solversearch.models.base import Clock
 from solversearch.outputs import KEPT, clear_kept
 from solversearch.plan import Count, Many, parse_json, replacing
@@ -94,7 +96,11 @@ class Log:
         if path is not None and path.exists():
             drop_torn_line(path)
             for number, line in enumerate(path.read_bytes().splitlines(), 1):
-                entry = parse_json(Entry, line, f"{path}:{number}")
+                try:
+                    entry = parse_json(Entry, line, f"{path}:{number}")
+                except UserError as error:
+                    warnings.warn(f"{error}; what this line had is evaluated again", stacklevel=2)
+                    continue
                 self.entries[entry.key] = entry
 
     def elapsed(self) -> float:

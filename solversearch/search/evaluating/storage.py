@@ -1,10 +1,14 @@
 """Where Optuna keeps the study for people and other tools: a journal file in the run folder, or a database for many runs."""
 
+import random
+import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
@@ -13,8 +17,11 @@ from optuna.trial import FrozenTrial
 from solversearch.errors import UserError
 from solversearch.search.evaluating.evaluations import drop_torn_line
 from solversearch.search.evaluating.run_folder import without_password
+from solversearch.search.evaluating.workers import Fleet
 
 JOURNAL = "journal.log"
+ATTEMPTS = 8
+"""At opening a database that answers."""
 
 
 class Trials:
@@ -25,11 +32,22 @@ class Trials:
 
     def __init__(self, folder: Path, address: str | None, name: str, objectives: int, resume: bool) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.journal = _journal(folder / JOURNAL) if address is None else None
-        self.study = optuna.create_study(
-            storage=JournalStorage(self.journal) if self.journal is not None else _database(str(address)),
-            study_name=name, directions=["minimize"] * objectives, load_if_exists=resume,
-        )  # fmt: skip
+        self.journal: GroupedJournal | None = None
+
+        def opened() -> optuna.Study:
+            self.journal = _journal(folder / JOURNAL) if address is None else None
+            storage = database(str(address)) if self.journal is None else JournalStorage(self.journal)
+            return optuna.create_study(storage=storage, study_name=name, directions=["minimize"] * objectives, load_if_exists=resume)
+
+        try:
+            self.study = opened()
+        except UserError:
+            raise
+        except Exception as error:  # whatever Optuna makes of a damaged line
+            if address is not None:
+                raise UserError(f"--storage {without_password(address)}: {' '.join(str(error.__cause__ or error).split())}") from None
+            _set_aside(folder / JOURNAL)
+            self.study = opened()
         self.earlier, self.notes = self.study.get_trials(deepcopy=False), self.study.user_attrs
         self.seen = 0
         self._flush()
@@ -85,9 +103,39 @@ def _journal(path: Path) -> GroupedJournal:
     return GroupedJournal(path)
 
 
-def _database(address: str) -> BaseStorage:
+def _set_aside(path: Path) -> None:
+    """A damaged journal: what was evaluated stands in the log beside it, from which the search makes the same trials again."""
+    aside = path.with_name(f"{path.name}.damaged")
+    path.replace(aside)
+    warnings.warn(f"{path}: a line is damaged; the trials are made again from what was evaluated, and {aside.name} keeps it", stacklevel=2)
+
+
+def database(address: str) -> BaseStorage:
+    """Opens a database, and makes its tables where there are none. Raises `UserError` with one line for one that cannot be used.
+
+    Of drivers that make the tables of a new database at the same time all but one fail: they look again.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return RDBStorage(address)
+        except Exception as error:  # of Optuna, of SQLAlchemy, and of the database's own driver
+            if attempt == ATTEMPTS - 1 or not _answers(address):
+                reason = " ".join(str(error.__cause__ or error).split())
+                raise UserError(f"--storage {without_password(address)}: {reason}") from None
+        time.sleep(random.uniform(0.05, 0.2) * (attempt + 1))
+    raise AssertionError
+
+
+def check_reachable(fleet: Fleet, address: str | None) -> None:
+    """Before any work: whether the workers and the database of a search, where it has them, can be there. Raises `UserError`."""
+    fleet.check()
+    if address is not None:
+        database(address)
+
+
+def _answers(address: str) -> bool:
     try:
-        return RDBStorage(address)
-    except Exception as error:  # of Optuna, of SQLAlchemy, and of the database's own driver
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"--storage {without_password(address)}: {reason}") from None
+        with sqlalchemy.create_engine(address).connect():
+            return True
+    except Exception:
+        return False

@@ -6,6 +6,7 @@ the driver's own process; they are handed on as they arrive.
 """
 
 import os
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,10 @@ from solversearch.spaces import Candidate
 
 DEATHS, HANGS = 5, 2
 """Workers that a candidate may cost, by their death or by its slowness, before it has failed."""
+SOCKET = 107
+"""Bytes that the name of a socket may have."""
+PATIENCE = 10.0
+"""Seconds in which a cluster must answer."""
 STARTS = 300.0
 """Seconds in which some worker must have started."""
 
@@ -48,8 +53,41 @@ class Fleet:
         """One worker that is not on a cluster is the driver itself."""
         return self.count > 1 or self.address is not None
 
+    def check(self) -> None:
+        """Before any work: whether Ray can be there. Raises `UserError`."""
+        if self.address is not None:
+            _check_listens(self.address)
+        elif self.remote and len(os.fsencode(_socket())) > SOCKET:
+            raise UserError(
+                f"--workers: the temporary folder {_temporary()} is {len(os.fsencode(_socket())) - SOCKET} bytes too long for the names of "
+                "Ray's sockets; set TMPDIR to a shorter one, such as /tmp"
+            )
+
 
 HERE = Fleet()
+
+
+def _temporary() -> str:
+    """Where Ray puts its sockets."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+
+
+def _socket() -> str:
+    """A name as long as the longest of Ray's."""
+    return f"{_temporary()}/ray/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+
+
+def _check_listens(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":  # Ray itself looks for a cluster on this machine, and says at once that there is none
+        return
+    if not host or not port.isdecimal():
+        raise UserError(f"--ray-address {address}: write HOST:PORT, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--ray-address {address}: nobody listens there ({reason}); start a cluster with 'ray start --head'") from None
 
 
 @contextmanager

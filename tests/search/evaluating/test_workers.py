@@ -20,6 +20,7 @@ from solversearch.search.evaluating.workers import HANGS, Fleet, Workers
 from solversearch.spaces import Candidate, Domain, SearchSpace
 from solversearch.teacher import teach
 from tests.assets import troubles
+from tests.cli.calling import good
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 NAME = f"python:{troubles.__file__}:factory"
@@ -159,3 +160,12 @@ def test_a_node_that_is_lost_loses_nothing(cluster: Any, evaluator: Evaluator, c
         found = arrived(workers, candidates)
     check_same(found, expected)
     assert workers.incidents["died"] >= 2
+
+
+def test_one_and_two_workers_make_one_plan_file(tmp_path: Path, folder: Path) -> None:
+    """To the byte: the command that a plan tells leaves out what changes no result."""
+    small = ("--nfe", 2, "--trials", 4, "--samples", 128, "--fit-samples", 32, "--validation-samples", 32, "--no-instant", "--no-polish")
+    for name, more in (("one", ()), ("two", ("--workers", 2)), ("batches", ("--batch-size=48", "--storage", f"sqlite:///{tmp_path}/t.db"))):
+        good("optimize", "--model", NAME, *small, *more, "--out", tmp_path / name)
+    one, two, batches = ((tmp_path / name / "plan.json").read_bytes() for name in ("one", "two", "batches"))
+    assert one == two == batches
