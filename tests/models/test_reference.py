@@ -167,10 +167,10 @@ def test_a_reference_goes_before_the_models_own_data(folder: Path, summary: Path
     assert blind.real is None
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
 def test_grey_of_sixteen_bits_means_what_it_is_divided_by_257(mode: str, tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
-    kind = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[mode]
+    kind = {"I;16": "<u2", "I;16B": ">u2"}[mode]
     Image.frombytes(mode, (16, 16), values.astype(kind).tobytes()).save(tmp_path / "ramp.png")
     got = reference.picture(tmp_path / "ramp.png")
     assert got.shape == (16, 16, 3) and got.dtype == np.uint8
