@@ -165,3 +165,33 @@ def test_a_reference_goes_before_the_models_own_data(folder: Path, summary: Path
     torch.testing.assert_close(given.real.gaussian.mean, images.double().mean(0))
     blind: Model = replace(plain, data=None)
     assert blind.real is None
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+def test_grey_of_sixteen_bits_means_what_it_is_divided_by_257(mode: str, tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
+    kind = {"I;16": "<u2", "I;16B": ">u2"}[mode]
+    Image.frombytes(mode, (16, 16), values.astype(kind).tobytes()).save(tmp_path / "ramp.png")
+    got = reference.picture(tmp_path / "ramp.png")
+    assert got.shape == (16, 16, 3) and got.dtype == np.uint8
+    assert (got == (values / 257).round()[..., None]).all() and got.reshape(-1, 3)[:, 0].tolist() == list(range(256))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "LA"])
+def test_other_pictures_are_as_before(mode: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).convert(mode)
+    picture.save(tmp_path / "a.png")
+    assert (reference.picture(tmp_path / "a.png") == np.array(picture.convert("RGB"))).all()
+
+
+def test_leftovers_among_images(folder: Path) -> None:
+    for place in ("._00.png", ".thumbnails/00.png", "__MACOSX/._00.png", "old.png/.hidden.jpg"):
+        (folder / place).parent.mkdir(exist_ok=True)
+        (folder / place).write_bytes(b"\x00\x05\x16\x07Mac OS X")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    (folder / "old.png" / "kept.png").write_bytes((folder / "00.png").read_bytes())
+    assert [str(file.relative_to(folder)) for file in reference.images_in(folder)] == [
+        *(f"{i:02}.png" for i in range(12)),
+        "old.png/kept.png",
+    ]

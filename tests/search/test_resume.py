@@ -288,12 +288,14 @@ def test_another_search_is_not_resumed(tmp_path: Path) -> None:
 
 
 def test_a_damaged_log_is_told_with_its_line(tmp_path: Path) -> None:
+    """What the line had is evaluated again."""
     with pytest.raises(Killed):
         run(tmp_path, progress=Told("search"))
     lines = (tmp_path / "evaluations.log").read_text().splitlines(keepends=True)
     (tmp_path / "evaluations.log").write_text("".join([lines[0], '{"key": 7}\n', *lines[1:]]))
-    with pytest.raises(UserError, match=r"evaluations\.log:2: key: Input should be a valid string"):
-        run(tmp_path, resume=True)
+    with pytest.warns(UserWarning, match=r"evaluations\.log:2: key: Input should be a valid string; what this line had is evaluated again"):
+        resumed = run(tmp_path, resume=True)
+    assert resumed.rows == run(tmp_path / "whole").rows
     with pytest.raises(UserError, match=r"run\.json: cannot read the record of what the run was asked: No such file"):
         run(tmp_path / "nothing", resume=True)
 
