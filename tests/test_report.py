@@ -1,5 +1,6 @@
 """Tables and pictures: what they say is what was measured, and they can be drawn for every kind of plan."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from solversearch.models.base import Model
 from solversearch.plan import Interval, Plan, Provenance, Score
 from solversearch.report import pictures, plan_view, tables
 from solversearch.report.cpr_view import cpr_table
-from solversearch.report.progress import Display
+from solversearch.report.progress import Display, Times
 from solversearch.report.search_picture import search_picture
 from solversearch.runtime import Tableau
 from solversearch.schedules import CosineVP, DiscreteVP, Flow, NoiseSchedule, grid
@@ -393,20 +394,23 @@ def test_a_search_without_a_single_success_is_drawn(tmp_path: Path) -> None:
 # Regressions ---------------------------------------------------------------------------------------------------
 
 
-def test_a_regression_is_shown_a_configuration_a_line() -> None:
+def fitted() -> Cpr:
     def cell(nfe: int, ratio: float | None) -> FittedPlan:
         return FittedPlan(nfe=nfe, guidance=1.5, plan="", residual_times=0.01, residual_parameters=0.02, left_out_times=0.3,
                     left_out_parameters=0.04, ratio=ratio)  # fmt: skip
 
     flat = Cascade(coefficients=(((0.0,),),))
-    fitted = Cpr(
+    return Cpr(
         model="coins", model_digest="0", prediction_type="sample", kind="coefficients", nfe=(4, 6), guidance=(1.5, 1.5),
         cascades={"position": flat}, cells=(cell(4, None), cell(6, 1.07)),
     )  # fmt: skip
-    text = printed(cpr_table(fitted))
+
+
+def test_a_regression_is_shown_a_configuration_a_line() -> None:
+    text = printed(cpr_table(fitted()))
     assert "coins: NFE 4 .. 6, guidance 1.5 .. 1.5, coefficients as polynomials" in text
     rows = [[each.strip() for each in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
-    assert rows == [["4", "1.5", "0.01", "0.3", "0.02", "0.04", "-"], ["6", "1.5", "0.01", "0.3", "0.02", "0.04", "1.07"]]
+    assert rows == [["4", "1.5", "-", "0.01", "0.3", "0.02", "0.04"], ["6", "1.5", "1.07", "0.01", "0.3", "0.02", "0.04"]]
 
 
 # Progress ------------------------------------------------------------------------------------------------------
@@ -427,7 +431,32 @@ def test_progress_is_a_line_a_stage_where_there_is_no_terminal(capsys: pytest.Ca
 def test_progress_is_bars_on_a_terminal() -> None:
     console = Console(force_terminal=True, width=150, record=True, legacy_windows=False)
     with console.capture() as capture, Display(console) as display:
-        display("search", 30, 60, "best validation error 0.1")
+        display("search", 30, 60, "best tempered validation error 0.1")
         display("comparison", 1, 0, "screening")
     text = capture.get()
-    assert "30/30" in text and "screening" in text and "best validation error 0.1" in text
+    assert "30/30" in text and "screening" in text and "best tempered validation error 0.1" in text
+
+
+def test_time_left_is_time_left_and_elapsed_is_elapsed() -> None:
+    display = Display(Console(force_terminal=True, width=80, legacy_windows=False))
+    seconds = 0.0
+    display.bars.get_time = lambda: seconds
+    for done in range(11):
+        seconds = float(done)
+        display("search", done, 60, "")
+    assert display.bars.tasks[0].time_remaining == 50
+    times = next(column for column in display.bars.columns if isinstance(column, Times))
+    assert times(display.bars.tasks[0]).plain == "0:00:10 elapsed, 0:00:50 left"
+    display("comparison", 1, 0, "")
+    seconds = 44.0
+    assert times(display.bars.tasks[1]).plain == "0:00:34 elapsed", "how long it will take is not known"
+
+
+def test_progress_is_whole_at_80_columns() -> None:
+    console = Console(force_terminal=True, width=80, legacy_windows=False, no_color=True)
+    with console.capture() as capture, Display(console) as display:
+        display("full without the polish stage, NFE 10, guidance 7.5: search", 30, 60, "best tempered validation error 0.00123")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capture.get()).replace("\r", "").splitlines()
+    assert max(map(len, shown)) <= 80 and "…" not in "".join(shown)
+    words = {word for line in shown for word in line.split()}
+    assert {"stage,", "guidance", "7.5:", "search", "30/60", "elapsed", "tempered", "validation", "0.00123"} <= words

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from rich.table import Table
 
 from solversearch.report.plan_view import number
+from solversearch.report.screen import Fitted
 from solversearch.report.tables import percent
 from solversearch.studies.study import BASELINE, Study, StudyRow
 
@@ -15,25 +15,20 @@ MARKERS = "osD^vP*Xph<>"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
 
 
-def study_tables(study: Study) -> list[Table]:
+def study_tables(study: Study) -> list[Fitted]:
     """Error over the least of all baselines, Frechet distance, and what the search spent, a row a method, a column an NFE."""
     return [_table(study, guidance) for guidance in study.asked.guidance]
 
 
-def _table(study: Study, guidance: float) -> Table:
+def _table(study: Study, guidance: float) -> Fitted:
     asked = study.asked
     title = f"{asked.model}, guidance {guidance:g}: error over the least of all baselines, geometric mean; mean / median; "
     title += f"samples with less error than the {BASELINE} [Frechet distance to the teacher's]"
     caption = f"{asked.samples} held-out samples; searches of {asked.evaluations:,} network evaluations each; "
-    caption += f"the {BASELINE} is the one of the least geometric mean"
+    caption += f"the {BASELINE} is the one of the least geometric mean; less is better, but for the share of samples"
     if asked.features:
         caption += f"; Frechet distances are of {asked.features} features"
-    table = Table(title=title, caption=caption)
-    table.add_column("method")
-    for nfe in asked.nfe:
-        table.add_column(f"NFE {nfe}", justify="right")
-    table.add_column("evaluations", justify="right")
-    table.add_column("seconds", justify="right")
+    table = Fitted(("method", *(f"NFE {nfe}" for nfe in asked.nfe), "evaluations", "seconds"), title, caption)
     for method in methods(study):
         rows = [study.row(method, nfe, guidance) for nfe in asked.nfe]
         found = [row for row in rows if row]
