@@ -8,7 +8,6 @@ import typer
 from solversearch.cli.shared import Json, stdout
 from solversearch.errors import UserError, nearest
 
-
 PROSE = ("description", "reference", "cost", "source")
 """Columns whose lines may be broken."""
 

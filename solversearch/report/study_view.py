@@ -6,13 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from solversearch.report.colours import BLUE, GREEN, GREY, ORANGE, PINK
 from solversearch.report.plan_view import number
 from solversearch.report.screen import Fitted
 from solversearch.report.tables import percent
 from solversearch.studies.study import BASELINE, Study, StudyRow
 
 MARKERS = "osD^vP*Xph<>"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
+COLOURS = (BLUE, ORANGE, GREEN, PINK, "#8a6200", "#2b7cab", "#000000", GREY)
 
 
 def study_tables(study: Study) -> list[Fitted]:
@@ -83,7 +84,13 @@ def _panel(ax: Axes, study: Study, guidance: float, label: str, value: Callable[
             [x for x, _ in points], [y for _, y in points], color=colour, linestyle=line, marker=MARKERS[k % len(MARKERS)], markersize=5,
             label=method,
         )  # fmt: skip
-    ax.set(title=f"guidance {guidance:g}: {label}", xlabel="network evaluations (NFE)", yscale="log", xticks=study.asked.nfe)
+    ax.set(
+        title=f"guidance {guidance:g}: {label}",
+        ylabel="less is better",
+        xlabel="network evaluations (NFE)",
+        yscale="log",
+        xticks=study.asked.nfe,
+    )
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())

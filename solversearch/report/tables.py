@@ -75,7 +75,8 @@ def comparison_table(comparison: Comparison) -> Fitted:
     found, (own, *rivals) = comparison, comparison.rows
     title = f"{found.model}, {found.nfe} evaluations, guidance {found.guidance:g}: {found.samples} held-out samples"
     left_out = len(rivals) - BASELINES
-    caption = f"Errors are endpoint MSE to the teacher; less is better, in every column but the calls; the best of {found.pairs} pairs of solver and grid; brackets are 95 % intervals"
+    caption = "Errors are endpoint MSE to the teacher; less is better, in every column but the calls"
+    caption += f"; the best of {found.pairs} pairs of solver and grid; brackets are 95 % intervals"
     caption += ", of means marked * only lower bounds" * any(row.lower_bound for row in found.rows[: 1 + BASELINES])
     caption += f"; Frechet distances are of {found.features} features" * bool(found.features)
     table = Fitted(COLUMNS, title, f"{caption}; {left_out} more baselines are in the JSON" if left_out > 0 else caption)

@@ -1,7 +1,7 @@
 """Tables at every width: no name and no number is ever cut, and no line is longer than the screen."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console, RenderableType
@@ -11,7 +11,6 @@ from solversearch.cli import app
 from solversearch.report import plan_view, tables
 from solversearch.report.cpr_view import cpr_table
 from solversearch.report.screen import Fitted, facts
-from solversearch.report.space_view import space_view
 from solversearch.report.study_view import study_tables
 from solversearch.report.sweep_view import sweep_tables
 from tests.report.conftest import pareto

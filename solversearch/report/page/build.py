@@ -18,8 +18,8 @@ from markupsafe import Markup
 
 from solversearch.errors import UserError
 from solversearch.plan import one_line, write_text
+from solversearch.report.colours import DARK
 from solversearch.report.page.blocks import Block, Chart, Matrix, Page
-from solversearch.report.page.charts import DARK
 from solversearch.report.page.run import run_page
 from solversearch.report.page.study import study_page
 from solversearch.report.page.sweep import sweep_page

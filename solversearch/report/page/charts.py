@@ -10,18 +10,13 @@ from typing import Any
 
 from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, Tau
 from solversearch.plan import Plan
+from solversearch.report.colours import BLUE, GREEN, GREY, GRID, INK, ORANGE, PINK
 from solversearch.report.plan_view import number
 from solversearch.runtime import Node
 
 Figure = dict[str, Any]
 Axis = dict[str, Any] | None
 
-INK, GRID, GREY = "#24292f", "#d8dce1", "#7a8088"
-BLUE, ORANGE, GREEN, PINK = "#0072b2", "#c75300", "#00805d", "#b0568a"
-DARK = {
-    INK: "#e6e8ea", GRID: "#3b4148", GREY: "#9aa1a9", BLUE: "#5cb8ec", ORANGE: "#ff9b52", GREEN: "#3ccba2", PINK: "#e69ac6",
-}  # fmt: skip
-"""What each colour is on a dark page; the hues are Okabe and Ito's, told apart by all eyes."""
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, sans-serif"
 COLOURS = (BLUE, GREEN, PINK, ORANGE)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "cross", "pentagon", "hexagon")
