@@ -228,7 +228,7 @@ def test_a_comparison_has_what_its_verdict_rests_on(changes: dict[str, object], 
 def test_the_comparison_has_the_plan_first_and_says_what_it_leaves_out() -> None:
     text = printed(tables.comparison_table(comparison()))
     names = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
-    assert names == ["plan", *(f"solver_{i}" for i in range(8))]
+    assert names == ["plan", *(f"solver_{i}" for i in range(8)), "teacher"]
     assert "1024 held-out samples" in text and "4 more baselines" in text and "the best of 500 pairs of solver and grid" in text
     own = next(line for line in text.splitlines() if "│ plan" in line)
     assert [cell.strip() for cell in own.split("│")[1:-1]] == [
@@ -241,9 +241,18 @@ def test_means_that_a_few_samples_carry_are_marked() -> None:
     carried = comparison().model_copy(update={"rows": (own, row("solver_0", 0.01, tail=0.5), *rest)})
     text = printed(tables.comparison_table(carried))
     marked = [line.split("│")[2].strip().endswith("]*") for line in text.splitlines() if line.startswith("│")]
-    assert marked == [False, True, *[False] * 7]
+    assert marked == [False, True, *[False] * 8]
     assert "of means marked * only lower bounds" in " ".join(text.split())
     assert "lower bounds" not in printed(tables.comparison_table(comparison()))
+
+
+def test_the_teacher_stands_beside_frechet_distances() -> None:
+    """64 steps, twice for guidance: the distance of its own samples to the data, and none to themselves."""
+    found = comparison().model_copy(update={"teacher_frechet_data": Interval(mean=0.321, low=0.2, high=0.4)})
+    teacher = next(line for line in printed(tables.comparison_table(found)).splitlines() if "│ teacher" in line)
+    assert [cell.strip() for cell in teacher.split("│")[1:-1]] == ["teacher", "about 1e-07", "", "", "", "", "", "0", "0.321", "128"]
+    bare = tuple(row.model_copy(update={"frechet_teacher": None}) for row in found.rows)
+    assert "│ teacher" not in printed(tables.comparison_table(found.model_copy(update={"rows": bare})))
 
 
 def test_every_ratio_stands_with_the_baseline_that_is_best_in_its_measure() -> None:

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from solversearch.models.base import Model
 
-LESS = "less is better"
-FARTHEST = 30
-"""Baselines and candidates whose error is more times the best baseline's are off the scale."""
 COLUMNS = 16
 """Samples side by side in one line of a row."""
 LINE = 60
@@ -89,7 +86,7 @@ def samples_picture(rows: Mapping[str, NDArray[np.float64]], title: str) -> Figu
     height, width = next(iter(mosaics.values())).shape[:2]
     inches, lines = 9.0, sum(len(wrap(label, LINE)) for label in rows)
     figure = Figure(figsize=(inches + 0.4, len(rows) * (inches * height / width + 0.18) + 0.18 * lines + 0.6), layout="constrained")
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     for ax, (label, mosaic) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], mosaics.items(), strict=True):
         ax.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         ax.set_title("\n".join(wrap(label, LINE)), loc="left", fontsize=10)
@@ -127,7 +124,7 @@ def _error_against_cost(ax: Axes, comparison: Comparison) -> None:
     plan, baselines = comparison.rows[0].endpoint_mse, [row.endpoint_mse for row in comparison.rows[1:]]
     best, nfe, ladder = baselines[0], comparison.nfe, comparison.ladder
     own = plan.mean / best.mean
-    shown = [row.mean / best.mean for row in baselines if row.mean <= FARTHEST * best.mean]
+    shown = [row.mean / best.mean for row in baselines if row.mean <= tables.FARTHEST * best.mean]
     ax.plot([nfe] * len(shown), shown, ".", color=GREY, alpha=0.6, markersize=5, label="other baselines that were measured in full")
     rungs = [rung.endpoint_mse / best.mean for rung in ladder]
     ax.plot([rung.nfe for rung in ladder], rungs, "o-", color=BLUE, label="best baseline")
@@ -148,7 +145,7 @@ def _error_against_cost(ax: Axes, comparison: Comparison) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain_log_ticks(ax.yaxis)
     ax.set(xlabel="network evaluations a sample (NFE)", title=f"Mean error by cost (1: {number(best.mean)}, {comparison.rows[1].name})")
-    ax.set_ylabel(f"mean error over the best baseline's of {_evaluations(nfe)}\n({LESS})")
+    ax.set_ylabel(f"mean error over the best baseline's of {_evaluations(nfe)}\n({tables.LESS})")
     ax.title.set_fontsize(11)
     ax.grid(alpha=0.25)
     legend_below(ax)
@@ -184,7 +181,7 @@ def _measures(ax: Axes, comparison: Comparison) -> None:
     ax.invert_yaxis()
     ax.set_xlim(0, max(1.1, 1.6 * max(each.high for each in found)))
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.set(xlabel=f"plan over the best baseline of the measure\n(1: the best baseline; {LESS})", title="In each measure")
+    ax.set(xlabel=f"plan over the best baseline of the measure\n(1: the best baseline; {tables.LESS})", title="In each measure")
     ax.title.set_fontsize(11)
     ax.spines[["top", "right"]].set_visible(False)
 

@@ -10,8 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from solversearch.judging.compare import Comparison
 from solversearch.report.colours import BLUE, GREEN, GREY, INK, ORANGE
-from solversearch.report.pictures import FARTHEST, LESS, legend_below, plain_log_ticks
+from solversearch.report.pictures import legend_below, plain_log_ticks
 from solversearch.report.plan_view import number
+from solversearch.report.tables import FARTHEST, LESS
 
 DASHES = ("--", ":", "-.", (0, (1, 4)))
 """Of the lines of the stages before the last."""

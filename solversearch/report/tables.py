@@ -9,7 +9,11 @@ from solversearch.judging.race import MEAN
 from solversearch.judging.verdict import Ratio
 from solversearch.report.plan_view import interval_text, number
 from solversearch.report.screen import Fitted
+from solversearch.teacher import STEPS
 
+LESS = "less is better"
+FARTHEST = 30
+"""Baselines and candidates whose error is more times the best baseline's are off the scale of pictures."""
 BASELINES = 8
 """Baselines in the table of a comparison; the file has them all."""
 
@@ -83,7 +87,17 @@ def comparison_table(comparison: Comparison) -> Fitted:
     table.add_row(*_cells(own), strong=True)
     for row in rivals[:BASELINES]:
         table.add_row(*_cells(row))
+    if own.frechet_teacher:
+        table.add_row(*teacher_cells(comparison))
     return table
+
+
+def teacher_cells(comparison: Comparison) -> tuple[str, ...]:
+    """The teacher as a row of the same columns: how far its own samples are from the data, and from themselves."""
+    distance = comparison.teacher_frechet_data
+    calls = STEPS if comparison.guidance == 1 else 2 * STEPS
+    error = f"about {number(comparison.teacher_error)}"
+    return ("teacher", error, *[""] * 5, "0", "-" if distance is None else number(distance.mean), f"{calls:,}")
 
 
 COLUMNS = ("sampler", "mean error", "geometric", "median", "90 %", "99 %", "worst 1 % has", "Frechet, teacher", "Frechet, data", "calls")
