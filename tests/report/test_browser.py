@@ -104,7 +104,7 @@ def test_every_text_can_be_read(browser: Any, page: Path, scheme: str) -> None:
     found = browser.execute_script(CONTRASTS)
     assert {"TD", "TH", "DT", "DD", "CODE", "FIGCAPTION", "P", "A", "text", "H1", "BUTTON"} <= {tag for *_, tag in found}
     assert len(found) > 300 and not [each for each in found if each[0] < 4.5]
-    assert 15 < max(ratio for ratio, *_ in found) <= 21
+    assert 12 < max(ratio for ratio, *_ in found) <= 21
 
 
 def test_captions_stay_in_view_on_a_narrow_screen(browser: Any, page: Path) -> None:
@@ -115,7 +115,7 @@ def test_captions_stay_in_view_on_a_narrow_screen(browser: Any, page: Path) -> N
         "return [...document.querySelectorAll('figcaption, .note, h2, .xtitle, .bartext')].map(c => c.getBoundingClientRect())"
         ".map(box => [box.left, box.right])"
     )
-    assert len(boxes) > 20 and all(left >= 0 and right <= 400 for left, right in boxes)
+    assert len(boxes) > 20 and not [box for box in boxes if box[0] < 0 or box[1] > 400]
     assert browser.execute_script("return [...document.querySelectorAll('table caption')].length") == 0
 
 

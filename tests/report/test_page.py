@@ -4,8 +4,10 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison, Tau
 from solversearch.models.options import Options
 from solversearch.plan import Interval, Plan, read_json, write_text
+from solversearch.report.colours import DARK, GRID, contrast
 from solversearch.report.page import write_page
 from solversearch.report.page.blocks import Matrix, Page
 from solversearch.report.page.build import render, strength
@@ -33,7 +36,7 @@ from solversearch.spaces import SearchSpace
 from solversearch.studies.study import BASELINE, Study, StudyRow, StudySpec
 from solversearch.studies.sweep import Sweep, SweepRow, SweepSpec
 from tests.report.conftest import EVIL, write_journal
-from tests.test_report import PLANS, ratio
+from tests.test_report import PLANS, comparison, ratio
 
 MOST = 2 * 10**6
 """Bytes of a page, pictures apart."""
@@ -89,7 +92,6 @@ def test_a_run_is_told_in_full(run: Path) -> None:
         "0.22 [0.176, 0.275]",
         "mean, of the least of all baselines (less is better)",
         "teacher",
-        "0.321",
         "5 → 8",
         "best baseline",
         "polish",
@@ -185,6 +187,13 @@ def test_every_candidate_is_drawn_with_what_was_predicted_of_it(fresh: Callable[
     assert {"best baseline", "polish"} < {trace["name"] for trace in best["data"]}
 
 
+def test_the_teacher_stands_beside_frechet_distances(fresh: Callable[..., Path]) -> None:
+    distance = Interval(mean=0.4, low=0.3, high=0.5)
+    rows = tuple(row.model_copy(update={"frechet_data": distance}) for row in comparison().rows)
+    text = page_of(fresh(rows=rows)).text
+    assert "teacherabout 1e-07–––––00.32164" in text.replace("\n", "")
+
+
 def test_every_axis_of_errors_says_which_end_is_the_good_one(run: Path) -> None:
     titles = [figure["layout"][axis]["title"]["text"] for figure in page_of(run).figures for axis in ("xaxis", "yaxis")]
     errors = [title for title in titles if ("error" in title or "MSE" in title or "endpoint" in title) and "ln(" not in title]
@@ -212,9 +221,9 @@ def test_recipes_are_those_that_apply_as_they_can_be_typed(
     tmp_path: Path, name: str, asked: str | None, pictures: bool, wanted: list[str], missing: list[str]
 ) -> None:
     plan = PLANS["unipc"]
-    plan = Plan(**{**dict(plan), "digest": "", "provenance": plan.provenance.model_copy(update={"model": name})})
+    plan = plan.model_copy(update={"provenance": plan.provenance.model_copy(update={"model": name})})
     if asked:
-        settings = Settings.of(SearchSpace(), nfe=5)
+        settings = Settings.of(SearchSpace(), nfe=5, samples=16, fit_samples=8, validation_samples=8, batch_size=1)
         Run(model=asked, options=Options(), model_digest="0", settings=settings, command="", versions={}).write(tmp_path)
     if pictures:
         (tmp_path / "samples.png").touch()
@@ -229,7 +238,7 @@ def test_the_recipe_of_a_split_plan_says_what_denoise_returns(tmp_path: Path) ->
     assert "# denoise(x, node): (D, D_c - D_u), " in recipes(tmp_path, plan)["Python, any model"]
     noise = np.ones((2, 3))
     assert plan.sample(lambda x, node: (0.5 * x, 0.1 * x), noise).shape == (2, 3)
-    with pytest.raises(ValueError, match="two|pair|difference|unpack"):
+    with pytest.raises(ValueError, match="denoise returned no pair"):
         plan.sample(lambda x, node: 0.5 * x, noise)
 
 
@@ -471,3 +480,19 @@ def test_a_sweep_without_a_plan_has_no_page(tmp_path: Path) -> None:
 
 def test_a_page_without_charts_needs_no_library() -> None:
     assert len(render(Page("empty", "", "nothing"))) < 20_000
+
+
+# Colours -------------------------------------------------------------------------------------------------------------
+
+
+def test_text_of_a_page_can_be_read_in_light_and_dark() -> None:
+    """By the constants of the style; what a browser makes of them is in test_browser.py."""
+    css = (files("solversearch.report.page") / "assets" / "page.css").read_text(encoding="utf-8")
+    light, dark = (dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", part)) for part in css.split("@media (prefers-color-scheme: dark)")[:2])
+    assert light.keys() == dark.keys() > {"paper", "card", "ink", "soft", "link", "strong", "plus", "minus"}
+    for colours in (light, dark):
+        for ink, papers in {"ink": ("paper", "card", "strong", "plus", "minus"), "soft": ("paper", "card"), "link": ("paper",)}.items():
+            assert all(contrast(colours[ink], colours[paper]) >= 4.5 for paper in papers), (ink, colours)
+    assert all(
+        contrast(colour, light["paper"]) >= 4.5 and contrast(on, dark["paper"]) >= 4.5 for colour, on in DARK.items() if colour != GRID
+    )

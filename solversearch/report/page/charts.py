@@ -6,6 +6,7 @@ Names come from files: plotly takes a few HTML tags in them for its own, so they
 import html
 from collections.abc import Mapping, Sequence
 from math import inf, log
+from textwrap import wrap
 from typing import Any, TypeVar
 
 from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, Tau
@@ -74,9 +75,10 @@ def line(name: str, points: Sequence[tuple[float, float | None]], colour: str, h
 
 
 def bars(name: str, values: Mapping[str, float], colour: str, **more: Any) -> dict[str, Any]:
-    """Lying bars."""
+    """Lying bars; long names go over several lines, so that a narrow page has room for the bars."""
+    names = ["<br>".join(map(told, wrap(name, 24))) for name in values]
     return {
-        "type": "bar", "orientation": "h", "name": name, "y": list(map(told, values)), "x": list(values.values()),
+        "type": "bar", "orientation": "h", "name": name, "y": names, "x": list(values.values()),
         "marker": {"color": colour}, "hovertemplate": "%{y}: %{x:.3g}<extra></extra>", **more,
     }  # fmt: skip
 
