@@ -231,7 +231,7 @@ def _heat_map(figure: Figure, ax: Axes, plan: Plan, names: list[str]) -> None:
     if len(names) <= NUMBERS:
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value) and value != 0:
-                ink = readable_on(to_hex(mesh.to_rgba(value)))
+                ink = readable_on(to_hex(tuple(mesh.to_rgba(value))))
                 ax.text(j, i, f"{value:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=8, color=ink)
         ax.set_xticks(range(len(names)), names)
         ax.set_yticks(range(len(plan.rows)), [*(f"input {i}" for i in range(plan.nfe)), "result"])

@@ -47,9 +47,9 @@ def _candidates(ax: Axes, comparison: Comparison) -> None:
     best = [nan if value is None else value for value in comparison.progress]
     last = max((trial.samples for trial in trials), default=0)
     top = _top(comparison)
-    for name, whole, style in (("on few samples", False, {"mfc": "none", "color": GREY}), ("on all samples", True, {"color": BLUE})):
+    for name, whole, colour in (("on few samples", False, GREY), ("on all samples", True, BLUE)):
         points = [(i, t.value) for i, t in enumerate(trials, 1) if t.value is not None and (t.samples == last) == whole]
-        _dots(ax, points, top, f"{len(points)} candidates {name}", style)
+        _dots(ax, points, top, f"{len(points)} candidates {name}", colour, colour if whole else "none")
     if failed := [i for i, trial in enumerate(trials, 1) if trial.value is None]:
         ax.plot(
             failed, [0.02] * len(failed), "x", color=INK, markersize=5, transform=ax.get_xaxis_transform(), label=f"{len(failed)} failed"
@@ -77,14 +77,15 @@ def _top(comparison: Comparison) -> float:
     return FARTHEST * stages[0].reached if stages and stages[0].reached > 0 else np.inf
 
 
-def _dots(ax: Axes, points: Sequence[tuple[float, float]], top: float, label: str, style: dict[str, str]) -> None:
+def _dots(ax: Axes, points: Sequence[tuple[float, float]], top: float, label: str, colour: str, inside: str) -> None:
     """Points above the top stand on it, as arrows."""
     for marker, there, name in (
         ("o", [p for p in points if p[1] <= top], label),
         ("^", [p for p in points if p[1] > top], "off the scale"),
     ):
         if there:
-            ax.plot([x for x, _ in there], [min(y, top) for _, y in there], marker, markersize=4, alpha=0.8, label=name, **style)
+            xs, ys = [x for x, _ in there], [min(y, top) for _, y in there]
+            ax.plot(xs, ys, marker, color=colour, markerfacecolor=inside, markersize=4, alpha=0.8, label=name)
 
 
 def _scale(ax: Axes, values: Sequence[float], top: float, both: bool = False) -> None:

@@ -113,7 +113,7 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     if "frechet_teacher" in optional:
         name, error, *_, calls = tables.teacher_cells(comparison)
         data = comparison.teacher_frechet_data
-        own = {"frechet_teacher": TableCell("0", 0.0), "frechet_data": figure(data and data.mean)}
+        own = {"frechet_teacher": TableCell("0", 0.0), "frechet_data": figure(data.mean if data else None)}
         shown.append([TableCell(name), TableCell(error, comparison.teacher_error), *[figure(None)] * (2 + len(tail)),
                       *(own[each] for each in optional), TableCell(calls, float(calls.replace(",", "")))])  # fmt: skip
     return [_ratios(comparison), Table(columns, shown, caption + ".", first=1)]
