@@ -284,7 +284,7 @@ def read_log(path: Path) -> None:
 
 
 def read_sweep(path: Path) -> None:
-    sweep_page(path.parent)
+    sweep_page(path.parent, path.parent)
 
 
 def read_sweep_file(path: Path) -> None:

@@ -1,11 +1,15 @@
 """Tables and pictures: what they say is what was measured, and they can be drawn for every kind of plan."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -17,7 +21,7 @@ from solversearch.cpr import Cpr
 from solversearch.cpr.polynomial import Cascade
 from solversearch.cpr.regression import FittedPlan
 from solversearch.errors import UserError
-from solversearch.judging.compare import Comparison, Rung, StageResult, Tau, Timing
+from solversearch.judging.compare import Comparison, Prediction, Rung, StageResult, Tau, Timing, Trial
 from solversearch.judging.intervals import CARRIED
 from solversearch.judging.measures import ComparisonRow
 from solversearch.judging.race import GEOMETRIC, MEAN, MEDIAN
@@ -25,8 +29,9 @@ from solversearch.judging.verdict import Ratio, decide
 from solversearch.models.base import Model
 from solversearch.plan import Interval, Plan, Provenance, Score
 from solversearch.report import pictures, plan_view, tables
+from solversearch.report.colours import WHITE, contrast, readable_on
 from solversearch.report.cpr_view import cpr_table
-from solversearch.report.progress import Display
+from solversearch.report.progress import Display, Times
 from solversearch.report.search_picture import search_picture
 from solversearch.runtime import Tableau
 from solversearch.schedules import CosineVP, DiscreteVP, Flow, NoiseSchedule, grid
@@ -223,7 +228,7 @@ def test_a_comparison_has_what_its_verdict_rests_on(changes: dict[str, object], 
 def test_the_comparison_has_the_plan_first_and_says_what_it_leaves_out() -> None:
     text = printed(tables.comparison_table(comparison()))
     names = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
-    assert names == ["plan", *(f"solver_{i}" for i in range(8))]
+    assert names == ["plan", *(f"solver_{i}" for i in range(8)), "teacher"]
     assert "1024 held-out samples" in text and "4 more baselines" in text and "the best of 500 pairs of solver and grid" in text
     own = next(line for line in text.splitlines() if "│ plan" in line)
     assert [cell.strip() for cell in own.split("│")[1:-1]] == [
@@ -236,9 +241,18 @@ def test_means_that_a_few_samples_carry_are_marked() -> None:
     carried = comparison().model_copy(update={"rows": (own, row("solver_0", 0.01, tail=0.5), *rest)})
     text = printed(tables.comparison_table(carried))
     marked = [line.split("│")[2].strip().endswith("]*") for line in text.splitlines() if line.startswith("│")]
-    assert marked == [False, True, *[False] * 7]
+    assert marked == [False, True, *[False] * 8]
     assert "of means marked * only lower bounds" in " ".join(text.split())
     assert "lower bounds" not in printed(tables.comparison_table(comparison()))
+
+
+def test_the_teacher_stands_beside_frechet_distances() -> None:
+    """64 steps, twice for guidance: the distance of its own samples to the data, and none to themselves."""
+    found = comparison().model_copy(update={"teacher_frechet_data": Interval(mean=0.321, low=0.2, high=0.4)})
+    teacher = next(line for line in printed(tables.comparison_table(found)).splitlines() if "│ teacher" in line)
+    assert [cell.strip() for cell in teacher.split("│")[1:-1]] == ["teacher", "about 1e-07", "", "", "", "", "", "0", "0.321", "128"]
+    bare = tuple(row.model_copy(update={"frechet_teacher": None}) for row in found.rows)
+    assert "│ teacher" not in printed(tables.comparison_table(found.model_copy(update={"rows": bare})))
 
 
 def test_every_ratio_stands_with_the_baseline_that_is_best_in_its_measure() -> None:
@@ -265,12 +279,30 @@ def test_the_stages_of_earlier_versions_are_shown_by_their_mean() -> None:
     assert fit.split("│")[2].strip() == fit.split("│")[5].strip() == "0.005"
 
 
-def test_pictures_name_the_unit_in_which_stages_are_chosen() -> None:
-    shown = comparison().model_copy(update={"progress": (0.004, 0.003)})
-    stages = pictures.comparison_picture(shown).axes[1]
-    assert stages.get_xlabel() == "tempered validation error"
+def test_the_picture_of_a_search_names_the_unit_in_which_stages_are_chosen() -> None:
+    candidates, stages = search_picture(comparison().model_copy(update={"progress": (0.004, 0.003)})).axes
+    assert stages.get_xlabel() == "tempered validation error (less is better)"
     assert [bar.get_width() for bar in stages.patches if isinstance(bar, Rectangle)] == [0.005, 0.003, 0.002, 0.001]
-    assert search_picture(shown).axes[0].get_ylabel() == "best tempered validation error"
+    assert candidates.get_ylabel() == "tempered validation error\n(less is better)"
+
+
+def test_the_picture_of_a_comparison_has_one_unit() -> None:
+    """All is over a best baseline's: the star on the left is the bar of the mean on the right, and both are the verdict's number."""
+    found = comparison()
+    cost, measures = pictures.comparison_picture(found).axes
+    bars = [patch for patch in measures.patches if isinstance(patch, Rectangle)]
+    widths = {name.split(",")[0]: bar.get_width() for name, bar in zip(labels(measures), bars, strict=True)}
+    assert widths == {each.measure: each.value for each in found.ratios}
+    drawn = lines_of(cost)
+    ((cost_of_plan, *_), (error, *_)) = drawn["plan: 0.2 of the best baseline's"]
+    assert cost_of_plan == 5 and error == pytest.approx(widths["mean"]) == pytest.approx(0.2)
+    assert drawn["best baseline"][1] == pytest.approx([rung.endpoint_mse / 0.01 for rung in found.ladder])
+    assert cost.get_ylabel() == "mean error over the best baseline's of 5 evaluations\n(less is better)"
+    assert measures.get_xlabel().endswith("(1: the best baseline; less is better)")
+
+
+def labels(ax: Axes) -> list[str]:
+    return [each.get_text() for each in ax.get_yticklabels()]
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -321,9 +353,8 @@ def test_every_plan_can_be_drawn(name: str, tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_every_comparison_can_be_drawn(case: Comparison, tmp_path: Path) -> None:
     figure = pictures.comparison_picture(case)
-    assert len(figure.axes) == (2 if case.stages else 1)
     mean = case.ratio(MEAN)
-    assert mean is not None and any(f"plan: {plan_view.number(mean.value)} of the least" in text for text in texts(figure))
+    assert mean is not None and f"plan: {plan_view.number(mean.value)} of the best baseline's" in texts(figure)
     if mean.value < 1:
         wanted = f"needs {case.baseline_nfe_for_plan_error}" if case.baseline_nfe_for_plan_error else "not reached by any baseline up to 40"
         assert any(wanted in text for text in texts(figure))
@@ -368,45 +399,123 @@ def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         pictures.save(pictures.comparison_picture(comparison()), tmp_path / "file" / "comparison.png")
 
 
-def test_the_course_of_a_search_is_drawn_with_what_the_predictor_foretold(tmp_path: Path) -> None:
-    taus = tuple(Tau(evaluated=n, surrogate=0.5, learned=-0.1 + n / 40, both=0.6) for n in (8, 16, 20))
-    course = (None, None, 0.5, 0.4, *[0.4] * 10, 0.02)
-    figure = search_picture(comparison().model_copy(update={"progress": course, "predictor": taus}))
-    best, ranked = figure.axes
-    (line,) = best.get_lines()
-    np.testing.assert_array_equal(line.get_ydata(), [np.nan, np.nan, *course[2:]])  # failures have no best yet
-    assert [line.get_label() for line in ranked.get_lines()[:3]] == ["surrogate alone", "learned alone", "both"]
-    np.testing.assert_array_equal(ranked.get_lines()[1].get_ydata(), [tau.learned for tau in taus])
+def searched() -> Comparison:
+    """A search of 15 candidates: one failed, one is far off, two were seen on all samples."""
+    values = [0.1, None, 0.04, 90.0, *[0.03] * 10, 0.002]
+    trials = [Trial(value=v, samples=0 if v is None else 256 if i in (2, 14) else 64) for i, v in enumerate(values)]
+    return comparison().model_copy(
+        update={
+            "progress": (None, None, *[0.04] * 12, 0.002),
+            "trials": tuple(trials),
+            "predictions": tuple(Prediction(predicted=1.5 * v, measured=v) for v in values if v is not None),
+            "predictor": tuple(Tau(evaluated=n, surrogate=0.5, learned=-0.1 + n / 40, both=0.6) for n in (8, 15)),
+        }
+    )
+
+
+def lines_of(ax: Axes) -> dict[str, tuple[list[float], list[float]]]:
+    return {str(line.get_label()): (np.array(line.get_xdata()).tolist(), np.array(line.get_ydata()).tolist()) for line in ax.get_lines()}
+
+
+def test_the_picture_of_a_search_has_every_candidate_the_baseline_and_the_stages(tmp_path: Path) -> None:
+    found = searched()
+    figure = search_picture(found)
+    candidates, stages, predicted, taus = figure.axes
+    drawn = lines_of(candidates)
+    assert drawn["2 candidates on all samples"] == ([3, 15], [0.04, 0.002])
+    assert drawn["12 candidates on few samples"] == ([1, *range(5, 15)], [0.1, *[0.03] * 10])
+    assert drawn["off the scale"] == ([4], [30 * 0.005])
+    assert drawn["1 failed"][0] == [2]
+    np.testing.assert_array_equal(drawn["the best so far"][1], [np.nan, np.nan, *found.progress[2:]])
+    for stage, reached in (("best baseline", 0.005), ("fit", 0.003), ("search", 0.002), ("polish", 0.001)):
+        assert drawn[f"{stage}: {reached:g}"][1] == [reached, reached]
+    assert labels(stages)[0].startswith("best baseline") and len(stages.patches) == 4
+    points = lines_of(predicted)["14 candidates"]
+    assert points[0][-1] == 0.002 and points[1][-1] == pytest.approx(0.003), "what the network said, and what was predicted"
+    assert list(lines_of(taus))[:3] == ["surrogate alone", "learned alone", "both"]
     pictures.save(figure, tmp_path / "search.png")
     assert is_picture(tmp_path / "search.png") and (tmp_path / "search.png").stat().st_size > 20_000
-    alone = search_picture(comparison().model_copy(update={"progress": course}))
-    assert len(alone.axes) == 1
+    assert len(search_picture(found.model_copy(update={"predictor": (), "predictions": ()})).axes) == 2
     with pytest.raises(ValueError, match="no search to draw"):
-        search_picture(comparison())
+        search_picture(comparison(stages=False))
+
+
+@pytest.mark.parametrize("case", [comparison(), comparison(needed=None), comparison(0.02, needed=5), searched()])
+def test_nothing_in_a_picture_covers_anything(case: Comparison) -> None:
+    """No legend lies on an axes, no text on another or outside of the picture, and every bar has its name and its number."""
+    for figure in (pictures.comparison_picture(case), search_picture(case)):
+        renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        figure.draw(renderer)
+        beyond = {
+            tick.label1 for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) for tick in axis.get_major_ticks()
+            if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+        }  # fmt: skip
+        shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and text not in beyond]
+        boxes = [text.get_window_extent(renderer) for text in shown]
+        whole = figure.bbox.padded(1)
+        assert all(whole.contains(box.x0, box.y0) and whole.contains(box.x1, box.y1) for box in boxes)
+        for i, box in enumerate(boxes):
+            assert not any(box.padded(-1).overlaps(other.padded(-1)) for other in boxes[i + 1 :])
+        for ax in figure.axes:
+            legend, bars = ax.get_legend(), [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+            assert legend is None or not legend.get_window_extent(renderer).overlaps(ax.get_window_extent(renderer))
+            if bars:
+                numbers = [each for each in ax.texts if re.match(r"[0-9]", each.get_text())]
+                assert len(labels(ax)) == len(numbers) == len(bars) and all(labels(ax))
+
+
+def test_text_in_pictures_can_be_read() -> None:
+    """A contrast of 4.5 with white, or with the colour of the cell that a coefficient stands in."""
+    for case in (comparison(), searched()):
+        for figure in (pictures.comparison_picture(case), search_picture(case)):
+            for text in figure.findobj(Text):
+                assert contrast(to_hex(text.get_color()), WHITE) >= 4.5, text
+    for name, plan in PLANS.items():
+        *_, heat, _ = pictures.plan_picture(plan, SCHEDULES.get(name, DiscreteVP.named())).axes
+        mesh = heat.get_images()[0]
+        values = mesh.get_array()
+        assert values is not None
+        for text in heat.texts:
+            j, i = map(int, text.get_position())
+            cell = to_hex(tuple(mesh.to_rgba(values[i, j])))
+            assert contrast(to_hex(text.get_color()), cell) >= 4.5, (name, i, j)
+
+
+def test_contrast_is_that_of_the_guidelines() -> None:
+    """Values of WebAIM's contrast checker."""
+    pairs = {("#000000", "#ffffff"): 21.0, ("#777777", "#ffffff"): 4.48, ("#767676", "#ffffff"): 4.54, ("#ff0000", "#ffffff"): 4.0}
+    for (one, other), value in pairs.items():
+        assert contrast(one, other) == contrast(other, one) == pytest.approx(value, abs=0.006)
+    assert min(contrast(colour, readable_on(colour)) for colour in ("#757575", "#767676", "#ff0000", "#0000ff", "#e98a3a")) >= 4.58
 
 
 def test_a_search_without_a_single_success_is_drawn(tmp_path: Path) -> None:
-    pictures.save(search_picture(comparison().model_copy(update={"progress": (None, None)})), tmp_path / "search.png")
-    assert is_picture(tmp_path / "search.png")
+    failed = {"progress": (None, None), "trials": (Trial(value=None, samples=0),) * 2}
+    for case in (comparison(), comparison(stages=False)):
+        pictures.save(search_picture(case.model_copy(update=failed)), tmp_path / "search.png")
+        assert is_picture(tmp_path / "search.png")
 
 
 # Regressions ---------------------------------------------------------------------------------------------------
 
 
-def test_a_regression_is_shown_a_configuration_a_line() -> None:
+def fitted() -> Cpr:
     def cell(nfe: int, ratio: float | None) -> FittedPlan:
         return FittedPlan(nfe=nfe, guidance=1.5, plan="", residual_times=0.01, residual_parameters=0.02, left_out_times=0.3,
                     left_out_parameters=0.04, ratio=ratio)  # fmt: skip
 
     flat = Cascade(coefficients=(((0.0,),),))
-    fitted = Cpr(
+    return Cpr(
         model="coins", model_digest="0", prediction_type="sample", kind="coefficients", nfe=(4, 6), guidance=(1.5, 1.5),
         cascades={"position": flat}, cells=(cell(4, None), cell(6, 1.07)),
     )  # fmt: skip
-    text = printed(cpr_table(fitted))
+
+
+def test_a_regression_is_shown_a_configuration_a_line() -> None:
+    text = printed(cpr_table(fitted()))
     assert "coins: NFE 4 .. 6, guidance 1.5 .. 1.5, coefficients as polynomials" in text
     rows = [[each.strip() for each in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
-    assert rows == [["4", "1.5", "0.01", "0.3", "0.02", "0.04", "-"], ["6", "1.5", "0.01", "0.3", "0.02", "0.04", "1.07"]]
+    assert rows == [["4", "1.5", "-", "0.01", "0.3", "0.02", "0.04"], ["6", "1.5", "1.07", "0.01", "0.3", "0.02", "0.04"]]
 
 
 # Progress ------------------------------------------------------------------------------------------------------
@@ -427,7 +536,32 @@ def test_progress_is_a_line_a_stage_where_there_is_no_terminal(capsys: pytest.Ca
 def test_progress_is_bars_on_a_terminal() -> None:
     console = Console(force_terminal=True, width=150, record=True, legacy_windows=False)
     with console.capture() as capture, Display(console) as display:
-        display("search", 30, 60, "best validation error 0.1")
+        display("search", 30, 60, "best tempered validation error 0.1")
         display("comparison", 1, 0, "screening")
     text = capture.get()
-    assert "30/30" in text and "screening" in text and "best validation error 0.1" in text
+    assert "30/30" in text and "screening" in text and "best tempered validation error 0.1" in text
+
+
+def test_time_left_is_time_left_and_elapsed_is_elapsed() -> None:
+    display = Display(Console(force_terminal=True, width=80, legacy_windows=False))
+    seconds = 0.0
+    display.bars.get_time = lambda: seconds
+    for done in range(11):
+        seconds = float(done)
+        display("search", done, 60, "")
+    assert display.bars.tasks[0].time_remaining == 50
+    times = next(column for column in display.bars.columns if isinstance(column, Times))
+    assert str(times(display.bars.tasks[0])) == "0:00:10 elapsed, 0:00:50 left"
+    display("comparison", 1, 0, "")
+    seconds = 44.0
+    assert str(times(display.bars.tasks[1])) == "0:00:34 elapsed", "how long it will take is not known"
+
+
+def test_progress_is_whole_at_80_columns() -> None:
+    console = Console(force_terminal=True, width=80, legacy_windows=False, no_color=True)
+    with console.capture() as capture, Display(console) as display:
+        display("full without the polish stage, NFE 10, guidance 7.5: search", 30, 60, "best tempered validation error 0.00123")
+    shown = re.sub(r"(\x1b\[[0-9;?]*[A-Za-z]|\r)+", "\n", capture.get()).splitlines()
+    assert max(map(len, shown)) <= 80 and "…" not in "".join(shown)
+    words = {word for line in shown for word in line.split()}
+    assert {"stage,", "guidance", "7.5:", "search", "30/60", "elapsed", "tempered", "validation", "0.00123"} <= words

@@ -21,9 +21,8 @@ def cache(
     if clear and limit is not None:
         raise UserError("--limit and --clear: choose one of them")
 
-    from rich.table import Table
-
     from solversearch.cache import GIB, KINDS, cache_folder, evict, kept, remove
+    from solversearch.report.screen import Fitted
 
     gone = remove(kept()) if clear else evict(limit * GIB) if limit is not None else []
     there = kept()
@@ -36,7 +35,7 @@ def cache(
     if as_json:
         print(json.dumps({"folder": str(cache_folder()), "kept": rows, "removed": removed}))
         return
-    table = Table("kind", "files", "MiB", "oldest use")
+    table = Fitted(("kind", "files", "MiB", "oldest use"))
     for row in rows:
         table.add_row(row["kind"], f"{row['files']:,}", f"{row['bytes'] / 2**20:,.1f}", row["oldest"] or "-")
     stdout().print(table)

@@ -8,6 +8,9 @@ import typer
 from solversearch.cli.shared import Json, stdout
 from solversearch.errors import UserError, nearest
 
+PROSE = ("description", "reference", "cost", "source")
+"""Columns whose lines may be broken."""
+
 
 def list_(
     what: Annotated[str, typer.Argument(help="models, solvers, grids, tables, spaces, strategies, objectives or exports.")],
@@ -24,9 +27,9 @@ def list_(
     if as_json:
         print(json.dumps(entries))
         return
-    from rich.table import Table
+    from solversearch.report.screen import Fitted
 
-    table = Table(*entries[0])
+    table = Fitted(tuple(entries[0]), left=tuple(entries[0]), prose=PROSE)
     for entry in entries:
         table.add_row(*map(str, entry.values()))
     stdout().print(table)

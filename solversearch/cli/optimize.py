@@ -9,7 +9,7 @@ import typer
 
 from solversearch import api
 from solversearch.cli.loading import loads_model
-from solversearch.cli.shared import ADVANCED, HOW_LONG, STAGES, WHERE, BatchSize, Json, ModelOption, Samples, Seed, report
+from solversearch.cli.shared import ADVANCED, HOW_LONG, STAGES, WHERE, BatchSize, Json, ModelOption, Samples, Seed, report, say
 
 _SPACES, _SAMPLES = "the space's", "256, fewer for large models"  # where an option is not given
 
@@ -177,7 +177,7 @@ def _print_facts(facts: dict[str, str | int | float], as_json: bool) -> None:
         print(json.dumps(facts))
         return
     for name, fact in facts.items():
-        print(f"{name}: {fact:,}" if isinstance(fact, int) else f"{name}: {fact}")
+        say(f"{name}: {fact:,}" if isinstance(fact, int) else f"{name}: {fact}")
 
 
 def _print_files(folder: Path, model: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from solversearch.api import ELSEWHERE
 
@@ -67,6 +68,12 @@ def stdout() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
+def say(text: str) -> None:
+    """A line of prose, which a terminal breaks between words."""
+    console = stdout()
+    console.print(Text(text), soft_wrap=not console.is_terminal)
+
+
 def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
@@ -90,14 +97,13 @@ def report(comparison: "Comparison") -> None:
     console.print(tables.ratio_table(comparison))
     if comparison.pareto:
         console.print(tables.pareto_table(comparison.pareto))
-    console.print(tables.verdict(comparison), soft_wrap=True, highlight=False)
+    say(tables.verdict(comparison))
     if comparison.note:
-        console.print(comparison.note, soft_wrap=True, highlight=False)
-    console.print(
+        say(comparison.note)
+    say(
         f"The teacher's own error is {number(comparison.teacher_error)}; "
-        f"{comparison.timing.wall_s:.0f} s, {comparison.timing.network_s:.0f} s of it in the network.",
-        soft_wrap=True, highlight=False,
-    )  # fmt: skip
+        f"{comparison.timing.wall_s:.0f} s, {comparison.timing.network_s:.0f} s of it in the network."
+    )
 
 
 def tell(message: str) -> None:

@@ -229,7 +229,7 @@ def _minimised(cells: Sequence[_Cell], size: int, iterations: int, progress: Cal
             return _TOO_FAR
 
     def told(done: int, loss: float) -> None:
-        progress(done, iterations, f"validation error {np.exp(loss):.3g} in the geometric mean")
+        progress(done, iterations, f"geometric mean error {np.exp(loss):.3g}, validation noise")
 
     best = best_iterate(loss_and_gradient, validated, np.zeros(size), "BFGS", iterations, every=EVERY, progress=told, gtol=1e-8)
     return unit_step @ torch.from_numpy(best)

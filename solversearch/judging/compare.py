@@ -70,6 +70,22 @@ class Tau(BaseModel):
     both: float
 
 
+class Trial(BaseModel):
+    """A candidate of a search: its value on as many validation samples as it was worth; None where it failed."""
+
+    model_config = _STRICT
+    value: float | None
+    samples: Count
+
+
+class Prediction(BaseModel):
+    """What was predicted of a candidate's value before it was evaluated, and what the network said, on the samples it saw last."""
+
+    model_config = _STRICT
+    predicted: float
+    measured: float
+
+
 class ParetoPoint(BaseModel):
     """A plan that no other candidate beats in every objective, with its values on validation noise."""
 
@@ -119,6 +135,7 @@ class Comparison(BaseModel, Shown):
     best_baseline: str
     baseline_nfe_for_plan_error: Count | None
     teacher_error: float
+    teacher_frechet_data: Interval | None = None
     pairs: Count
     evaluations: Count
     timing: Timing
@@ -126,6 +143,8 @@ class Comparison(BaseModel, Shown):
     ladder: Many[Rung] = Field(min_length=1)
     progress: Many[float | None] = ()
     """Of a search: the best value so far after each trial, in `unit`; None before the first that did not fail."""
+    trials: Many[Trial] = ()
+    predictions: Many[Prediction] = ()
     predictor: Many[Tau] = ()
     pareto: Many[ParetoPoint] = ()
     note: str = ""
@@ -259,6 +278,7 @@ def compare(
         best_baseline=best.name,
         baseline_nfe_for_plan_error=ladder[-1].nfe if ladder[-1].endpoint_mse <= mean.plan_value else None,
         teacher_error=teacher.error,
+        teacher_frechet_data=found.teacher_distance(real),
         pairs=len(found.race.candidates),
         evaluations=clock.evaluations - before,
         timing=timing(),

@@ -171,6 +171,10 @@ class Rivals:
         """Features of the teacher's samples, (n, F) float64."""
         return None if self.race.runs.target is None else self.race.runs.target.double()
 
+    def teacher_distance(self, real: Moments | None) -> Interval | None:
+        """The Frechet distance of the teacher's own samples to real ones: what the distances of its samplers are to be seen beside."""
+        return replace(self.measured[0], features=self.target)._frechet_interval(real)
+
     def best(self, measure: str) -> Measured:
         return min(self.measured, key=lambda each: each.value(measure, self.target))
 

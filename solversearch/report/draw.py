@@ -19,7 +19,7 @@ def draw_run(model: Model, plan: Plan, comparison: Comparison, folder: Path, bat
     pictures.save(pictures.comparison_picture(comparison), folder / "comparison.png")
     pictures.save(pictures.plan_picture(plan, model.schedule), folder / "plan.png")
     drawn = ["comparison.png", "plan.png"]
-    if comparison.progress:
+    if comparison.progress or comparison.stages:
         pictures.save(search_picture(comparison), folder / "search.png")
         drawn.append("search.png")
     if pictures.are_pictures(model):

@@ -1,15 +1,17 @@
-"""Pictures of a run: samples side by side, error against cost, and the plan itself. Colours are Okabe and Ito's, told apart by all eyes."""
+"""Pictures of a run: samples side by side, error against cost, and the plan itself."""
 
 from collections.abc import Mapping
 from io import BytesIO
 from math import atan2, ceil, log, pi, tan
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import SymLogNorm
+from matplotlib.colors import SymLogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison
 from solversearch.plan import Plan, replacing
+from solversearch.report import tables
+from solversearch.report.colours import BLUE, GREY, INK, ORANGE, readable_on
 from solversearch.report.plan_view import coefficients, column_names, number
 from solversearch.schedules import NoiseSchedule
 
@@ -25,9 +29,10 @@ if TYPE_CHECKING:
 
     from solversearch.models.base import Model
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
 COLUMNS = 16
 """Samples side by side in one line of a row."""
+LINE = 60
+"""Letters in a line of a row's label, which so stays in view on a narrow page."""
 NUMBERS = 24
 """Columns of a table up to which its coefficients are written into the picture."""
 
@@ -79,12 +84,12 @@ def samples_picture(rows: Mapping[str, NDArray[np.float64]], title: str) -> Figu
     """One labelled row a sampler; the samples of one column begin from the same noise. Values are (n, H, W[, 3]) in [0, 1]."""
     mosaics = {label: _mosaic(images) for label, images in rows.items()}
     height, width = next(iter(mosaics.values())).shape[:2]
-    inches = 9.0
-    figure = Figure(figsize=(inches + 0.4, len(rows) * (inches * height / width + 0.36) + 0.6), layout="constrained")
-    figure.suptitle(title, fontsize=12)
+    inches, lines = 9.0, sum(len(wrap(label, LINE)) for label in rows)
+    figure = Figure(figsize=(inches + 0.4, len(rows) * (inches * height / width + 0.18) + 0.18 * lines + 0.6), layout="constrained")
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     for ax, (label, mosaic) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], mosaics.items(), strict=True):
         ax.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        ax.set_title(label, loc="left", fontsize=10)
+        ax.set_title("\n".join(wrap(label, LINE)), loc="left", fontsize=10)
         ax.set_axis_off()
     return figure
 
@@ -101,66 +106,83 @@ def _mosaic(images: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def comparison_picture(comparison: Comparison) -> Figure:
-    """Error against evaluations, the plan and its baselines; and what each stage brought, where there were stages."""
-    stages = len(comparison.stages) > 0
-    figure = Figure(figsize=(11, 4.6) if stages else (6.6, 4.6), layout="constrained")
-    axes = figure.subplots(1, 2 if stages else 1, squeeze=False, width_ratios=[1.5, 1] if stages else [1])[0]
-    figure.suptitle(f"{comparison.model}, guidance {comparison.guidance:g}: {comparison.samples} held-out samples", fontsize=12)
-    _error_against_cost(axes[0], comparison)
-    if stages:
-        _stage_bars(axes[1], comparison)
+    """The plan against its baselines on held-out noise, all of it over the best baseline's: by cost, and in each measure."""
+    figure = Figure(figsize=(11.5, 5.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+    guidance = "" if comparison.guidance == 1 else f", guidance {comparison.guidance:g}"
+    figure.suptitle(f"{comparison.model}, {_evaluations(comparison.nfe)}{guidance}: {comparison.samples:,} held-out samples", fontsize=12)
+    _error_against_cost(left, comparison)
+    _measures(right, comparison)
     return figure
+
+
+def _evaluations(count: int) -> str:
+    return f"{count} evaluation{'s' if count > 1 else ''}"
 
 
 def _error_against_cost(ax: Axes, comparison: Comparison) -> None:
     plan, baselines = comparison.rows[0].endpoint_mse, [row.endpoint_mse for row in comparison.rows[1:]]
     best, nfe, ladder = baselines[0], comparison.nfe, comparison.ladder
-    shown = [row.mean for row in baselines if row.mean <= 30 * best.mean]
-    ax.plot([nfe] * len(shown), shown, ".", color=GREY, alpha=0.5, markersize=5, label="other baselines that were measured in full")
-    ax.plot([rung.nfe for rung in ladder], [rung.endpoint_mse for rung in ladder], "o-", color=BLUE, label="best baseline")
+    own = plan.mean / best.mean
+    shown = [row.mean / best.mean for row in baselines if row.mean <= tables.FARTHEST * best.mean]
+    ax.plot([nfe] * len(shown), shown, ".", color=GREY, alpha=0.6, markersize=5, label="other baselines that were measured in full")
+    rungs = [rung.endpoint_mse / best.mean for rung in ladder]
+    ax.plot([rung.nfe for rung in ladder], rungs, "o-", color=BLUE, label="best baseline")
     for value, colour in ((best, BLUE), (plan, ORANGE)):
-        ax.vlines(nfe, value.low, value.high, color=colour, linewidth=2)
+        ax.vlines(nfe, value.low / best.mean, value.high / best.mean, color=colour, linewidth=2)
     needed = comparison.baseline_nfe_for_plan_error
     end = needed or ladder[-1].nfe
     if end > nfe:
-        ax.hlines(plan.mean, nfe, end, color=ORANGE, linestyle="--", linewidth=1)
+        ax.hlines(own, nfe, end, color=ORANGE, linestyle="--", linewidth=1)
         told = f"the best baseline needs {needed}" if needed else f"not reached by any baseline up to {end}"
-        ax.annotate(told, (nfe, plan.mean), xytext=(12, -6), textcoords="offset points", ha="left", va="top", color=ORANGE)
-    ax.plot([nfe], [plan.mean], "*", color=ORANGE, markersize=15, label=f"plan: {number(plan.mean / best.mean)} of the least")
+        ax.annotate(told, (nfe, own), xytext=(12, -6), textcoords="offset points", ha="left", va="top", color=ORANGE)
+    ax.plot([nfe], [own], "*", color=ORANGE, markersize=15, label=f"plan: {number(own)} of the best baseline's")
     ax.set_yscale("log")
-    low = min(max(plan.low, plan.mean / 10), *(rung.endpoint_mse for rung in ladder))
-    high = max(*shown, best.high, plan.high, 1.01 * low)
+    low = min(max(plan.low / best.mean, own / 10), *rungs)
+    high = max(*shown, best.high / best.mean, plan.high / best.mean, 1.01 * low)
     ax.set_ylim(low / (high / low) ** 0.15, high * (high / low) ** 0.05)
     ax.set_xlim(nfe - 0.6, max(end, nfe + 1) + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _plain_log_ticks(ax)
-    ax.set(xlabel="network evaluations a sample (NFE)", ylabel="endpoint MSE to the teacher", title="Error against cost")
+    plain_log_ticks(ax.yaxis)
+    ax.set(xlabel="network evaluations a sample (NFE)", title=f"Mean error by cost (1: {number(best.mean)}, {comparison.rows[1].name})")
+    ax.set_ylabel(f"mean error over the best baseline's of {_evaluations(nfe)}\n({tables.LESS})")
+    ax.title.set_fontsize(11)
     ax.grid(alpha=0.25)
-    ax.legend(fontsize=9, loc="upper right")
+    legend_below(ax)
 
 
-def _plain_log_ticks(ax: Axes) -> None:
+def legend_below(ax: Axes, columns: int = 1) -> None:
+    """Where it covers nothing."""
+    ax.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, frameon=False)
+
+
+def plain_log_ticks(axis: Axis) -> None:
     """Ticks at 1, 2 and 5 times powers of ten, written out."""
-    low, high = ax.get_ylim()
+    low, high = axis.get_view_interval()
     ticks = [m * 10.0**e for e in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1) for m in (1, 2, 5)]
     ticks = [tick for tick in ticks if low <= tick <= high]
     if len(ticks) > 9:
         ticks = [tick for tick in ticks if abs(np.log10(tick) % 1) < 1e-9 or abs(np.log10(tick) % 1 - 1) < 1e-9]
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
-def _stage_bars(ax: Axes, comparison: Comparison) -> None:
-    stages = comparison.stages
-    positions = np.arange(len(stages))
-    ax.bar_label(ax.barh(positions, [stage.reached for stage in stages], 0.6, color=BLUE), fmt=number, padding=3, fontsize=9)
-    ax.set_yticks(positions, [f"{stage.name}\n{stage.seconds:.0f} s" for stage in stages])
+def _measures(ax: Axes, comparison: Comparison) -> None:
+    """A bar a measure; a difference is no ratio, and has none."""
+    found = [each for each in comparison.ratios if not each.difference]
+    values = [each.value for each in found]
+    apart = [[each.value - each.low for each in found], [each.high - each.value for each in found]]
+    bars = ax.barh(range(len(found)), values, 0.5, color=ORANGE, xerr=apart, error_kw={"ecolor": INK, "elinewidth": 1.2})
+    ax.bar_label(bars, [tables.ratio_text(each) for each in found], padding=4, fontsize=9)
+    ax.axvline(1, color=BLUE, linewidth=1.5)
+    ax.set_yticks(range(len(found)), [f"{each.measure},\nover {each.baseline}" for each in found])
     ax.invert_yaxis()
-    ax.set_xlim(0, 1.22 * max(stage.reached for stage in stages))
-    ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.set(xlabel=stages[0].unit, title="What each stage brought")
+    ax.set_xlim(0, max(1.1, 1.6 * max(each.high for each in found)))
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.set(xlabel=f"plan over the best baseline of the measure\n(1: the best baseline; {tables.LESS})", title="In each measure")
+    ax.title.set_fontsize(11)
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -171,8 +193,7 @@ def plan_picture(plan: Plan, schedule: NoiseSchedule) -> Figure:
     wide, high = (4.2 + 0.62 * len(names), max(4.2, 1.6 + 0.5 * len(plan.rows))) if written else (8.0, 6.0)
     figure = Figure(figsize=(4.6 + wide, high), layout="constrained")
     guidance = "" if plan.guidance == 1 else f", guidance {plan.guidance:g}"
-    count = f"{plan.nfe} evaluation{'s' if plan.nfe > 1 else ''}"
-    figure.suptitle(f"Plan for {plan.provenance.model or 'any model'}: {count}{guidance}", fontsize=12)
+    figure.suptitle(f"Plan for {plan.provenance.model or 'any model'}: {_evaluations(plan.nfe)}{guidance}", fontsize=12)
     left, right = figure.subplots(1, 2, width_ratios=[4.6, wide])
     _times(left, plan, schedule)
     _heat_map(figure, right, plan, names)
@@ -199,7 +220,7 @@ def _times(ax: Axes, plan: Plan, schedule: NoiseSchedule) -> None:
     ax.set(xlabel="time t, from noise to data", ylabel="half log-SNR  λ = ln(α/σ)", title="Times")
     ax.margins(0.07)
     ax.grid(alpha=0.25)
-    ax.legend(fontsize=9, loc="upper left")
+    legend_below(ax, 2)
 
 
 def _heat_map(figure: Figure, ax: Axes, plan: Plan, names: list[str]) -> None:
@@ -210,11 +231,8 @@ def _heat_map(figure: Figure, ax: Axes, plan: Plan, names: list[str]) -> None:
     if len(names) <= NUMBERS:
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value) and value != 0:
-                red, green, blue, _ = mesh.to_rgba(value)
-                dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
-                ax.text(
-                    j, i, f"{value:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=8, color="white" if dark else "black"
-                )
+                ink = readable_on(to_hex(tuple(mesh.to_rgba(value))))
+                ax.text(j, i, f"{value:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=8, color=ink)
         ax.set_xticks(range(len(names)), names)
         ax.set_yticks(range(len(plan.rows)), [*(f"input {i}" for i in range(plan.nfe)), "result"])
         if plan.nfe > 12:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from math import inf, log
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from solversearch.plan import Interval, Plan, Score
+from solversearch.report.screen import Fitted, facts
 
 MAX_COLUMNS = 26
 """Columns up to which a plan's coefficients are shown."""
@@ -24,7 +24,7 @@ def interval_text(value: Interval | None) -> str:
 
 def plan_view(plan: Plan) -> RenderableType:
     """A plan for the eye: what it is, its nodes, its coefficients, its scores, where it comes from."""
-    parts: list[RenderableType] = [_facts(summary(plan)), _nodes(plan), _rows(plan)]
+    parts: list[RenderableType] = [facts(summary(plan)), _nodes(plan), _rows(plan)]
     if plan.scores:
         parts.append(_scores(plan.scores))
     return Group(*parts)
@@ -50,17 +50,9 @@ def summary(plan: Plan) -> dict[str, str]:
     }
 
 
-def _facts(facts: dict[str, str]) -> Table:
-    table = Table(show_header=False, box=None)
-    for name, fact in facts.items():
-        table.add_row(Text(name, style="bold"), Text(fact))
-    return table
-
-
-def _nodes(plan: Plan) -> Table:
-    table = Table(title="Nodes: where the network is evaluated")
-    for name in ("i", "t", "alpha", "sigma", "lambda = ln(alpha/sigma)", "guidance"):
-        table.add_column(name, justify="right")
+def _nodes(plan: Plan) -> Fitted:
+    names = ("i", "t", "alpha", "sigma", "lambda = ln(alpha/sigma)", "guidance")
+    table = Fitted(names, "Nodes: where the network is evaluated")
     for i, node in enumerate(plan.nodes):
         lam = log(node.alpha / node.sigma) if node.alpha else -inf
         table.add_row(str(i), f"{node.t:.6g}", f"{node.alpha:.5f}", f"{node.sigma:.5f}", f"{lam:.4f}", f"{node.guidance:g}")
@@ -92,19 +84,16 @@ def _rows(plan: Plan) -> RenderableType:
     names = column_names(plan)
     if len(names) > MAX_COLUMNS:
         return Text(f"Rows: {len(plan.rows)} of {len(names)} coefficients; the file has them")
-    table = Table(title="Rows: each state as a sum of the noise and the outputs so far")
-    for name in ("state", *names):
-        table.add_column(name, justify="right")
+    table = Fitted(("state", *names), "Rows: each state as a sum of the noise and the outputs so far")
     for i, row in enumerate(coefficients(plan)):
         cells = ["" if value is None else f"{value:.4f}".replace("-0.0000", "0.0000") for value in row]
-        table.add_row("result" if i == plan.nfe else f"x{i}", *cells, end_section=i == plan.nfe - 1)
+        table.add_row("result" if i == plan.nfe else f"x{i}", *cells, strong=i == plan.nfe)
     return table
 
 
-def _scores(scores: Sequence[Score]) -> Table:
-    table = Table(title=f"Scores on {scores[0].samples} held-out samples")
-    for name in ("sampler", "mean error", "median", "Frechet, teacher", "Frechet, data", "NFE", "calls"):
-        table.add_column(name, justify="left" if name == "sampler" else "right")
+def _scores(scores: Sequence[Score]) -> Fitted:
+    names = ("sampler", "mean error", "median", "Frechet, teacher", "Frechet, data", "NFE", "calls")
+    table = Fitted(names, f"Scores on {scores[0].samples} held-out samples", "Errors are endpoint MSE to the teacher; less is better")
     for row in scores:
         error = row.endpoint_mse
         table.add_row(

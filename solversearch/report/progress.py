@@ -1,8 +1,19 @@
 """Progress on the terminal: a bar a stage with the time left; where stderr is no terminal, as in a notebook, a line a stage."""
 
+from datetime import timedelta
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
+
+
+class Times(ProgressColumn):
+    """Seconds that have passed, and those that are left where that is known."""
+
+    def render(self, task: Task) -> Text:
+        left = "" if task.finished or task.time_remaining is None else f", {timedelta(seconds=int(task.time_remaining))} left"
+        return Text(f"{timedelta(seconds=int(task.finished_time or task.elapsed or 0))} elapsed{left}")
 
 
 class Display:
@@ -11,8 +22,8 @@ class Display:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bars = Progress(
-            TextColumn("{task.description:<14}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")), BarColumn(10), MofNCompleteColumn(),
+            Times(table_column=Column(no_wrap=True)), TextColumn("{task.fields[note]}", markup=False, table_column=Column(overflow="fold")),
             console=console, disable=not console.is_terminal,
         )  # fmt: skip
         self.stage, self.done, self.note = "", 0, ""

@@ -5,9 +5,9 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from solversearch.report.screen import Fitted
 from solversearch.spaces import Candidate, Domain
 
 
@@ -46,9 +46,9 @@ def _stages(domain: Domain) -> str:
     return ", ".join(on)
 
 
-def _parameters(domain: Domain) -> Table:
+def _parameters(domain: Domain) -> Fitted:
     """One row a decision: its values, and whether it is chosen per step."""
-    table = Table("parameter", "of", "values", title="Parameters")
+    table = Fitted(("parameter", "of", "values"), "Parameters", left=("of",), prose=("values",))
     found: dict[str, tuple[int, BaseDistribution]] = {}
     for name, distribution in domain.distributions.items():
         key = name.partition(".")[0]
@@ -67,10 +67,10 @@ def _values(distribution: BaseDistribution) -> str:
     return f"{distribution.low:g} to {distribution.high:g}{', logarithmic' if distribution.log else ''}"
 
 
-def _steps(domain: Domain, candidate: Candidate) -> Table:
+def _steps(domain: Domain, candidate: Candidate) -> Fitted:
     """One row an evaluation; decisions that are the same at all steps stand in the line below."""
     varying = {key: values for key, values in candidate.describe().items() if isinstance(values, list)}
-    table = Table("i", "t", "lambda", *varying, title="A random candidate")
+    table = Fitted(("i", "t", "lambda", *varying), "A random candidate", left=tuple(varying))
     lams = domain.schedule.lam(candidate.times)
     for i, (t, lam) in enumerate(zip(candidate.times, lams, strict=True)):
         table.add_row(str(i), f"{t:.4g}", f"{lam:.3g}", *(_cell(values[i]) for values in varying.values()))

@@ -5,35 +5,31 @@ from collections.abc import Callable
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from rich.table import Table
 
+from solversearch.report.colours import BLUE, GREEN, GREY, ORANGE, PINK
 from solversearch.report.plan_view import number
+from solversearch.report.screen import Fitted
 from solversearch.report.tables import percent
 from solversearch.studies.study import BASELINE, Study, StudyRow
 
 MARKERS = "osD^vP*Xph<>"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
+COLOURS = (BLUE, ORANGE, GREEN, PINK, "#8a6200", "#2b7cab", "#000000", GREY)
 
 
-def study_tables(study: Study) -> list[Table]:
+def study_tables(study: Study) -> list[Fitted]:
     """Error over the least of all baselines, Frechet distance, and what the search spent, a row a method, a column an NFE."""
     return [_table(study, guidance) for guidance in study.asked.guidance]
 
 
-def _table(study: Study, guidance: float) -> Table:
+def _table(study: Study, guidance: float) -> Fitted:
     asked = study.asked
     title = f"{asked.model}, guidance {guidance:g}: error over the least of all baselines, geometric mean; mean / median; "
     title += f"samples with less error than the {BASELINE} [Frechet distance to the teacher's]"
     caption = f"{asked.samples} held-out samples; searches of {asked.evaluations:,} network evaluations each; "
-    caption += f"the {BASELINE} is the one of the least geometric mean"
+    caption += f"the {BASELINE} is the one of the least geometric mean; less is better, but for the share of samples"
     if asked.features:
         caption += f"; Frechet distances are of {asked.features} features"
-    table = Table(title=title, caption=caption)
-    table.add_column("method")
-    for nfe in asked.nfe:
-        table.add_column(f"NFE {nfe}", justify="right")
-    table.add_column("evaluations", justify="right")
-    table.add_column("seconds", justify="right")
+    table = Fitted(("method", *(f"NFE {nfe}" for nfe in asked.nfe), "evaluations", "seconds"), title, caption)
     for method in methods(study):
         rows = [study.row(method, nfe, guidance) for nfe in asked.nfe]
         found = [row for row in rows if row]
@@ -88,7 +84,13 @@ def _panel(ax: Axes, study: Study, guidance: float, label: str, value: Callable[
             [x for x, _ in points], [y for _, y in points], color=colour, linestyle=line, marker=MARKERS[k % len(MARKERS)], markersize=5,
             label=method,
         )  # fmt: skip
-    ax.set(title=f"guidance {guidance:g}: {label}", xlabel="network evaluations (NFE)", yscale="log", xticks=study.asked.nfe)
+    ax.set(
+        title=f"guidance {guidance:g}: {label}",
+        ylabel="less is better",
+        xlabel="network evaluations (NFE)",
+        yscale="log",
+        xticks=study.asked.nfe,
+    )
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())

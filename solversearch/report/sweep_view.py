@@ -1,21 +1,21 @@
 """A sweep for the eye: one table a model and guidance scale."""
 
-from rich.table import Table
-
 from solversearch.report.plan_view import number
+from solversearch.report.screen import Fitted
 from solversearch.studies.sweep import Sweep, SweepRow
 
 
-def sweep_tables(sweep: Sweep) -> list[Table]:
+def sweep_tables(sweep: Sweep) -> list[Fitted]:
     """Cells by cost; those of the Pareto front of error against network calls are marked."""
     return [_table(sweep, *group) for group in dict.fromkeys((row.model, row.guidance) for row in sweep.rows)]
 
 
-def _table(sweep: Sweep, model: str, guidance: float) -> Table:
-    caption = "ratios are over the least of all baselines; * no other plan has both a smaller mean error and fewer network calls"
-    table = Table(title=f"{model}, guidance {guidance:g}", caption=caption)
-    for name in ("cell", "calls", "verdict", "geometric ratio", "mean ratio", "endpoint MSE", "Frechet, teacher", "seconds", ""):
-        table.add_column(name, justify="left" if name == "cell" else "right")
+def _table(sweep: Sweep, model: str, guidance: float) -> Fitted:
+    caption = (
+        "ratios are over the least of all baselines; less is better; * no other plan has both a smaller mean error and fewer network calls"
+    )
+    names = ("cell", "calls", "verdict", "geometric ratio", "mean ratio", "endpoint MSE", "Frechet, teacher", "seconds", "")
+    table = Fitted(names, f"{model}, guidance {guidance:g}", caption)
     rows = [row for row in sweep.rows if (row.model, row.guidance) == (model, guidance)]
     for row in sorted(rows, key=lambda row: (row.network_calls or 0, row.endpoint_mse or 0)):
         table.add_row(*_cells(row))

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich.table import Table
-
 from solversearch.judging.compare import ENDPOINT, Comparison, ParetoPoint, StageResult
 from solversearch.judging.intervals import CARRIED
 from solversearch.judging.measures import ComparisonRow
 from solversearch.judging.race import MEAN
 from solversearch.judging.verdict import Ratio
 from solversearch.report.plan_view import interval_text, number
+from solversearch.report.screen import Fitted
+from solversearch.teacher import STEPS
 
+LESS = "less is better"
+FARTHEST = 30
+"""Baselines and candidates whose error is more times the best baseline's are off the scale of pictures."""
 BASELINES = 8
 """Baselines in the table of a comparison; the file has them all."""
 
@@ -71,21 +74,30 @@ def ratio_text(ratio: Ratio) -> str:
     return f"{number(ratio.value)} [{number(ratio.low)}, {number(ratio.high)}]"
 
 
-def comparison_table(comparison: Comparison) -> Table:
+def comparison_table(comparison: Comparison) -> Fitted:
     """The plan and the baselines that were measured in full, least mean error first."""
     found, (own, *rivals) = comparison, comparison.rows
     title = f"{found.model}, {found.nfe} evaluations, guidance {found.guidance:g}: {found.samples} held-out samples"
     left_out = len(rivals) - BASELINES
-    caption = f"Endpoint MSE is to the teacher; the best of {found.pairs} pairs of solver and grid; brackets are 95 % intervals"
+    caption = "Errors are endpoint MSE to the teacher; less is better, in every column but the calls"
+    caption += f"; the best of {found.pairs} pairs of solver and grid; brackets are 95 % intervals"
     caption += ", of means marked * only lower bounds" * any(row.lower_bound for row in found.rows[: 1 + BASELINES])
     caption += f"; Frechet distances are of {found.features} features" * bool(found.features)
-    table = Table(title=title, caption=f"{caption}; {left_out} more baselines are in the JSON" if left_out > 0 else caption)
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name == "sampler" else "right", no_wrap=name != "sampler")
-    table.add_row(*_cells(own), style="bold", end_section=True)
+    table = Fitted(COLUMNS, title, f"{caption}; {left_out} more baselines are in the JSON" if left_out > 0 else caption)
+    table.add_row(*_cells(own), strong=True)
     for row in rivals[:BASELINES]:
         table.add_row(*_cells(row))
+    if own.frechet_teacher:
+        table.add_row(*teacher_cells(comparison))
     return table
+
+
+def teacher_cells(comparison: Comparison) -> tuple[str, ...]:
+    """The teacher as a row of the same columns: how far its own samples are from the data, and from themselves."""
+    distance = comparison.teacher_frechet_data
+    calls = STEPS if comparison.guidance == 1 else 2 * STEPS
+    error = f"about {number(comparison.teacher_error)}"
+    return ("teacher", error, *[""] * 5, "0", "-" if distance is None else number(distance.mean), f"{calls:,}")
 
 
 COLUMNS = ("sampler", "mean error", "geometric", "median", "90 %", "99 %", "worst 1 % has", "Frechet, teacher", "Frechet, data", "calls")
@@ -100,21 +112,23 @@ def _cells(row: ComparisonRow) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def ratio_table(comparison: Comparison) -> Table:
+def ratio_table(comparison: Comparison) -> Fitted:
     """The plan against the baseline that is best in each measure."""
-    table = Table(title="The plan against the best baseline of each measure")
-    for name in ("measure", "plan", "least of all baselines", "ratio [95 %]", "of"):
-        table.add_column(name, justify="left" if name in ("measure", "of") else "right")
+    names = ("measure", "plan", "least of all baselines", "ratio", "of")
+    caption = "Less is better: below 1 the plan is; brackets are 95 % intervals"
+    table = Fitted(names, "The plan against the best baseline of each measure", caption, left=("of",))
     for each in comparison.ratios:
         table.add_row(each.measure, number(each.plan_value), number(each.baseline_value), ratio_text(each), each.baseline)
     return table
 
 
-def stage_table(stages: Sequence[StageResult]) -> Table:
+STAGES = "Less is better. Each stage keeps the best by the first number; the mean, which a few samples carry, may rise meanwhile"
+
+
+def stage_table(stages: Sequence[StageResult]) -> Fitted:
     """What each stage of a search brought, on validation noise."""
-    table = Table(title="What each stage brought, on validation noise")
-    for name in ("stage", stages[0].unit, "of the stage before", "of the first", "mean error", "median", "network evaluations", "seconds"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
+    names = ("stage", stages[0].unit, "of the stage before", "of the first", "mean error", "median", "network evaluations", "seconds")
+    table = Fitted(names, "What each stage brought, on validation noise", STAGES)
     for i, stage in enumerate(stages):
         before, first = (number(stage.reached / each.reached) if i and each.reached else "" for each in (stages[i - 1], stages[0]))
         table.add_row(
@@ -124,12 +138,10 @@ def stage_table(stages: Sequence[StageResult]) -> Table:
     return table
 
 
-def pareto_table(points: Sequence[ParetoPoint]) -> Table:
+def pareto_table(points: Sequence[ParetoPoint]) -> Fitted:
     """The Pareto set of a search."""
-    table = Table(title="Plans that no other candidate beats in every objective, on validation noise")
-    table.add_column("file")
-    for name in points[0].values:
-        table.add_column(name, justify="right")
+    title = "Plans that no other candidate beats in every objective, on validation noise"
+    table = Fitted(("file", *points[0].values), title, "Less is better")
     for point in points:
         table.add_row(point.file, *map(number, point.values.values()))
     return table

@@ -56,7 +56,8 @@ class Halving:
 
 @dataclass
 class Loop:
-    """A search of a domain. tried has the candidates seen on all samples, in order; progress the best value after each trial.
+    """A search of a domain. tried has the candidates seen on all samples, in order; trials the value of each and the samples it
+    has seen, None where it failed; progress the best value after each trial.
 
     earlier are the proposals of a search that is resumed: they are followed, whatever the strategy would propose now. record is told
     the finished trials of a group, and the notes of the study.
@@ -70,6 +71,7 @@ class Loop:
     record: Callable[[Sequence[FrozenTrial], Mapping[str, Any]], None] = lambda trials, notes: None
     earlier: Sequence[Params] = ()
     tried: list[tuple[Params, Result]] = field(default_factory=list)
+    trials: list[tuple[float | None, int]] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
     known: dict[str, Result | Failure] = field(default_factory=dict)
     """By candidate: nothing is evaluated twice."""
@@ -144,6 +146,7 @@ class Loop:
         else:
             state, values = TrialState.COMPLETE, list(result.values)
         done = self.study.tell(trial, values, state)
+        self.trials.append((None, 0) if isinstance(result, Failure) else (result.value, len(result.error)))
         self.progress.append(min([*self.progress[-1:], *(values or [])[:1]], default=inf))
         return create_trial(
             state=state, values=done.values, params=done.params, distributions=done.distributions, user_attrs=done.user_attrs,

@@ -18,7 +18,7 @@ import torch
 
 from solversearch.errors import Interrupted
 from solversearch.judging.baselines import baselines
-from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, compare
+from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, Trial, compare
 from solversearch.judging.measures import finite
 from solversearch.judging.objectives import parse_many
 from solversearch.models import DEFAULT
@@ -165,8 +165,14 @@ def _compared(task: Task, found: Found, plan: Plan, held_out: Teacher) -> Compar
     )  # fmt: skip
     course = tuple(best if isfinite(best) else None for best in found.course)
     notes = [found.predictor.note if found.predictor else None, found.befell and f"workers: {found.befell}"]
-    taus = tuple(found.predictor.tau_history()) if found.predictor else ()
-    return comparison.model_copy(update={"progress": course, "predictor": taus, "note": "; ".join(filter(None, notes))})
+    tried = found.loop.trials if found.loop else ()
+    update: dict[str, object] = {
+        "progress": course, "note": "; ".join(filter(None, notes)),
+        "trials": tuple(Trial(value=value, samples=samples) for value, samples in tried),
+    }  # fmt: skip
+    if found.predictor:
+        update |= {"predictor": tuple(found.predictor.tau_history()), "predictions": tuple(found.predictor.predictions())}
+    return comparison.model_copy(update=update)
 
 
 def _kept(task: Task, found: Found, folder: Path, run: Run) -> str:
@@ -176,6 +182,6 @@ def _kept(task: Task, found: Found, folder: Path, run: Run) -> str:
     plan_of(task, found.stages, found.best.table, origin, run.command).write(path)
     how = "" if run.model.startswith(OBJECT) else f": 'solversearch compare --plan {path} --model {run.model}'"
     return (
-        f"interrupted after {len(found.course)} trials; {go_on(run, folder)}; kept: {path} (the best so far, validation error "
-        f"{float(found.best.error.mean()):.3g}, not compared yet{how})"
+        f"interrupted after {len(found.course)} trials; {go_on(run, folder)}; kept: {path} (the best so far, {task.unit} "
+        f"{found.best.value:.3g}, not compared yet{how})"
     )

@@ -160,7 +160,19 @@ def test_a_model_without_features_has_no_distances() -> None:
     free = models.load(f"{COINS}:unconditional")
     comparison = compared(free, baselines(free, 2, 1.0)[0].table, teach(free, "held_out", 64, trajectory=False))
     assert [ratio.measure for ratio in comparison.ratios] == [GEOMETRIC, MEAN, MEDIAN]
-    assert all(row.frechet_teacher is None for row in comparison.rows)
+    assert all(row.frechet_teacher is None for row in comparison.rows) and comparison.teacher_frechet_data is None
+
+
+def test_the_teacher_has_a_distance_to_the_data_of_its_own(coins: Model, teacher: Teacher) -> None:
+    assert coins.data is not None
+    comparison = compared(coins, get("ddim").tableau(coins.schedule, grid("karras", coins.schedule, 2)), teacher)
+    a, b = (each.flatten(1).double().numpy() for each in (teacher.endpoint, coins.data()))
+    ca, cb = np.cov(a.T), np.cov(b.T)
+    expected = float(((a.mean(0) - b.mean(0)) ** 2).sum()) + np.trace(ca + cb - 2 * np.real(sqrtm(ca @ cb)))
+    distance = comparison.teacher_frechet_data
+    assert distance is not None and distance.mean == pytest.approx(expected, rel=1e-6) and distance.low < distance.mean < distance.high
+    plan = comparison.rows[0].frechet_data
+    assert plan is not None and plan.mean > distance.mean, "two steps of DDIM are farther from the data than the teacher"
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

@@ -12,8 +12,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 from PIL import Image
 
-from solversearch.judging.compare import Comparison, ParetoPoint, Tau
-from solversearch.plan import Plan, write_text
+from solversearch.judging.compare import Comparison, ParetoPoint, Prediction, Tau, Trial
+from solversearch.plan import Interval, Plan, write_text
 from solversearch.schedules import DiscreteVP
 from tests.test_report import comparison, plan_of, split, tabled
 
@@ -30,6 +30,9 @@ def whole(plan: Plan, **changes: object) -> Comparison:
         "nodes": plan.nodes,
         "schedule": tuple(map(schedule.node, np.linspace(schedule.t_start, schedule.t_end, 9).tolist())),
         "progress": (None, 0.01, 0.004, 0.004),
+        "trials": tuple(Trial(value=v, samples=n) for v, n in ((None, 0), (0.01, 256), (0.004, 256), (0.02, 64))),
+        "predictions": tuple(Prediction(predicted=p, measured=m) for p, m in ((0.02, 0.01), (0.004, 0.004), (0.01, 0.02))),
+        "teacher_frechet_data": Interval(mean=0.321, low=0.2, high=0.4),
         "predictor": tuple(Tau(evaluated=n, surrogate=0.5, learned=0.1, both=0.6) for n in (8, 16)),
     }
     return comparison().model_copy(update=filled | changes)

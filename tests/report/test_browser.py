@@ -62,7 +62,7 @@ def test_every_chart_is_drawn_as_it_was_meant(browser: Any, page: Path, width: i
         "return [...document.querySelectorAll('.chart')].map(c => [c.querySelectorAll('.trace, .scatterlayer path, .bars path').length,"
         " c.getBoundingClientRect().width, c.querySelector('svg.main-svg').getBoundingClientRect().width])"
     )
-    assert len(boxes) == 7
+    assert len(boxes) == 8
     for drawn, room, taken in boxes:
         assert drawn > 0 and 200 < taken <= room + 1 <= width
     wrong = browser.execute_script(  # Plotly.validate knows no legends
@@ -71,6 +71,52 @@ def test_every_chart_is_drawn_as_it_was_meant(browser: Any, page: Path, width: i
     )
     assert wrong == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width, "tables scroll inside their own boxes"
+
+
+CONTRASTS = """
+const painted = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+const mixed = (...layers) => {  // as the browser itself paints them, one over the other
+  painted.clearRect(0, 0, 1, 1);
+  for (const layer of layers) { painted.fillStyle = layer; painted.fillRect(0, 0, 1, 1); }
+  return [...painted.getImageData(0, 0, 1, 1).data].slice(0, 3);
+};
+const luminance = rgb => rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const found = [];
+for (const element of document.querySelectorAll("body *")) {
+  const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+  if (!own || element.closest("script, style, noscript") || !element.getClientRects().length) continue;
+  const behind = [];
+  for (let place = element; place; place = place.parentElement) behind.unshift(getComputedStyle(place).backgroundColor);
+  const style = getComputedStyle(element), ink = element instanceof SVGElement ? style.fill : style.color;
+  const [paper, text] = [mixed(...behind), mixed(...behind, ink)].map(luminance);
+  const ratio = (Math.max(paper, text) + 0.05) / (Math.min(paper, text) + 0.05);
+  found.push([ratio, element.textContent.trim().slice(0, 40), element.tagName]);
+}
+return found;
+"""
+"""The contrast of every text with what lies behind it (WCAG 2.2)."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read(browser: Any, page: Path, scheme: str) -> None:
+    opened(browser, page, 1400, scheme)
+    found = browser.execute_script(CONTRASTS)
+    assert {"TD", "TH", "DT", "DD", "CODE", "FIGCAPTION", "P", "A", "text", "H1", "BUTTON"} <= {tag for *_, tag in found}
+    assert len(found) > 300 and not [each for each in found if each[0] < 4.5]
+    assert 12 < max(ratio for ratio, *_ in found) <= 21
+
+
+def test_captions_stay_in_view_on_a_narrow_screen(browser: Any, page: Path) -> None:
+    """Also where the table below them is moved to its end."""
+    opened(browser, page, 400, "light")
+    browser.execute_script("document.querySelectorAll('.scroll').forEach(box => box.scrollLeft = 10000)")
+    boxes = browser.execute_script(
+        "return [...document.querySelectorAll('figcaption, .note, h2, .xtitle, .bartext')].map(c => c.getBoundingClientRect())"
+        ".map(box => [box.left, box.right])"
+    )
+    assert len(boxes) > 20 and not [box for box in boxes if box[0] < 0 or box[1] > 400]
+    assert browser.execute_script("return [...document.querySelectorAll('table caption')].length") == 0
 
 
 def test_dark_pages_are_dark_and_turn_light_again(browser: Any, page: Path) -> None:

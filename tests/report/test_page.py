@@ -4,8 +4,10 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,24 @@ from rich.console import Console
 from solversearch.api import Result
 from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison, Tau
+from solversearch.models.options import Options
 from solversearch.plan import Interval, Plan, read_json, write_text
+from solversearch.report.colours import DARK, GRID, contrast
 from solversearch.report.page import write_page
 from solversearch.report.page.blocks import Matrix, Page
 from solversearch.report.page.build import render, strength
 from solversearch.report.page.cell import cell_of
 from solversearch.report.page.charts import MARKED, steps, taus
 from solversearch.report.page.files import importances
+from solversearch.report.page.recipes import recipes
 from solversearch.report.sweep_view import sweep_tables
+from solversearch.search.evaluating.run_folder import Run
+from solversearch.search.settings import Settings
+from solversearch.spaces import SearchSpace
 from solversearch.studies.study import BASELINE, Study, StudyRow, StudySpec
 from solversearch.studies.sweep import Sweep, SweepRow, SweepSpec
 from tests.report.conftest import EVIL, write_journal
-from tests.test_report import PLANS, ratio
+from tests.test_report import PLANS, comparison, ratio
 
 MOST = 2 * 10**6
 """Bytes of a page, pictures apart."""
@@ -82,7 +90,8 @@ def test_a_run_is_told_in_full(run: Path) -> None:
         "0.18 ×",
         "0.2 ×",
         "0.22 [0.176, 0.275]",
-        "mean, of the least of all baselines",
+        "mean, of the least of all baselines (less is better)",
+        "teacher",
         "5 → 8",
         "best baseline",
         "polish",
@@ -95,7 +104,7 @@ def test_a_run_is_told_in_full(run: Path) -> None:
         "Δ: conditional minus unconditional",
     ):
         assert wanted in page.text, wanted
-    assert len(page.figures) == sum("data-figure" in attrs for _, attrs in page.tags) == 7
+    assert len(page.figures) == sum("data-figure" in attrs for _, attrs in page.tags) == 8
     names = {trace["name"] for figure in page.figures for trace in figure["data"]}
     assert {"plan", "best baseline", "noise schedule", "surrogate alone"} <= names
     bars = next(figure["data"][0] for figure in page.figures if figure["data"][0]["type"] == "bar")
@@ -126,7 +135,7 @@ def test_every_kind_of_plan_has_a_page(fresh: Callable[..., Path], name: str) ->
 
 def test_what_a_run_lacks_is_left_out(fresh: Callable[..., Path]) -> None:
     """As of a comparison alone, of a model without pictures."""
-    bare = fresh(progress=(), predictor=(), stages=(), nodes=(), schedule=())
+    bare = fresh(progress=(), trials=(), predictions=(), predictor=(), stages=(), nodes=(), schedule=())
     for name in ("samples.png", "journal.log"):
         (bare / name).unlink()
     page = page_of(bare)
@@ -149,7 +158,9 @@ def test_a_page_does_not_grow_with_the_search(fresh: Callable[..., Path]) -> Non
     history = [{"evaluated": n, "surrogate": 1 / n, "learned": -1 / n, "both": n / 10_001} for n in range(8, 10_001, 8)]
     folder = fresh()
     small = write_page(folder).stat().st_size
-    changed(progress=[None, *best[1:]], predictor=history)(folder)
+    trials = [{"value": value, "samples": 64} for value in np.random.default_rng(1).random(10_000).tolist()]
+    predictions = [{"predicted": 1.1 * each["value"], "measured": each["value"]} for each in trials]
+    changed(progress=[None, *best[1:]], predictor=history, trials=trials, predictions=predictions)(folder)
     large = write_page(folder).stat().st_size
     assert small < large < MOST and large - small < 100_000
 
@@ -164,6 +175,71 @@ def test_curves_of_steps_keep_what_they_show() -> None:
         numbers = [number for number, _ in points]
         assert [points[np.searchsorted(numbers, k, side="right") - 1][1] for k in range(1, len(best) + 1)] == best
     assert steps([None]) == [(1, None)] and steps([]) == []
+
+
+def test_every_candidate_is_drawn_with_what_was_predicted_of_it(fresh: Callable[..., Path]) -> None:
+    figures = page_of(fresh()).figures
+    drawn = {trace["name"]: (trace["x"], trace["y"]) for figure in figures for trace in figure["data"]}
+    assert drawn["candidates on all samples"] == ([2, 3], [0.01, 0.004]) and drawn["candidates on few samples"] == ([4], [0.02])
+    assert drawn["candidates"] == ([0.01, 0.004, 0.02], [0.02, 0.004, 0.01]) and drawn["as predicted"][0] == [0.004, 0.02]
+    assert drawn["polish"] == ([1, 4], [0.001, 0.001])
+    best = next(figure for figure in figures if any(trace["name"] == "the best so far" for trace in figure["data"]))
+    assert {"best baseline", "polish"} < {trace["name"] for trace in best["data"]}
+
+
+def test_the_teacher_stands_beside_frechet_distances(fresh: Callable[..., Path]) -> None:
+    distance = Interval(mean=0.4, low=0.3, high=0.5)
+    rows = tuple(row.model_copy(update={"frechet_data": distance}) for row in comparison().rows)
+    text = page_of(fresh(rows=rows)).text
+    assert "teacherabout 1e-07–––––00.32164" in text.replace("\n", "")
+
+
+def test_every_axis_of_errors_says_which_end_is_the_good_one(run: Path) -> None:
+    titles = [figure["layout"][axis]["title"]["text"] for figure in page_of(run).figures for axis in ("xaxis", "yaxis")]
+    errors = [title for title in titles if ("error" in title or "MSE" in title or "endpoint" in title) and "ln(" not in title]
+    assert len(errors) == 5 and all("less is better" in title for title in errors if "what the network said" not in title)
+    assert "Kendall's tau (more is better)" in titles
+
+
+COINS = "python:my files/coins.py:factory"
+"""A model as it was typed."""
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "pictures", "wanted", "missing"),
+    [
+        ("digits", None, True, ["sample --plan plan.json --model digits\n", "--to numpy"], ["PlanScheduler", "comfyui"]),
+        ("coins.factory", COINS, False, [f"--model '{COINS}'\n", "--to numpy"], ["solversearch sample", "PlanScheduler", "coins.factory"]),
+        ("coins.factory", None, True, ["sample --plan plan.json --model python:FILE:FACTORY\n"], ["PlanScheduler", "coins.factory"]),
+        ("sd21", "sd21", True, ["--model sd21\n", "PlanScheduler.from_plan", "--to comfyui --out"], []),
+        ("tuned", "tuned", True, ["--model tuned\n", "PlanScheduler.from_plan"], []),
+        ("my", "object:my", False, ["--model python:FILE:FACTORY"], ["object:my", "PlanScheduler"]),
+        ("hf:a/b; rm -rf ~", None, True, ["--model 'hf:a/b; rm -rf ~'"], ["--model hf:a"]),
+    ],
+)
+def test_recipes_are_those_that_apply_as_they_can_be_typed(
+    tmp_path: Path, name: str, asked: str | None, pictures: bool, wanted: list[str], missing: list[str]
+) -> None:
+    plan = PLANS["unipc"]
+    plan = plan.model_copy(update={"provenance": plan.provenance.model_copy(update={"model": name})})
+    if asked:
+        settings = Settings.of(SearchSpace(), nfe=5, samples=16, fit_samples=8, validation_samples=8, batch_size=1)
+        Run(model=asked, options=Options(), model_digest="0", settings=settings, command="", versions={}).write(tmp_path)
+    if pictures:
+        (tmp_path / "samples.png").touch()
+    text = "\n".join(recipes(tmp_path, plan).values())
+    assert "(D, D_c - D_u)" not in text and "denoise(x, node): the network's data prediction of x at node.t;" in text
+    assert all(each in text for each in wanted) and not [each for each in missing if each in text]
+
+
+def test_the_recipe_of_a_split_plan_says_what_denoise_returns(tmp_path: Path) -> None:
+    """And what it says runs: two arrays, where one is an error."""
+    plan = PLANS["split"]
+    assert "# denoise(x, node): (D, D_c - D_u), " in recipes(tmp_path, plan)["Python, any model"]
+    noise = np.ones((2, 3))
+    assert plan.sample(lambda x, node: (0.5 * x, 0.1 * x), noise).shape == (2, 3)
+    with pytest.raises(ValueError, match="denoise returned no pair"):
+        plan.sample(lambda x, node: 0.5 * x, noise)
 
 
 def test_lines_of_many_points_have_no_markers() -> None:
@@ -367,6 +443,21 @@ def test_a_sweep_has_a_page(tmp_path: Path) -> None:
     assert "<" not in "".join(group["name"] for group in groups)
 
 
+def test_a_sweep_links_the_pages_and_folders_of_its_cells(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    rows = [row.model_copy(update={"path": name}) for row, name in zip(sweep().rows, ("a b", "c", "../out", "none", "d#1"), strict=True)]
+    write_text(folder / "sweep.json", sweep(rows=tuple(rows)).model_dump_json())
+    for name in ("a b", "c", "../out", "d#1"):
+        (folder / name).mkdir()
+    write_text(folder / "a b" / "report.html", "")
+
+    def places(page: Path) -> list[object]:
+        return [attrs["href"] for tag, attrs in Reader(write_page(folder, page).read_text(encoding="utf-8")).tags if tag == "a"]
+
+    assert places(folder / "report.html") == ["a%20b/report.html", "c/", "d%231/"], "only what is there, and the sweep's own"
+    assert places(tmp_path / "elsewhere.html") == ["run/a%20b/report.html", "run/c/", "run/d%231/"]
+
+
 def test_a_sweep_has_a_table_a_model_and_guidance_scale() -> None:
     console = Console(width=200, no_color=True)
     with console.capture() as capture:
@@ -389,3 +480,19 @@ def test_a_sweep_without_a_plan_has_no_page(tmp_path: Path) -> None:
 
 def test_a_page_without_charts_needs_no_library() -> None:
     assert len(render(Page("empty", "", "nothing"))) < 20_000
+
+
+# Colours -------------------------------------------------------------------------------------------------------------
+
+
+def test_text_of_a_page_can_be_read_in_light_and_dark() -> None:
+    """By the constants of the style; what a browser makes of them is in test_browser.py."""
+    css = (files("solversearch.report.page") / "assets" / "page.css").read_text(encoding="utf-8")
+    light, dark = (dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", part)) for part in css.split("@media (prefers-color-scheme: dark)")[:2])
+    assert light.keys() == dark.keys() > {"paper", "card", "ink", "soft", "link", "strong", "plus", "minus"}
+    for colours in (light, dark):
+        for ink, papers in {"ink": ("paper", "card", "strong", "plus", "minus"), "soft": ("paper", "card"), "link": ("paper",)}.items():
+            assert all(contrast(colours[ink], colours[paper]) >= 4.5 for paper in papers), (ink, colours)
+    assert all(
+        contrast(colour, light["paper"]) >= 4.5 and contrast(on, dark["paper"]) >= 4.5 for colour, on in DARK.items() if colour != GRID
+    )

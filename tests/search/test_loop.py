@@ -84,6 +84,8 @@ def test_few_samples_first_and_all_for_the_best() -> None:
     assert loop.progress == sorted(loop.progress, reverse=True)
     best = min(result.value for result in kept)
     assert loop.progress[-1] == best == loop.study.best_value
+    assert [samples for _, samples in loop.trials] == [256 if state == "COMPLETE" else 64 for state in states]
+    assert min(value for value, samples in loop.trials if value is not None and samples == 256) == best
 
 
 def test_of_several_objectives_none_is_halved() -> None:
@@ -114,6 +116,7 @@ def test_a_failure_is_told_and_the_search_goes_on() -> None:
     failed = [trial for trial in loop.study.trials if trial.state.name == "FAIL"]
     assert failed and all("NaN" in trial.user_attrs["failure"] for trial in failed)
     assert len(loop.study.trials) == 12 and len(failed) < 12
+    assert [number for number, trial in enumerate(loop.trials) if trial == (None, 0)] == [trial.number for trial in failed]
 
 
 def test_the_budget_ends_the_search() -> None:

@@ -363,7 +363,9 @@ def test_interruption_keeps_the_best_plan(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(Interrupted, match="interrupted after 6 trials") as caught:
         run(tmp_path, instant=False)
     plan = Plan.read(tmp_path / "plan.json")
+    best = min(trial.value for trial in trials_of(tmp_path) if trial.value is not None)
     assert str(tmp_path / "plan.json") in str(caught.value)
+    assert f"the best so far, tempered validation error {best:.3g}, not compared yet" in str(caught.value)
     assert "interrupted" in plan.decisions and not plan.scores
     assert len(trials_of(tmp_path)) == 6
     monkeypatch.setattr(module, "run_stages", interrupt)

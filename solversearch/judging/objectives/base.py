@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from solversearch.teacher import Teacher
 
 TEMPERED = "tempered validation error"
-"""What the mean of `endpoint.tempered` on validation noise is called; the plain mean is the validation error."""
+"""What the mean of `endpoint.tempered` on validation noise is called; the plain mean is the mean error."""
 Need = Literal["features", "states", "trajectory"]
 """A model's feature network; the inputs of every evaluation in `Outcome.states`; a teacher that kept its trajectory."""
 

@@ -28,10 +28,11 @@ class Chart:
 
 @dataclass(frozen=True)
 class TableCell:
-    """Text of a table; a column whose cells have numbers is sorted by them."""
+    """Text of a table; a column whose cells have numbers is sorted by them. place is where a link in it leads."""
 
     text: str
     value: float | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True)

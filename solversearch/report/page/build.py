@@ -18,29 +18,30 @@ from markupsafe import Markup
 
 from solversearch.errors import UserError
 from solversearch.plan import one_line, write_text
+from solversearch.report.colours import DARK
 from solversearch.report.page.blocks import Block, Chart, Matrix, Page
-from solversearch.report.page.charts import DARK
+from solversearch.report.page.files import PAGE
 from solversearch.report.page.run import run_page
 from solversearch.report.page.study import study_page
 from solversearch.report.page.sweep import sweep_page
 
-NAME = "report.html"
 LINEAR = 0.1
 """Coefficient up to which colours grow in proportion; above, with its logarithm."""
 
 
 def write_page(folder: Path, out: Path | None = None) -> Path:
     """Writes the page of a run, a study or a sweep; `folder`/report.html where no place is named. Raises `UserError` with one line."""
-    out = out or folder / NAME
-    write_text(out, render(_page(folder)))
+    out = out or folder / PAGE
+    write_text(out, render(_page(folder, out.parent)))
     return out
 
 
-def _page(folder: Path) -> Page:
+def _page(folder: Path, base: Path) -> Page:
     if not folder.is_dir():
         raise UserError(f"{one_line(str(folder))}: no such folder; name the folder of a run")
-    kinds = {"sweep.json": sweep_page, "study.json": study_page}
-    return next((page(folder) for name, page in kinds.items() if (folder / name).exists()), None) or run_page(folder)
+    if (folder / "sweep.json").exists():
+        return sweep_page(folder, base)
+    return study_page(folder) if (folder / "study.json").exists() else run_page(folder)
 
 
 def render(page: Page) -> str:

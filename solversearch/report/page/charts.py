@@ -6,22 +6,20 @@ Names come from files: plotly takes a few HTML tags in them for its own, so they
 import html
 from collections.abc import Mapping, Sequence
 from math import inf, log
-from typing import Any
+from textwrap import wrap
+from typing import Any, TypeVar
 
 from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, Tau
 from solversearch.plan import Plan
+from solversearch.report.colours import BLUE, GREEN, GREY, GRID, INK, ORANGE, PINK
 from solversearch.report.plan_view import number
+from solversearch.report.tables import FARTHEST, LESS
 from solversearch.runtime import Node
 
 Figure = dict[str, Any]
 Axis = dict[str, Any] | None
+Point = TypeVar("Point")
 
-INK, GRID, GREY = "#24292f", "#d8dce1", "#7a8088"
-BLUE, ORANGE, GREEN, PINK = "#0072b2", "#c75300", "#00805d", "#b0568a"
-DARK = {
-    INK: "#e6e8ea", GRID: "#3b4148", GREY: "#9aa1a9", BLUE: "#5cb8ec", ORANGE: "#ff9b52", GREEN: "#3ccba2", PINK: "#e69ac6",
-}  # fmt: skip
-"""What each colour is on a dark page; the hues are Okabe and Ito's, told apart by all eyes."""
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, sans-serif"
 COLOURS = (BLUE, GREEN, PINK, ORANGE)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "cross", "pentagon", "hexagon")
@@ -29,14 +27,19 @@ SHOWN = 12
 """Parameters in the chart of importances."""
 MARKED = 200
 """Points of a line up to which each has a marker: more lie on each other, and are slow to draw."""
-FARTHEST = 30
-"""Baselines whose error is more times the best one's are left out of a chart."""
+DRAWN = 1000
+"""Candidates in a chart; the picture of the search has all."""
 NOISE, DATA = -8.0, 12.0
 """Half log-SNR beyond which a schedule is not drawn: it is infinite at pure noise, and at clean data."""
 
 
 def told(name: str) -> str:
     return html.escape(name)
+
+
+def less(name: str) -> str:
+    """The title of an axis whose low end is the good one."""
+    return f"{name}<br>({LESS})"
 
 
 def chart(*traces: Any, x: str, y: str, height: int = 360, xaxis: Axis = None, yaxis: Axis = None, **layout: Any) -> Figure:
@@ -72,9 +75,10 @@ def line(name: str, points: Sequence[tuple[float, float | None]], colour: str, h
 
 
 def bars(name: str, values: Mapping[str, float], colour: str, **more: Any) -> dict[str, Any]:
-    """Lying bars."""
+    """Lying bars; long names go over several lines, so that a narrow page has room for the bars."""
+    names = ["<br>".join(map(told, wrap(name, 24))) for name in values]
     return {
-        "type": "bar", "orientation": "h", "name": name, "y": list(map(told, values)), "x": list(values.values()),
+        "type": "bar", "orientation": "h", "name": name, "y": names, "x": list(values.values()),
         "marker": {"color": colour}, "hovertemplate": "%{y}: %{x:.3g}<extra></extra>", **more,
     }  # fmt: skip
 
@@ -108,24 +112,63 @@ def error_by_nfe(comparison: Comparison) -> Figure:
     ]  # fmt: skip
     shown = [own.mean, *(row.endpoint_mse.mean for row in others), *(rung.endpoint_mse for rung in ladder)]
     whole = {"dtick": max(1, (end - comparison.nfe) // 8), "range": [comparison.nfe - 0.6, max(end, comparison.nfe + 1) + 0.6]}
-    return chart(*traces, x="network evaluations a sample (NFE)", y="endpoint MSE to the teacher", xaxis=whole, yaxis=logarithmic(shown))
+    return chart(
+        *traces, x="network evaluations a sample (NFE)", y=less("mean endpoint MSE to the teacher"), xaxis=whole, yaxis=logarithmic(shown)
+    )
 
 
 def stages(stages: Sequence[StageResult]) -> Figure:
     """What each stage brought, in the unit in which its best was chosen."""
     values = {stage.name: stage.reached for stage in stages}
     return chart(
-        bars("", values, BLUE, text=list(map(number, values.values())), textposition="auto"), x=stages[0].unit, y="",
-        height=120 + 62 * len(stages), bargap=0.25,
-        xaxis={"rangemode": "tozero", "nticks": 5}, yaxis={"autorange": "reversed", "showgrid": False},
+        bars("", values, BLUE, text=list(map(number, values.values())), textposition="outside", cliponaxis=False), x=less(stages[0].unit),
+        y="", height=120 + 62 * len(stages), bargap=0.25,
+        xaxis={"range": [0, 1.25 * max(values.values()) or 1], "nticks": 5}, yaxis={"autorange": "reversed", "showgrid": False},
     )  # fmt: skip
 
 
-def progress(best: Sequence[float | None], unit: str) -> Figure:
-    """The best value by the number of candidates tried."""
-    trace = line("", steps(best), BLUE, "candidate %{x}<br>best %{y:.3g}", mode="lines", line={"color": BLUE, "shape": "hv"})
-    values = logarithmic([value for value in best if value is not None])
-    return chart(trace, x="candidates tried", y=f"best {unit}", yaxis=values)
+def progress(comparison: Comparison) -> Figure:
+    """Every candidate's value by its number, where there are not too many, and the best so far."""
+    best, stages = comparison.progress, comparison.stages
+    last = max((trial.samples for trial in comparison.trials), default=0)
+    top = FARTHEST * stages[0].reached if stages and stages[0].reached > 0 else inf
+    kinds = [("on few samples", False, GREY, "circle-open"), ("on all samples", True, BLUE, "circle")]
+    traces = [
+        line(f"candidates {name}", points, colour, "candidate %{x}: %{y:.3g}", mode="markers",
+             marker={"color": colour, "symbol": symbol, "size": 5})
+        for name, whole, colour, symbol in kinds
+        if (points := some([(i, rounded(t.value)) for i, t in enumerate(comparison.trials, 1)
+                            if t.value is not None and t.value <= top and (t.samples == last) == whole]))
+    ]  # fmt: skip
+    best_line = {"color": BLUE, "shape": "hv"}
+    traces.append(line("the best so far", steps(best), BLUE, "candidate %{x}<br>best %{y:.3g}", mode="lines", line=best_line))
+    for stage, colour in [(stages[0], GREEN), (stages[-1], ORANGE)][: len(stages)]:
+        level = [(1, stage.reached), (len(best), stage.reached)]
+        traces.append(line(told(stage.name), level, colour, mode="lines", line={"color": colour, "dash": "dash"}))
+    values = [y for trace in traces for y in trace["y"] if y is not None]
+    return chart(*traces, x="candidates tried", y=less(comparison.unit), height=420, yaxis=logarithmic(values))
+
+
+def predictions(comparison: Comparison) -> Figure:
+    """What was predicted of candidates against what the network said."""
+    points = some([(rounded(each.measured), rounded(each.predicted)) for each in comparison.predictions])
+    ends = min(map(min, points)), max(map(max, points))
+    traces = [
+        line("candidates", points, BLUE, "predicted %{y:.3g}<br>true %{x:.3g}", mode="markers", marker={"color": BLUE, "size": 5}),
+        line("as predicted", [(end, end) for end in ends], GREY, mode="lines"),
+    ]
+    axis = logarithmic(ends)
+    x = f"what the network said:<br>{comparison.unit}"
+    return chart(*traces, x=x, y="what was predicted before", height=420, xaxis=axis, yaxis=dict(axis))
+
+
+def some(points: Sequence[Point]) -> Sequence[Point]:
+    """At most `DRAWN`, evenly spread over the order: a page does not grow with the search."""
+    return [points[k * len(points) // DRAWN] for k in range(DRAWN)] if len(points) > DRAWN else points
+
+
+def rounded(value: float) -> float:
+    return float(number(value))
 
 
 def steps(best: Sequence[float | None]) -> list[tuple[int, float | None]]:
@@ -146,7 +189,7 @@ def taus(history: Sequence[Tau]) -> Figure:
              line={"color": colour, "dash": dash}, marker={"color": colour, "symbol": symbol, "size": 7}, mode=mode)
         for label, name, colour, dash, symbol in kinds
     ]  # fmt: skip
-    return chart(*lines, x="candidates evaluated", y="Kendall's tau", yaxis={"range": [-1.05, 1.05]})
+    return chart(*lines, x="candidates evaluated", y="Kendall's tau (more is better)", yaxis={"range": [-1.05, 1.05]})
 
 
 def importances(shares: Mapping[str, float]) -> Figure:
@@ -182,7 +225,7 @@ def pareto(points: Sequence[ParetoPoint]) -> Figure:
     pairs = [(point.values[second], point.values[first]) for point in points]
     dots = line("", pairs, BLUE, "%{text}<br>%{x:.4g}, %{y:.3g}", text=[told(point.file) for point in points],
                 line={"color": BLUE, "shape": "hv", "dash": "dot"})  # fmt: skip
-    return chart(dots, x=told(second), y=told(first), yaxis=logarithmic([y for _, y in pairs]))
+    return chart(dots, x=less(told(second)), y=less(told(first)), yaxis=logarithmic([y for _, y in pairs]))
 
 
 def by_nfe(lines: Mapping[str, Sequence[tuple[int, float]]], y: str, baseline: str) -> Figure:
@@ -198,7 +241,7 @@ def by_nfe(lines: Mapping[str, Sequence[tuple[int, float]]], y: str, baseline: s
         )
     ticks = sorted({nfe for points in lines.values() for nfe, _ in points})
     values = logarithmic([value for points in lines.values() for _, value in points])
-    return chart(*traces, x="network evaluations a sample (NFE)", y=y, height=400, xaxis={"tickvals": ticks}, yaxis=values)
+    return chart(*traces, x="network evaluations a sample (NFE)", y=LESS, height=400, xaxis={"tickvals": ticks}, yaxis=values)
 
 
 def front(best: Sequence[tuple[int, float]], groups: Mapping[str, Sequence[tuple[int, float, str]]]) -> Figure:
@@ -211,4 +254,4 @@ def front(best: Sequence[tuple[int, float]], groups: Mapping[str, Sequence[tuple
                  mode="markers", marker=marker, text=[told(name) for *_, name in points])
         )  # fmt: skip
     values = [error for points in groups.values() for _, error, _ in points]
-    return chart(*traces, x="network calls a sample", y="endpoint MSE to the teacher", yaxis=logarithmic(values))
+    return chart(*traces, x="network calls a sample", y=less("mean endpoint MSE to the teacher"), yaxis=logarithmic(values))

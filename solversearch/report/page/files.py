@@ -8,6 +8,8 @@ from pathlib import Path
 from solversearch.errors import UserError
 from solversearch.plan import one_line, read_file
 
+PAGE = "report.html"
+"""In the folder of a run, a study or a sweep."""
 WIDEST = 1800
 """Pixels of a picture; wider ones are made smaller."""
 PIXELS = 40_000_000

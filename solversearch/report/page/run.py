@@ -28,6 +28,7 @@ from solversearch.report.page.blocks import (
     figure,
     interval,
 )  # fmt: skip
+from solversearch.report.page.recipes import recipes
 from solversearch.report.plan_view import number
 from solversearch.version import __version__
 
@@ -73,7 +74,9 @@ def run_page(folder: Path) -> Page:
 def _tiles(comparison: Comparison) -> list[tuple[str, str]]:
     needed, last = comparison.baseline_nfe_for_plan_error, comparison.ladder[-1].nfe
     ratios = [
-        (f"{number(each.value)} ×", f"{each.measure}, of the least of all baselines") for each in comparison.ratios if not each.difference
+        (f"{number(each.value)} ×", f"{each.measure}, of the least of all baselines ({tables.LESS})")
+        for each in comparison.ratios
+        if not each.difference
     ]
     share = (tables.percent(comparison.share.mean), "of the samples: less error than the best baseline")
     return [share, *ratios, (f"{comparison.nfe} → {needed or f'> {last}'}", "evaluations a baseline needs for the same mean error")]
@@ -90,7 +93,7 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
     optional = [name for name in ("frechet_teacher", "frechet_data") if any(getattr(row, name) for row in rows)]
     titles = {"frechet_teacher": "Frechet, teacher", "frechet_data": "Frechet, data"}
     tail = {"geometric_mean": "geometric mean", "quantile_90": "90 %", "quantile_99": "99 %"}
-    columns = ["sampler", "mean error", "median", *tail.values(), "worst 1 % has", *(titles[name] for name in optional), "network calls"]
+    columns = ["sampler", "mean error", "median", *tail.values(), "worst 1 % has", *(titles[name] for name in optional), "calls"]
 
     def cells(row: ComparisonRow) -> list[TableCell]:
         error, distances = row.endpoint_mse, [getattr(row, name) for name in optional]
@@ -101,13 +104,19 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
             count(row.network_calls),
         ]  # fmt: skip
 
-    caption = (
-        f"Of {comparison.pairs} pairs of solver and grid, those that could be the best were measured in full. Errors are to the teacher"
-    )
-    caption += "; brackets are 95 % intervals, of means marked * only lower bounds: a few samples carry them"
+    caption = f"Of {comparison.pairs} pairs of solver and grid, those that could be the best were measured in full. "
+    caption += "Errors are to the teacher, less is better; "
+    caption += "brackets are 95 % intervals, of means marked * only lower bounds: a few samples carry them"
     if comparison.features:
         caption += f"; Frechet distances are of {comparison.features} features"
-    return [_ratios(comparison), Table(columns, [cells(row) for row in rows], caption + ".", first=1)]
+    shown = [cells(row) for row in rows]
+    if "frechet_teacher" in optional:
+        name, error, *_, calls = tables.teacher_cells(comparison)
+        data = comparison.teacher_frechet_data
+        own = {"frechet_teacher": TableCell("0", 0.0), "frechet_data": figure(data.mean if data else None)}
+        shown.append([TableCell(name), TableCell(error, comparison.teacher_error), *[figure(None)] * (2 + len(tail)),
+                      *(own[each] for each in optional), TableCell(calls, float(calls.replace(",", "")))])  # fmt: skip
+    return [_ratios(comparison), Table(columns, shown, caption + ".", first=1)]
 
 
 def _ratios(comparison: Comparison) -> Table:
@@ -117,7 +126,7 @@ def _ratios(comparison: Comparison) -> Table:
         for each in comparison.ratios
     ]  # fmt: skip
     columns = ["measure", "plan", "least of all baselines", "ratio", "baseline"]
-    return Table(columns, rows, "The plan against the baseline that is best in each measure, on the same noise.", first=1)
+    return Table(columns, rows, "The plan against the baseline that is best in each measure, on the same noise: less is better.", first=1)
 
 
 def _search(folder: Path, comparison: Comparison) -> list[Block]:
@@ -127,7 +136,9 @@ def _search(folder: Path, comparison: Comparison) -> list[Block]:
     if comparison.stages:
         blocks += [Chart("What each stage brought", charts.stages(comparison.stages)), _stages(comparison.stages)]
     if any(value is not None for value in comparison.progress):
-        blocks.append(Chart("Best candidate so far", charts.progress(comparison.progress, comparison.unit)))
+        blocks.append(Chart("Every candidate, and the best so far", charts.progress(comparison)))
+    if comparison.predictions:
+        blocks.append(Chart("Predicted, and true", charts.predictions(comparison)))
     if comparison.predictor:
         blocks.append(Chart("How well the predictor ranked", charts.taus(comparison.predictor)))
     shares = files.importances(folder / "journal.log")
@@ -143,7 +154,7 @@ def _search(folder: Path, comparison: Comparison) -> list[Block]:
             [TableCell(point.file), count(point.network_calls), *(figure(point.values[name]) for name in names)]
             for point in comparison.pareto
         ]
-        blocks.append(Table(["plan", "network calls", *names], rows, "The Pareto set of the search, on validation noise."))
+        blocks.append(Table(["plan", "network calls", *names], rows, "The Pareto set of the search, on validation noise: less is better."))
     return blocks
 
 
@@ -160,7 +171,7 @@ def _stages(stages: tuple[StageResult, ...]) -> Table:
         for s in stages
     ]
     names = ["stage", stages[0].unit, "mean error", "median", "evaluations", "seconds"]
-    return Table(names, rows, "Each stage starts from the best so far, by the first number.", wide=False)
+    return Table(names, rows, f"{tables.STAGES}.", wide=False)
 
 
 def plan_blocks(plan: Plan) -> list[Block]:
@@ -198,28 +209,7 @@ def _plain(value: object) -> str:
 
 
 def _use(folder: Path, plan: Plan) -> list[Block]:
-    model = plan.provenance.model or "MODEL"
-    blocks: list[Block] = [
-        Code(
-            "Python, any model",
-            "from solversearch.plan import Plan\n\n"
-            'plan = Plan.read("plan.json")\n'
-            "# denoise(x, node): the network's data prediction of x at node.t; noise: standard normal\n"
-            "samples = plan.sample(denoise, noise)",
-        ),
-        Code(
-            "diffusers",
-            "from solversearch.export.diffusers import PlanScheduler\n\n"
-            'scheduler = PlanScheduler.from_plan("plan.json")\n'
-            "images = pipe(prompt, **scheduler.attach(pipe)).images  # steps and guidance are the plan's",
-        ),
-        Code(
-            "Command line",
-            f"solversearch sample --plan plan.json --model {model}\n"
-            f"solversearch compare --plan plan.json --model {model}\n"
-            "solversearch export plan.json --to comfyui --out FOLDER",
-        ),
-    ]
+    blocks: list[Block] = [Code(title, text) for title, text in recipes(folder, plan).items()]
     content = read_file(folder / "plan.json", "plan")
     if len(content) <= DOWNLOAD:
         uri = f"data:application/json;base64,{base64.b64encode(content).decode()}"

@@ -85,6 +85,6 @@ def _scale(study: Study, guidance: float) -> list[Block]:
     ]  # fmt: skip
     caption = (
         "Ratios are over the least of all baselines in the same measure; share is that of the samples with less error than the "
-        f"{BASELINE}, the one of the least geometric mean. Brackets are 95 % intervals."
+        f"{BASELINE}, the one of the least geometric mean. Less is better, but for the share. Brackets are 95 % intervals."
     )
     return [*blocks, Table(columns, cells, caption)]

@@ -1,13 +1,16 @@
 """The page of a sweep: quality against network calls, and every cell in a table."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from solversearch.errors import UserError
 from solversearch.plan import read_json
 from solversearch.report.page import charts
 from solversearch.report.page.blocks import Block, Chart, Facts, Note, Page, PageSection, Table, TableCell, count, figure
+from solversearch.report.page.files import PAGE
 from solversearch.report.plan_view import number
 from solversearch.studies.sweep import NAME, Sweep, SweepRow
 
@@ -17,7 +20,8 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def sweep_page(folder: Path) -> Page:
+def sweep_page(folder: Path, base: Path) -> Page:
+    """base is the folder in which the page will lie, from which its links lead to the cells."""
     found = read_json(Sweep, folder / NAME, "sweep")
     done = [row for row in found.rows if row.endpoint_mse is not None]
     if not done:
@@ -27,8 +31,9 @@ def sweep_page(folder: Path) -> Page:
         Chart(f"{model}, guidance {guidance:g}", _front([row for row in done if (row.model, row.guidance) == (model, guidance)]))
         for model, guidance in groups
     ]
-    caption = "Ratios are over the least of all baselines. Pareto: no other plan has both a smaller mean error and fewer network calls."
-    table = Table(COLUMNS, [_cells(row) for row in found.rows], caption)
+    caption = "Ratios are over the least of all baselines; less is better. "
+    caption += "Pareto: no other plan has both a smaller mean error and fewer network calls."
+    table = Table(COLUMNS, [_cells(row, _place(folder, row.path, base)) for row in found.rows], caption)
     notes: list[Block] = [Note(note) for note in found.notes]
     failures = {row.path: row.failure for row in found.rows if row.failure}
     asked = found.asked.model_dump(mode="json")
@@ -55,13 +60,22 @@ def _verdict(done: Sequence[SweepRow], count: int) -> str:
     )
 
 
-def _cells(row: SweepRow) -> list[TableCell]:
+def _place(folder: Path, name: str, base: Path) -> str:
+    """Where the page of a cell lies, else its folder; nothing where that is none of the sweep's own."""
+    cell = folder / name
+    if Path(name).name != name or not cell.is_dir():
+        return ""
+    page = cell / PAGE
+    return quote(Path(os.path.relpath(page if page.is_file() else cell, base)).as_posix() + "/" * (not page.is_file()))
+
+
+def _cells(row: SweepRow, place: str) -> list[TableCell]:
     calls = TableCell("–") if row.network_calls is None else count(row.network_calls)
     return [
         TableCell(row.model), TableCell(row.space), count(row.nfe), figure(row.guidance), count(row.seed), calls,
         TableCell(row.verdict or "–"), figure(row.ratio_geometric), figure(row.ratio), figure(row.endpoint_mse),
         figure(row.endpoint_median), figure(row.frechet_teacher),
-        figure(row.seconds), TableCell("yes" if row.pareto else ""), TableCell(row.path),
+        figure(row.seconds), TableCell("yes" if row.pareto else ""), TableCell(row.path, place=place),
     ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from solversearch.errors import UserError
-from solversearch.judging.compare import Tau
+from solversearch.judging.compare import Prediction, Tau
 from solversearch.plan import Many
 from solversearch.runtime import Tableau
 from solversearch.schedules import Floats
@@ -118,6 +118,13 @@ class Predictor:
             )
             for n, last in lasts
         ]
+
+    def predictions(self) -> list[Prediction]:
+        """Of all that was told, in its order."""
+        self._learn()
+        foretold = np.exp(np.clip([both for *_, both in self.foretold], -300, 300)).tolist()
+        measured = np.exp(self.losses).tolist()
+        return [Prediction(predicted=p, measured=m) for p, m in zip(foretold, measured, strict=True)]
 
     @property
     def trust(self) -> float:

@@ -82,6 +82,10 @@ def test_taus_are_of_predictions_made_before(surrogates: Surrogates, tables: lis
     history = predictor.tau_history()
     assert [tau.evaluated for tau in history] == [8, 16, 20]
     assert history[-1].surrogate > 0.5 and history[0].learned == 0  # nothing was learnt yet
+    pairs = predictor.predictions()
+    np.testing.assert_allclose([pair.measured for pair in pairs], losses[:20])
+    first = Predictor(surrogates).predict(tables[:8])[0]
+    np.testing.assert_allclose([pair.predicted for pair in pairs[:8]], np.exp(first), rtol=1e-5)
 
 
 def test_starts_from_earlier_records(surrogates: Surrogates, tables: list[Tableau], losses: Floats) -> None:
