@@ -124,7 +124,7 @@ def load_model(model: "Source", **options: Unpack[LoadingOptions]) -> "Model":
 
 
 def read_plan(path: str | Path) -> "Plan":
-    """A plan file. Raises `UserError` with one line: which file, where in it, what is wrong."""
+    """A plan file, or that of a run folder. Raises `UserError` with one line: which file, where in it, what is wrong."""
     from solversearch.plan import Plan
 
     return Plan.read(path)
@@ -208,6 +208,7 @@ def compare(
     from solversearch.judging.compatibility import check_model, reguided
     from solversearch.judging.objectives import parse_many
     from solversearch.models.base import Clock
+    from solversearch.models.denoising import check_samples
     from solversearch.spaces import SearchSpace
     from solversearch.teacher import STEPS, teach
 
@@ -226,6 +227,7 @@ def compare(
             batch_size=sized.batch_size, clock=clock,
             progress=lambda done: display("teacher", done, STEPS * 3 // 2, f"{sized.samples} samples"),
         )  # fmt: skip
+        check_samples(loaded, teacher, chosen.guidance)
         return run(
             loaded, chosen, teacher, clock, sized.batch_size, integer=chosen.decisions.get("timesteps") == "whole",
             timing=lambda: Timing(wall_s=round(time.perf_counter() - start, 3), network_s=round(clock.seconds, 3)),

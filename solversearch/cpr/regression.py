@@ -19,6 +19,7 @@ from solversearch.cpr.polynomial import DEGREES, Cascade, fit_cascade
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.models.digest import is_of
+from solversearch.places import regression_file
 from solversearch.plan import MAX_NFE, Many, Plan, Provenance, Threshold, one_line, read_json, write_text
 from solversearch.schedules import Floats
 from solversearch.solvers.mixed import Decision, mixed
@@ -113,6 +114,7 @@ class Cpr(BaseModel):
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Raises `UserError` with one line: which file, where in it, what is wrong."""
+        path = regression_file(path)
         found = read_json(cls, path, "regression")
         if "digest" not in found.model_fields_set:
             raise UserError(f"{one_line(str(path))}: digest: missing; the file of a regression carries the digest of its content")

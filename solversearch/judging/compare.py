@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Literal, Self
 
+from math import isfinite
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -119,6 +121,8 @@ class Comparison(BaseModel, Shown):
     best_baseline: str
     baseline_nfe_for_plan_error: Count | None
     teacher_error: float
+    variance: float | None = None
+    """Of one number of the data about its mean, or of the teacher's samples where there are no data: what an error of nothing right is."""
     pairs: Count
     evaluations: Count
     timing: Timing
@@ -200,6 +204,11 @@ def climb(
     return rungs
 
 
+def _variance(samples: Tensor) -> float | None:
+    value = float((samples.double() - samples.double().mean(0)).square().mean())
+    return value if isfinite(value) else None
+
+
 def compare(
     model: Model,
     plan: Plan,
@@ -259,6 +268,7 @@ def compare(
         best_baseline=best.name,
         baseline_nfe_for_plan_error=ladder[-1].nfe if ladder[-1].endpoint_mse <= mean.plan_value else None,
         teacher_error=teacher.error,
+        variance=_variance(teacher.endpoint if model.data is None else model.data()),
         pairs=len(found.race.candidates),
         evaluations=clock.evaluations - before,
         timing=timing(),

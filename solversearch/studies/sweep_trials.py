@@ -94,7 +94,7 @@ def _searched(config: dict[str, Any], cells: Mapping[str, Cell], folder: Path, h
             tune.report({"trials": done, "best": float(note.rpartition(" ")[2])})
 
     try:
-        model = models.load(name, options)
+        model = models.load(name, options, known=True)
         _, comparison = optimize(model, settings, place, command, told, name=name, options=options, resume=(place / RUN).exists())
     except UserError as error:
         tune.report({"failure": str(error)})
