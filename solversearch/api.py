@@ -357,10 +357,10 @@ def _search_settings(given: Mapping[str, Any]) -> "Settings":
     from solversearch.search.settings import Settings
     from solversearch.spaces import SearchSpace
 
-    space, instant = given.get("space", "default"), given.get("instant")
+    space = given.get("space", "default")
     space = space if isinstance(space, SearchSpace) else SearchSpace.named(space)
     asked = {name: value for name, value in given.items() if name in Settings.model_fields and name != "space"}
-    return _settings(space, {**asked, "instant": False if instant is False else None, "only_instant": instant is True})
+    return _settings(space, asked)
 
 
 def _settings(space: "SearchSpace", asked: dict[str, Any]) -> "Settings":
@@ -370,7 +370,7 @@ def _settings(space: "SearchSpace", asked: dict[str, Any]) -> "Settings":
     from solversearch.search.settings import Settings
 
     try:
-        return Settings.of(space, **asked)
+        return Settings.asked(space, asked)
     except ValidationError as error:
         option = str(error.errors()[0]["loc"][0])
         raise UserError(f"--{first_error(error).replace(option, option.replace('_', '-'), 1)}, got {asked.get(option)}") from None

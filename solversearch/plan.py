@@ -169,7 +169,7 @@ class Plan(_Part, Shown):
 
     @classmethod
     def read(cls, path: str | Path) -> "Plan":
-        """Reads and checks a plan file, or that of a run folder. Raises `UserError` with one line: which file, where in it, what is wrong."""
+        """A plan file, or that of a run folder, checked. Raises `UserError` with one line: which file, where in it, what is wrong."""
         path = plan_file(path)
         content = read_file(path, "plan")
         return cls.parse(content, one_line(str(path)))

@@ -231,18 +231,20 @@ _FLOW = (
     "'flow', the velocity noise - data of a rectified flow, as in diffusers, with noise at t = 1 and data at 0: where the network learned "
     "data - noise, return minus its output, and where noise is at its t = 0, give it 1 - t ('v_prediction' is alpha eps - sigma x0)"
 )
-_MEANT = {
-    **dict.fromkeys(("velocity", "flow_prediction", "flow_matching", "flow_velocity", "rectified_flow", "flow_match", "vector_field"), _FLOW),
-    **dict.fromkeys(("v", "v_pred", "vpred"), "'v_prediction', alpha eps - sigma x0; the velocity of a flow, noise - data, is 'flow'"),
-    **dict.fromkeys(("eps", "noise", "e", "epsilon_prediction", "noise_prediction"), "'epsilon', the noise"),
-    **dict.fromkeys(("x0", "x_0", "x_start", "x", "data", "clean", "denoised", "original", "x0_prediction"), "'sample', the clean data"),
-    "score": "'epsilon', which is -sigma times the score: return that",
+_CALLED = {
+    _FLOW: "velocity flow_prediction flow_matching flow_match flow_velocity rectified_flow vector_field",
+    "'v_prediction', alpha eps - sigma x0; the velocity of a flow, noise - data, is 'flow'": "v v_pred vpred",
+    "'epsilon', the noise": "eps e noise epsilon_prediction noise_prediction",
+    "'sample', the clean data": "x0 x_0 x x_start data clean denoised original x0_prediction",
+    "'epsilon', which is -sigma times the score: return that": "score",
 }
+"""What other programs and papers call them."""
 
 
 def unknown_prediction_type(name: str) -> str:
     """The message for it, with what other programs call so."""
-    meant = _MEANT.get(name.lower().replace("-", "_").replace(" ", "_"))
+    plain = name.lower().replace("-", "_").replace(" ", "_")
+    meant = next((meant for meant, names in _CALLED.items() if plain in names.split()), None)
     if meant is None:
         return nearest(name, list(PREDICTION_TYPES), "prediction type")
     return f"unknown prediction type {name!r}; here it is {meant}. Known: {', '.join(PREDICTION_TYPES)}"

@@ -1,12 +1,12 @@
 """The comparison: a plan against every published solver on every grid at the same cost, on held-out noise."""
 
 from collections.abc import Callable
-from typing import Literal, Self
-
 from math import isfinite
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
 from solversearch.judging import intervals
 from solversearch.judging.baselines import LIMIT, SMALL

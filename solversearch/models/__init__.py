@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from solversearch.models.base import Model
     from solversearch.schedules import NoiseSchedule
 
-__all__ = ["MODELS", "Model", "Options", "load", "noise_schedule"]
+__all__ = ["MODELS", "Model", "Options", "frame", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -67,11 +67,14 @@ def _of_object(source: Any, options: Options) -> "Model":
     return made_by(source, f"{name}()", f"{Path(file).stem}.{name}" if file else name, file)
 
 
-def noise_schedule(name: str) -> "NoiseSchedule":
-    """A model's, by its name; those of the package share Stable Diffusion's, and are not loaded for it."""
+def frame(name: str) -> tuple["NoiseSchedule", float]:
+    """A model's noise schedule and guidance, by its name; those of the package share Stable Diffusion's, and are not loaded for it."""
     from solversearch.schedules import DiscreteVP
 
-    return DiscreteVP.named() if name in MODELS else load(name).schedule
+    if name in MODELS:
+        return DiscreteVP.named(), 1.0
+    model = load(name)
+    return model.schedule, model.guidance
 
 
 _WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
@@ -82,9 +85,9 @@ def _meant(name: str) -> str:
     """What a name that is no model's may have been meant for; nothing where that is not clear."""
     if name.lower().endswith(_WEIGHTS):
         return (
-            "a file of weights does not say which network they are of, nor how that is sampled; make a folder of it in diffusers, "
-            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER) for Stable Diffusion, and name that with --model FOLDER, or "
-            "write a factory that loads it into your network, --model python:FILE.py:FACTORY (see 'Your own network' in the README)"
+            "a file of weights does not say of which network, nor how it is sampled; make a folder of it in diffusers, "
+            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER) for Stable Diffusion, and name that with --model "
+            "FOLDER, or write a factory that loads it into your network, --model python:FILE.py:FACTORY (see 'Your own network' in the README)"
         )
     if name.startswith(("https://huggingface.co/", "huggingface.co/", "hf.co/")):
         return f"a repository of the Hub is named hf:{'/'.join(name.partition('.co/')[2].split('/')[:2])}"

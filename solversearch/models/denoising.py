@@ -121,7 +121,9 @@ def check(model: Model, where: str) -> None:
             return _doubt_scale(model, where, trial)
     flips = [(_score(other, real), words) for words, other in _flips(model)]
     best, words = min(flips)
-    told = f"its error is {found:.3g} times that of filters made of {'the data' if real else 'its own samples'}, and {best:.3g} times {words}"
+    told = (
+        f"its error is {found:.3g} times that of filters made of {'the data' if real else 'its own samples'}, and {best:.3g} times {words}"
+    )
     if best <= most and found >= factor * best:
         raise UserError(f"the network does not denoise: {told}")
     if trial is None or errors is None:
@@ -155,9 +157,9 @@ def check_samples(model: Model, teacher: Teacher, guidance: float = 1.0) -> None
     most = 2.0 if guidance == 1 else 3.0
     if not spread / most <= own <= most * spread or apart > most / 2 * spread:
         warnings.warn(
-            f"{model.name}: the teacher's samples are not on the scale of the data: mean {float(samples.mean()):.3g} and standard deviation "
-            f"{own:.3g}, of the data {float(data.mean()):.3g} and {spread:.3g}; check that the network is trained and read rightly, and "
-            "that data are scaled as in its training",
+            f"{model.name}: the teacher's samples are not on the scale of the data: mean {float(samples.mean()):.3g} and standard "
+            f"deviation {own:.3g}, of the data {float(data.mean()):.3g} and {spread:.3g}; check that the network is trained and read rightly, "
+            "and that data are scaled as in its training",
             stacklevel=2,
         )
 

@@ -26,7 +26,9 @@ def verdict(comparison: Comparison) -> str:
     """The result in a few sentences: what most samples say first, then the other measures, each with its own best baseline."""
     found, cost = comparison, f"{comparison.nfe} evaluation{'s' if comparison.nfe > 1 else ''}"
     if found.is_baseline:
-        return " ".join((f"The plan is the best baseline itself, {found.best_baseline}: nothing better was found at {cost}.", *_useless(found)))
+        return " ".join(
+            (f"The plan is the best baseline itself, {found.best_baseline}: nothing better was found at {cost}.", *_useless(found))
+        )
     geometric, *others = found.ratios
     share, low, high = (percent(each) for each in (found.share.mean, found.share.low, found.share.high))
     parts = [
@@ -77,8 +79,8 @@ def _useless(found: Comparison) -> Iterator[str]:
         who = "the mean errors of plan and best baseline are" if len(useless) == 2 else f"the {useless[0]}'s mean error is"
         told = " and ".join(f"{number(values[name] / variance)} times" for name in useless)
         yield (
-            f"But {who} {told} the variance of the samples: as large as the data, so that little of the teacher's samples is left; take more "
-            "evaluations, and check that the model is trained and read rightly."
+            f"But {who} {told} the variance of the samples: as large as the data, so that little of the teacher's samples is left; take "
+            "more evaluations, and check that the model is trained and read rightly."
         )
 
 
