@@ -126,7 +126,7 @@ def load_model(model: "Source", **options: Unpack[LoadingOptions]) -> "Model":
 
 
 def read_plan(path: str | Path) -> "Plan":
-    """A plan file. Raises `UserError` with one line: which file, where in it, what is wrong."""
+    """A plan file, or that of a run folder. Raises `UserError` with one line: which file, where in it, what is wrong."""
     from solversearch.plan import Plan
 
     return Plan.read(path)
@@ -210,6 +210,7 @@ def compare(
     from solversearch.judging.compatibility import check_model, reguided
     from solversearch.judging.objectives import parse_many
     from solversearch.models.base import Clock
+    from solversearch.models.denoising import check_samples
     from solversearch.spaces import SearchSpace
     from solversearch.teacher import STEPS, teach
 
@@ -228,6 +229,7 @@ def compare(
             batch_size=sized.batch_size, clock=clock,
             progress=lambda done: display("teacher", done, STEPS * 3 // 2, f"{sized.samples} samples"),
         )  # fmt: skip
+        check_samples(loaded, teacher, chosen.guidance)
         return run(
             loaded, chosen, teacher, clock, sized.batch_size, integer=chosen.decisions.get("timesteps") == "whole",
             timing=lambda: Timing(wall_s=round(time.perf_counter() - start, 3), network_s=round(clock.seconds, 3)),
@@ -359,10 +361,10 @@ def _search_settings(given: Mapping[str, Any]) -> "Settings":
     from solversearch.search.settings import Settings
     from solversearch.spaces import SearchSpace
 
-    space, instant = given.get("space", "default"), given.get("instant")
+    space = given.get("space", "default")
     space = space if isinstance(space, SearchSpace) else SearchSpace.named(space)
     asked = {name: value for name, value in given.items() if name in Settings.model_fields and name != "space"}
-    return _settings(space, {**asked, "instant": False if instant is False else None, "only_instant": instant is True})
+    return _settings(space, asked)
 
 
 def _settings(space: "SearchSpace", asked: dict[str, Any]) -> "Settings":
@@ -372,7 +374,7 @@ def _settings(space: "SearchSpace", asked: dict[str, Any]) -> "Settings":
     from solversearch.search.settings import Settings
 
     try:
-        return Settings.of(space, **asked)
+        return Settings.asked(space, asked)
     except ValidationError as error:
         option = str(error.errors()[0]["loc"][0])
         raise UserError(f"--{first_error(error).replace(option, option.replace('_', '-'), 1)}, got {asked.get(option)}") from None

@@ -118,7 +118,7 @@ def _call(model: Model) -> Callable[[bool], Tensor]:
 
     def call(gradient: bool) -> Tensor:
         with torch.set_grad_enabled(gradient):
-            return model.network(x.detach().requires_grad_(gradient), t, *conditions)
+            return model.network(*(each.clone() for each in (x.detach().requires_grad_(gradient), t, *conditions)))
 
     return call
 

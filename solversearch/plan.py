@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Js
 from solversearch import plan_text
 from solversearch.errors import UserError
 from solversearch.notebook import Shown
+from solversearch.places import plan_file
 from solversearch.runtime import Array, Node, Row, Tableau, clamp, dynamic_threshold, run
 
 MAX_NFE = 1000
@@ -184,7 +185,8 @@ class Plan(_Part, Shown):
 
     @classmethod
     def read(cls, path: str | Path) -> "Plan":
-        """Reads and checks a plan. Raises `UserError` with one line: which file, where in it, what is wrong."""
+        """A plan file, or that of a run folder, checked. Raises `UserError` with one line: which file, where in it, what is wrong."""
+        path = plan_file(path)
         content = read_file(path, "plan")
         return cls.parse(content, one_line(str(path)))
 

@@ -250,6 +250,27 @@ class Flow(NoiseSchedule):
 
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow", "edm")
+_FLOW = (
+    "'flow', the velocity noise - data of a rectified flow, as in diffusers, with noise at t = 1 and data at 0: where the network learned "
+    "data - noise, return minus its output, and where noise is at its t = 0, give it 1 - t ('v_prediction' is alpha eps - sigma x0)"
+)
+_CALLED = {
+    _FLOW: "velocity flow_prediction flow_matching flow_match flow_velocity rectified_flow vector_field",
+    "'v_prediction', alpha eps - sigma x0; the velocity of a flow, noise - data, is 'flow'": "v v_pred vpred",
+    "'epsilon', the noise": "eps e noise epsilon_prediction noise_prediction",
+    "'sample', the clean data": "x0 x_0 x x_start data clean denoised original x0_prediction",
+    "'epsilon', which is -sigma times the score: return that": "score",
+}
+"""What other programs and papers call them."""
+
+
+def unknown_prediction_type(name: str) -> str:
+    """The message for it, with what other programs call so."""
+    plain = name.lower().replace("-", "_").replace(" ", "_")
+    meant = next((meant for meant, names in _CALLED.items() if plain in names.split()), None)
+    if meant is None:
+        return nearest(name, list(PREDICTION_TYPES), "prediction type")
+    return f"unknown prediction type {name!r}; here it is {meant}. Known: {', '.join(PREDICTION_TYPES)}"
 
 
 def data_prediction(prediction_type: str, alpha: float, sigma: float) -> tuple[float, float]:
@@ -270,7 +291,7 @@ def data_prediction(prediction_type: str, alpha: float, sigma: float) -> tuple[f
         return 1 / (alpha + sigma), -sigma / (alpha + sigma)
     if prediction_type in ("sample", "edm"):
         return 0.0, 1.0
-    raise UserError(nearest(prediction_type, list(PREDICTION_TYPES), "prediction type"))
+    raise UserError(unknown_prediction_type(prediction_type))
 
 
 # Timestep grids --------------------------------------------------------------------------------------------

@@ -122,6 +122,12 @@ def teach(
     return Teacher(split, seed, drawn.noise, drawn.conditions, endpoint, angles.clone(), states, slopes, error, range(count))
 
 
+def solve(model: Model, denoise: Denoiser, noise: Tensor, guidance: float, steps: int) -> Tensor:
+    """The samples of a solve that is kept nowhere."""
+    with torch.no_grad():
+        return _integrate(model, denoise, noise, guidance, steps, False, lambda done: None)["endpoint"]
+
+
 def cost(count: int) -> int:
     """Evaluations that the teacher of so many samples takes; guidance doubles them."""
     return STEPS * count + STEPS // 2 * min(count, DOUBLED)

@@ -68,7 +68,7 @@ def test_commands_that_run_no_network_load_no_torch(command: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_the_packages_models_have_the_schedule_that_is_shown_without_them(name: str) -> None:
-    known, own = models.noise_schedule(name), models.load(name).schedule
+    known, own = models.frame(name)[0], models.load(name).schedule
     times = np.linspace(own.t_start, own.t_end, 50)
     assert (known.t_start, known.t_end, known.discrete) == (own.t_start, own.t_end, own.discrete)
     np.testing.assert_array_equal(known.angle(times), own.angle(times))

@@ -16,7 +16,9 @@ cpr_app = typer.Typer(no_args_is_help=True, help="Regresses plans over NFE and g
 @cpr_app.command("fit")
 @loads_model
 def fit(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or plan files: one a configuration, of one model and one space.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs or a sweep, or plan files: one a configuration, of one model and space.")
+    ],
     out: Annotated[Path, typer.Option(help="The regression, a JSON file.")] = Path("cpr.json"),
     model: Annotated[str | None, typer.Option(help="The model.", show_default="the plans'")] = None,
     tune: Annotated[
@@ -43,6 +45,7 @@ def fit(
         print(fitted.model_dump_json())
         return
     stdout().print(cpr_table(fitted))
+    print(f"{fitted.left_out[0].upper()}{fitted.left_out[1:]}")
     wrote(False, out)
 
 
@@ -50,9 +53,9 @@ def fit(
 @loads_model
 def predict(
     context: typer.Context,
-    regression: Annotated[Path, typer.Argument(help="A file of 'solversearch cpr fit'.")],
+    regression: Annotated[Path, typer.Argument(help="A file of 'solversearch cpr fit', or the folder of a sweep.")],
     nfe: Annotated[int, typer.Option(min=1, max=1000, help="Network evaluations a sample may cost.")],
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is none.", show_default="the model's")] = None,
     out: Annotated[Path, typer.Option(help="The plan file to write.")] = Path("plan.json"),
     model: Annotated[str | None, typer.Option(help="The model.", show_default="the one of the fit")] = None,
     overwrite: Overwrite = False,
@@ -69,6 +72,6 @@ def predict(
 
     fitted = Cpr.read(regression)
     loaded = load(model) if model else load.from_file(fitted.model)
-    plan = fitted.predict(nfe, guidance, loaded, context.obj or "")
+    plan = fitted.predict(nfe, loaded.guidance if guidance is None else guidance, loaded, context.obj or "")
     plan.write(out)
     wrote(as_json, out, nfe=plan.nfe, digest=plan.digest)

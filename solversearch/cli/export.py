@@ -11,7 +11,7 @@ from solversearch.cli.shared import Json, Overwrite
 
 
 def export(
-    plan: Annotated[Path, typer.Argument(help="A plan file.")],
+    plan: Annotated[Path, typer.Argument(help="A plan file, or the run folder that has it.")],
     to: Annotated[str, typer.Option(help="One of 'solversearch list exports'.")],
     out: Annotated[
         Path | None, typer.Option(help="The file or folder to write.", show_default="one that suits; sigmas are printed")

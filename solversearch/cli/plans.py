@@ -68,7 +68,7 @@ def sample(
 
 
 @plan_app.command("show")
-def show(path: Annotated[Path, typer.Argument(help="A plan file.")], as_json: Json = False) -> None:
+def show(path: Annotated[Path, typer.Argument(help="A plan file, or the run folder that has it.")], as_json: Json = False) -> None:
     """Show a plan: what it is, its nodes, its coefficients, its scores, where it comes from."""
     from solversearch.report.plan_view import plan_view
 
@@ -80,7 +80,7 @@ def show(path: Annotated[Path, typer.Argument(help="A plan file.")], as_json: Js
 
 
 @plan_app.command("validate")
-def validate(path: Annotated[Path, typer.Argument(help="A plan file.")], as_json: Json = False) -> None:
+def validate(path: Annotated[Path, typer.Argument(help="A plan file, or the run folder that has it.")], as_json: Json = False) -> None:
     """Check a plan file against every rule of the format."""
     plan = api.read_plan(path)
     if as_json:

@@ -24,7 +24,7 @@ ModelOption = typer.Option(
     help="A name of 'solversearch list models', a pipeline of diffusers as hf:REPOSITORY or its folder, or python:FILE:FACTORY.",
 )
 ModelName = Annotated[str, ModelOption]
-PlanFile = Annotated[Path, typer.Option("--plan", metavar="FILE", help="A plan file.")]
+PlanFile = Annotated[Path, typer.Option("--plan", metavar="PLAN", help="A plan file, or the run folder that has it.")]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all noise.")]
 BatchSize = Annotated[
     int | None,

@@ -15,7 +15,7 @@ def show(
     space: Annotated[str, typer.Argument(help="A preset of search_spaces, or a YAML file.")],
     nfe: Annotated[int, typer.Option(min=1, max=1000, help="Network evaluations a sample may cost.")] = 5,
     model: Annotated[str, typer.Option(help="The model whose noise schedule the candidate is drawn for.")] = "digits",
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is none.", show_default="the model's")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -30,9 +30,9 @@ def show(
     from solversearch.report.space_view import space_facts, space_view
     from solversearch.schedules import grid
 
-    schedule = models.noise_schedule(model)
+    schedule, own = models.frame(model)
     starts = [grid(name, schedule, nfe)[:-1] for name in ("linspace", "quadratic", "logsnr")]
-    domain = Domain.of(read, schedule, nfe, guidance, starts)
+    domain = Domain.of(read, schedule, nfe, own if guidance is None else guidance, starts)
     candidate = domain.candidate(domain.random(np.random.default_rng(seed)))
     if as_json:
         print(json.dumps(space_facts(domain, candidate)))

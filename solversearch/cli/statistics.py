@@ -60,7 +60,7 @@ def statistics(
                 progress=lambda done: display("teacher", done, STEPS * 3 // 2, f"{samples} samples"),
             )  # fmt: skip
             display("features", 0, 0, f"{samples} images")
-            features = loaded.features(teacher.endpoint)
+            features = loaded.features(teacher.endpoint.clone())
     reference.write(out, features, extractor)
     width = features.shape[1]
     wrote(

@@ -19,6 +19,7 @@ from solversearch.cpr.polynomial import DEGREES, Cascade, fit_cascade
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.models.digest import is_of
+from solversearch.places import regression_file
 from solversearch.plan import MAX_NFE, Many, Plan, Provenance, Threshold, one_line, read_json, write_text
 from solversearch.schedules import Floats
 from solversearch.solvers.mixed import Decision, mixed
@@ -26,6 +27,8 @@ from solversearch.tableau import trace
 from solversearch.version import __version__
 
 TIME_NAMES = ("position", "input_shift")
+LEAST, POOR = 3, 2.0
+"""Configurations of which something can be regressed; and how many times a given plan's error is worth a word."""
 TIME_DEGREES = (5, 2, 2)
 """Of positions, which bend more towards the data than ratios do."""
 _NAME = re.compile("|".join((*TIME_NAMES, *SMOOTH, r"(end_)?(x|(d|delta)\d{1,4})")))
@@ -104,6 +107,23 @@ class Cpr(BaseModel):
         kept = {name: getattr(self, name) for name in type(self).model_fields if name != "digest"}
         return Cpr(**{**kept, "cascades": cascades, "cells": self.cells if cells is None else cells})
 
+    @property
+    def left_out(self) -> str:
+        """In words, how far each configuration is from what the others predict of it."""
+        worst = max(self.cells, key=lambda cell: cell.left_out_times)
+        times, numbers = (float(np.sqrt(np.mean(np.square(each)))) for each in (
+            [cell.left_out_times for cell in self.cells], [cell.left_out_parameters for cell in self.cells]
+        ))  # fmt: skip
+        told = (
+            f"each of {len(self.cells)} configurations left out, the others miss its times by {times:.2g} (as positions) and its other "
+            f"numbers by {numbers:.2g}; the worst is NFE {worst.nfe}, guidance {worst.guidance:g}"
+        )
+        poor = [cell for cell in self.cells if cell.ratio is not None and cell.ratio > POOR]
+        if poor:
+            far = max(poor, key=lambda cell: cell.ratio or 0)
+            told += f"; at NFE {far.nfe}, guidance {far.guidance:g} its plan has {far.ratio:.3g} times the error of the one given"
+        return told
+
     def decisions(self) -> tuple[Decision, ...]:
         return tuple(Decision(**step) for step in self.steps)  # type: ignore[arg-type]
 
@@ -113,6 +133,7 @@ class Cpr(BaseModel):
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Raises `UserError` with one line: which file, where in it, what is wrong."""
+        path = regression_file(path)
         found = read_json(cls, path, "regression")
         if "digest" not in found.model_fields_set:
             raise UserError(f"{one_line(str(path))}: digest: missing; the file of a regression carries the digest of its content")
@@ -204,8 +225,11 @@ def fit(plans: Sequence[Plan], model: Model) -> Cpr:
                 "search longer there, or leave it out"
             )
     cells = sorted((plan.nfe, plan.guidance) for plan in plans)
-    if len(cells) < 2:
-        raise UserError(f"a regression needs plans for at least 2 configurations of NFE and guidance, better 3 x 3, got {len(cells)}")
+    if len(set(cells)) < LEAST:
+        raise UserError(
+            f"a regression needs plans for at least {LEAST} configurations of NFE and guidance, better 3 x 3, got {len(cells)}: through "
+            "two goes a line, and nothing says whether what lies between is on it"
+        )
     twice = next((a for a, b in pairwise(cells) if a == b), None)
     if twice:
         raise UserError(f"two plans are for NFE {twice[0]} and guidance {twice[1]:g}; give one a configuration")

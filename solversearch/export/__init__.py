@@ -16,6 +16,11 @@ EXPORTERS: dict[str, Exporter] = {each.name: each for file in FILES for each in 
 
 def get(name: str) -> Exporter:
     """The named exporter; raises `UserError` with the nearest name."""
+    if name.lower() == "diffusers":
+        raise UserError(
+            "diffusers needs no export: in Python, PlanScheduler.from_plan(PLAN) of solversearch.export.diffusers takes the plan itself "
+            "into a pipeline, see 'Use a plan' in the README; diffusers-sigmas and diffusers-timesteps are for its stock schedulers"
+        )
     if name not in EXPORTERS:
         raise UserError(nearest(name, list(EXPORTERS), "export"))
     return EXPORTERS[name]

@@ -1,10 +1,12 @@
 """The comparison: a plan against every published solver on every grid at the same cost, on held-out noise."""
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
 from solversearch.judging import intervals
 from solversearch.judging.baselines import LIMIT, SMALL
@@ -136,6 +138,8 @@ class Comparison(BaseModel, Shown):
     baseline_nfe_for_plan_error: Count | None
     teacher_error: float
     teacher_frechet_data: Interval | None = None
+    variance: float | None = None
+    """Of one number of the data about its mean, or of the teacher's samples where there are no data: what an error of nothing right is."""
     pairs: Count
     evaluations: Count
     timing: Timing
@@ -219,6 +223,11 @@ def climb(
     return rungs
 
 
+def _variance(samples: Tensor) -> float | None:
+    value = float((samples.double() - samples.double().mean(0)).square().mean())
+    return value if isfinite(value) else None
+
+
 def compare(
     model: Model,
     plan: Plan,
@@ -279,6 +288,7 @@ def compare(
         baseline_nfe_for_plan_error=ladder[-1].nfe if ladder[-1].endpoint_mse <= mean.plan_value else None,
         teacher_error=teacher.error,
         teacher_frechet_data=found.teacher_distance(real),
+        variance=_variance(teacher.endpoint if model.data is None else model.data()),
         pairs=len(found.race.candidates),
         evaluations=clock.evaluations - before,
         timing=timing(),

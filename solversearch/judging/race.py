@@ -71,7 +71,7 @@ class Runs:
         self.model, self.tables, self.teacher, self.batch_size, self.clock, self.memo = model, tables, teacher, batch_size, clock, memo
         self.errors = np.full((len(tables), len(teacher)), np.nan)
         self._features: dict[int, dict[int, Tensor]] = {}
-        self.target = None if model.features is None else model.features(teacher.endpoint).cpu()
+        self.target = None if model.features is None else model.features(teacher.endpoint.clone()).cpu()
 
     def see(self, tables: Sequence[int], samples: Places) -> None:
         """Runs tables on those of the samples that each has not seen, as many together as a network batch has room for."""

@@ -1,5 +1,6 @@
 """The registry of models: `MODELS` by name, and `load`, which also takes pipelines of diffusers and a person's own network."""
 
+import re
 from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from solversearch.models.base import Model
     from solversearch.schedules import NoiseSchedule
 
-__all__ = ["MODELS", "Model", "Options", "load", "noise_schedule"]
+__all__ = ["MODELS", "Model", "Options", "frame", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -32,13 +33,15 @@ MODELS = {
 DEFAULT = Options()
 
 
-def load(source: Any, options: Options = DEFAULT) -> "Model":
+def load(source: Any, options: Options = DEFAULT, known: bool = False) -> "Model":
     """The model of a registered name or alias, of a pipeline (`hf:REPOSITORY` or a folder), or of the factory that
-    `python:FILE_OR_MODULE:FACTORY` names; or of an object: a `Model`, a pipeline of diffusers, a factory. Raises `UserError`."""
+    `python:FILE_OR_MODULE:FACTORY` names; or of an object: a `Model`, a pipeline of diffusers, a factory.
+
+    known: another process has loaded it, and checked that it denoises. Raises `UserError`."""
     from solversearch.models.features import with_features
 
     named = isinstance(source, str | PathLike)
-    return with_features(_own(fspath(source), options) if named else _of_object(source, options), options)
+    return with_features(_own(fspath(source), options, known) if named else _of_object(source, options), options)
 
 
 def _of_object(source: Any, options: Options) -> "Model":
@@ -53,7 +56,9 @@ def _of_object(source: Any, options: Options) -> "Model":
     name = str(getattr(source, "name", None) or getattr(source, "__name__", type(source).__name__))
     options.only(name)
     if isinstance(source, Model):
-        return source
+        from solversearch.models.custom import checked
+
+        return checked(source)
     from inspect import getsourcefile, isfunction
 
     from solversearch.models.custom import made_by
@@ -62,20 +67,46 @@ def _of_object(source: Any, options: Options) -> "Model":
     return made_by(source, f"{name}()", f"{Path(file).stem}.{name}" if file else name, file)
 
 
-def noise_schedule(name: str) -> "NoiseSchedule":
-    """A model's, by its name; those of the package share Stable Diffusion's, and are not loaded for it."""
+def frame(name: str) -> tuple["NoiseSchedule", float]:
+    """A model's noise schedule and guidance, by its name; those of the package share Stable Diffusion's, and are not loaded for it."""
     from solversearch.schedules import DiscreteVP
 
-    return DiscreteVP.named() if name in MODELS else load(name).schedule
+    if name in MODELS:
+        return DiscreteVP.named(), 1.0
+    model = load(name)
+    return model.schedule, model.guidance
 
 
-def _own(name: str, options: Options) -> "Model":
+_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
+_OWN = re.compile(r"(?P<target>.+\.py|[A-Za-z_][\w.]*)(?::(?P<factory>[A-Za-z_]\w*)?)?")
+
+
+def _meant(name: str) -> str:
+    """What a name that is no model's may have been meant for; nothing where that is not clear."""
+    if name.lower().endswith(_WEIGHTS):
+        return (
+            "a file of weights does not say of which network, nor how it is sampled; make a folder of it in diffusers, "
+            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER) for Stable Diffusion, and name that with --model "
+            "FOLDER, or write a factory that loads it into your network, --model python:FILE.py:FACTORY (see 'Your own network' in the README)"
+        )
+    if name.startswith(("https://huggingface.co/", "huggingface.co/", "hf.co/")):
+        return f"a repository of the Hub is named hf:{'/'.join(name.partition('.co/')[2].split('/')[:2])}"
+    own = _OWN.fullmatch(name)
+    if own is None or not (own["target"].endswith(".py") or own["factory"]):
+        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+            return f"there is no such folder; a repository of the Hub is named hf:{name}"
+        return ""
+    named = "" if own["factory"] else ", where FACTORY is the function in it that returns the model"
+    return f"a network of your own is named python:{own['target']}:{own['factory'] or 'FACTORY'}{named}"
+
+
+def _own(name: str, options: Options, known: bool) -> "Model":
     """With the features that the model brings."""
     if name.startswith("python:"):
         from solversearch.models.custom import load_custom
 
         options.only(name)
-        return load_custom(name)
+        return load_custom(name, known)
     if name in MODELS:
         options.only(name)
         embedded: Model = import_module(f"{__name__}.{name}").load()
@@ -85,6 +116,8 @@ def _own(name: str, options: Options) -> "Model":
 
     hub, folder = name.startswith("hf:"), Path(name).expanduser().is_dir()
     if not hub and not folder and name not in ALIASES:
+        if meant := _meant(name):
+            raise UserError(f"--model {name}: {meant}")
         raise UserError(
             f"{nearest(name, [*MODELS, *ALIASES], 'model')}; or a pipeline of diffusers as hf:REPOSITORY or its folder, or your own "
             "network as python:FILE_OR_MODULE:FACTORY"

@@ -66,7 +66,7 @@ class Model(Identified):
             return None
         if self.reference is not None:
             return self.reference()
-        return None if self.data is None else Reference(Moments.of(self.features(self.data()).cpu()))
+        return None if self.data is None else Reference(Moments.of(self.features(self.data().clone()).cpu()))
 
 
 @dataclass
@@ -176,8 +176,8 @@ class Denoiser:
         model, size = self.model, len(x)
         fill = torch.arange(model.filled(size), device=x.device).clamp(max=size - 1) if size % model.pad else slice(None)
         arguments = (x[fill].to(model.dtype), t[fill], *(() if conditions is None else (conditions[fill],)))
-        try:
-            output = model.network(*arguments)[:size].to(x.dtype)
+        try:  # copies, in and out: a network may write into what it is given, and into what it has returned before
+            output = model.network(*(each.clone() for each in arguments))[:size].to(x.dtype, copy=True)
         except torch.cuda.OutOfMemoryError:
             if torch.is_grad_enabled():  # what is kept for the gradient is too much, and that is the caller's to share out
                 raise

@@ -45,16 +45,20 @@ from torch import Tensor, nn
 
 from solversearch.errors import UserError, nearest
 from solversearch.models.base import Model
+from solversearch.models.denoising import check
 from solversearch.models.digest import nearly, old_digest
 from solversearch.noise import SPLITS
-from solversearch.schedules import PREDICTION_TYPES, NoiseSchedule, data_prediction
+from solversearch.schedules import PREDICTION_TYPES, NoiseSchedule, data_prediction, unknown_prediction_type
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Model))
 REQUIRED = ("network", "schedule", "prediction_type", "shape")
 
 
-def load_custom(spec: str) -> Model:
-    """The model that the factory of ``python:FILE_OR_MODULE:FACTORY`` returns. Raises `UserError` with one line for whatever is wrong."""
+def load_custom(spec: str, known: bool = False) -> Model:
+    """The model that the factory of ``python:FILE_OR_MODULE:FACTORY`` returns; known: another process has checked that it denoises.
+
+    Raises `UserError` with one line for whatever is wrong.
+    """
     target, _, name = spec.removeprefix("python:").rpartition(":")
     if not target or not name:
         raise UserError(f"{spec}: a model of your own is named python:path/to/file.py:factory or python:package.module:factory")
@@ -65,10 +69,10 @@ def load_custom(spec: str) -> Model:
         raise UserError(f"{target}: {nearest(name, public, 'factory')}")
     if not callable(factory):
         raise UserError(f"{target}: {name} is {_kind(factory)}, not a function; a factory takes no arguments and returns the model")
-    return made_by(factory, f"{target}: {name}()", f"{Path(target).stem}.{name}", getattr(module, "__file__", None) or "")
+    return made_by(factory, f"{target}: {name}()", f"{Path(target).stem}.{name}", getattr(module, "__file__", None) or "", known)
 
 
-def made_by(factory: Callable[[], Any], where: str, name: str, file: str) -> Model:
+def made_by(factory: Callable[[], Any], where: str, name: str, file: str, known: bool = False) -> Model:
     """The model that a factory returns. where is what messages call it, file has its code. Raises `UserError`."""
     with _blaming(where, file):
         made = factory()
@@ -77,6 +81,13 @@ def made_by(factory: Callable[[], Any], where: str, name: str, file: str) -> Mod
         content = Path(file).read_bytes() if os.path.isfile(file) else b""
         model = dataclasses.replace(model, weights=hashlib.sha256(old_digest(model).encode() + content).hexdigest())
     _try(model, where, file)
+    return model if known else checked(model, where, file)
+
+
+def checked(model: Model, where: str = "", file: str = "") -> Model:
+    """The model, where it denoises, see `denoising.check`."""
+    with _blaming(where or model.name, file):
+        check(model, where or model.name)
     return model
 
 
@@ -199,7 +210,7 @@ def _check_types(fields: Mapping[str, Any], where: str) -> None:
         if each in fields and not right(fields[each]):
             raise UserError(f"{where}: {each} must be {what}, got {_kind(fields[each])}")
     if fields["prediction_type"] not in PREDICTION_TYPES:
-        raise UserError(f"{where}: {nearest(str(fields['prediction_type']), list(PREDICTION_TYPES), 'prediction type')}")
+        raise UserError(f"{where}: {unknown_prediction_type(str(fields['prediction_type']))}")
 
 
 def _check_conditions(conditions: Tensor | None, null: Tensor | None, where: str) -> None:
@@ -233,7 +244,7 @@ def _try(model: Model, where: str, file: str) -> None:
             times = torch.full((2,), t, device=model.device, dtype=model.time_dtype)
             arguments = (noise, times, *(() if conditions is None else (conditions,)))
             with _blaming(f"{where}: the network, tried at t = {t:g},", file):
-                output, again = (model.network(*arguments) for _ in range(2))
+                output, again = (model.network(*(each.clone() for each in arguments)) for _ in range(2))
             for returned in (output, again):
                 _check_output(returned, model, f"{where}: the network, tried at t = {t:g},")
             if not nearly(output, again):
@@ -245,7 +256,7 @@ def _try(model: Model, where: str, file: str) -> None:
         function: Callable[[Tensor], Tensor] | None = getattr(model, each)
         if function is not None:
             with _blaming(f"{where}: {each}, tried on two samples,", file):
-                result = function(noise.float())
+                result = function(noise.float().clone())
             if not isinstance(result, Tensor) or len(result) != 2:
                 raise UserError(f"{where}: {each} must return a tensor with one row a sample, got {_kind(result)} for two")
 

@@ -29,7 +29,7 @@ class ImageFeatures:
         return torch.cat([self._of(samples[first : first + BATCH]) for first in range(0, len(samples), BATCH)])
 
     def _of(self, samples: Tensor) -> Tensor:
-        images = self.images(samples).float().cpu()
+        images = self.images(samples.clone()).float().cpu()
         finite = torch.isfinite(images).flatten(1).all(1)
         colour = images if images.ndim == 4 else images[..., None].expand(*images.shape, 3)
         pictures: list[Picture] = list((colour.nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8).numpy())

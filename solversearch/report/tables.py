@@ -16,6 +16,8 @@ FARTHEST = 30
 """Baselines and candidates whose error is more times the best baseline's are off the scale of pictures."""
 BASELINES = 8
 """Baselines in the table of a comparison; the file has them all."""
+USELESS = 0.5
+"""Of the variance of the samples: errors from there on are as large as the data."""
 
 
 def percent(share: float) -> str:
@@ -27,7 +29,9 @@ def verdict(comparison: Comparison) -> str:
     """The result in a few sentences: what most samples say first, then the other measures, each with its own best baseline."""
     found, cost = comparison, f"{comparison.nfe} evaluation{'s' if comparison.nfe > 1 else ''}"
     if found.is_baseline:
-        return f"The plan is the best baseline itself, {found.best_baseline}: nothing better was found at {cost}."
+        return " ".join(
+            (f"The plan is the best baseline itself, {found.best_baseline}: nothing better was found at {cost}.", *_useless(found))
+        )
     geometric, *others = found.ratios
     share, low, high = (percent(each) for each in (found.share.mean, found.share.low, found.share.high))
     parts = [
@@ -44,6 +48,7 @@ def _caveats(found: Comparison) -> Iterator[str]:
     geometric, mean = found.ratios[0], found.ratio(MEAN)
     assert mean is not None
     own = found.rows[0]
+    yield from _useless(found)
     if found.ran_away:
         yield f"On {found.ran_away} samples, left out of these numbers, the plan ran away: NaN or inf. That decides."
     elif found.objective != ENDPOINT:
@@ -65,6 +70,21 @@ def _caveats(found: Comparison) -> Iterator[str]:
         yield f"For the plan's mean error {rest}."
     if others := found.left_out - found.ran_away:
         yield f"{others} of {found.samples + found.left_out:,} samples are left out: the network returned NaN or inf there."
+
+
+def _useless(found: Comparison) -> Iterator[str]:
+    """Errors of samples that have nothing to do with each other are twice their variance; those of their mean are the variance."""
+    mean, variance = found.ratio(MEAN), found.variance
+    assert mean is not None
+    values = {"plan": mean.plan_value, "best baseline": mean.baseline_value}
+    useless = [name for name, value in values.items() if variance is not None and value >= USELESS * variance]
+    if variance is not None and useless:
+        who = "the mean errors of plan and best baseline are" if len(useless) == 2 else f"the {useless[0]}'s mean error is"
+        told = " and ".join(f"{number(values[name] / variance)} times" for name in useless)
+        yield (
+            f"But {who} {told} the variance of the samples: as large as the data, so that little of the teacher's samples is left; take "
+            "more evaluations, and check that the model is trained and read rightly."
+        )
 
 
 def ratio_text(ratio: Ratio) -> str:

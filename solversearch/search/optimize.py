@@ -23,6 +23,7 @@ from solversearch.judging.measures import finite
 from solversearch.judging.objectives import parse_many
 from solversearch.models import DEFAULT
 from solversearch.models.base import Model
+from solversearch.models.denoising import check_samples
 from solversearch.models.options import Options
 from solversearch.outputs import claim
 from solversearch.plan import Plan, Provenance, Threshold, write_text
@@ -77,6 +78,7 @@ def optimize(
         try:
             held_out = task.held_out()
             finite(model, held_out)  # a network that fails there is found out before the search
+            check_samples(model, held_out, settings.guidance)
             run_stages(task, setup, found)
             plan, pareto = _searched(task, found, folder, run.command)
             comparison = _compared(task, found, plan, held_out).model_copy(update={"pareto": pareto})

@@ -1,5 +1,6 @@
 """What a person asks of a search, and what cannot be asked."""
 
+from collections.abc import Mapping
 from math import inf
 from typing import Any, Literal
 
@@ -60,6 +61,13 @@ class Settings(BaseModel):
         if given.get("polish") is True:
             given["polish"] = own.stages.polish or "all"
         return cls(space=space, **{**says, **given})
+
+    @classmethod
+    def asked(cls, space: SearchSpace, options: Mapping[str, Any]) -> "Settings":
+        """By the options of `solversearch optimize`, where instant says to stop there. Raises pydantic's ValidationError."""
+        given = {name.replace("-", "_"): value for name, value in options.items()}
+        instant = given.get("instant")
+        return cls.of(space, **{"only_instant": instant is True, **given, "instant": False if instant is False else None})
 
     def sized(self, model: Model) -> "Settings":
         """The same with the counts of samples and the batch size that suit the model, where none are given."""

@@ -13,6 +13,7 @@ from solversearch.judging.measures import Measured, Rivals, finite, measured, ri
 from solversearch.judging.race import GEOMETRIC, MEAN, MEDIAN
 from solversearch.judging.verdict import ratios
 from solversearch.models.base import Model, NotFinite
+from solversearch.models.denoising import check_samples
 from solversearch.models.digest import same
 from solversearch.outputs import check_free, slug
 from solversearch.plan import Count, Interval, Many, read_json, write_text
@@ -167,6 +168,7 @@ def _flat(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _rivals(model: Model, settings: Settings, progress: Progress) -> Rivals:
     """The best baselines of a cell, which are the same for all methods."""
     teacher = teach(model, "held_out", settings.samples, settings.guidance, settings.seed, trajectory=False, batch_size=settings.batch_size)
+    check_samples(model, teacher, settings.guidance)
     if len(places := finite(model, teacher)) < len(teacher):
         teacher = teacher.at(places.tolist())
     cell = f"NFE {settings.nfe}, guidance {settings.guidance:g}"

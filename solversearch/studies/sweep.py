@@ -4,7 +4,7 @@ The run folders are all that is kept between two calls: a finished cell is not s
 as many cells at once as there are workers, starts a cell again whose process has died, and writes logs for TensorBoard.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -29,12 +29,15 @@ Progress = Callable[[str, int, int, str], None]
 
 
 class SweepSpec(BaseModel):
-    """A sweep as its file has it: what is varied, and settings that all searches share, by their names in `Settings`."""
+    """A sweep as its file has it: what is varied, and settings that all searches share, by the names of `solversearch optimize`'s options.
+
+    Without guidance each model has its own.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     models: Many[str] = Field(min_length=1)
     nfe: Many[int] = Field(min_length=1)
-    guidance: Many[float] = (1.0,)
+    guidance: Many[float] = ()
     seeds: Many[int] = (0,)
     spaces: Many[str] = ("default",)
     settings: dict[str, JsonValue] = {}
@@ -42,6 +45,8 @@ class SweepSpec(BaseModel):
     @field_validator("models", "nfe", "guidance", "seeds", "spaces", mode="before")
     @classmethod
     def _listed(cls, values: Any) -> Any:
+        if values is None:
+            raise ValueError("no value; leave the key out for the default")
         values = values if isinstance(values, list | tuple) else [values]
         if len({str(value) for value in values}) != len(values):
             raise ValueError("a value stands twice in the list")
@@ -50,8 +55,9 @@ class SweepSpec(BaseModel):
     @field_validator("settings")
     @classmethod
     def _plain(cls, settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        if "space" in settings:
-            raise ValueError("space: spaces are named in the list spaces")
+        lists = {"space": "spaces", "model": "models", "seed": "seeds", "nfe": "nfe", "guidance": "guidance"}
+        if misplaced := next((name for name in settings if name in lists), None):
+            raise ValueError(f"{misplaced}: it is named in the list {lists[misplaced]}, beside settings")
         strategy = str(settings.get("strategy", "s3"))
         if strategy not in STRATEGIES:
             raise ValueError(nearest(strategy, list(STRATEGIES), "strategy") + "; a file names no code of your own")
@@ -64,27 +70,25 @@ class SweepSpec(BaseModel):
         if isinstance(content, dict) and own:
             content = {**content, "models": list(own)}
         try:
-            asked = cls.model_validate(content)
+            return cls.model_validate(content)
         except ValidationError as error:
             raise UserError(f"{path}{place(error, nodes)}") from None
-        code = next((model for model in asked.models if model.startswith("python:") and model not in own), None)
-        if code is not None:  # a file does not say which code is run: the person does
-            raise UserError(f"{path}: models: {code} is code of your own; name it on the command line, with --model")
-        return asked
 
-    def cells(self) -> dict[str, "Cell"]:
-        """The searches, by their run folders."""
-        count = prod(map(len, (self.models, self.spaces, self.nfe, self.guidance, self.seeds)))
+    def cells(self, own: Mapping[str, float] | None = None) -> dict[str, "Cell"]:
+        """The searches, by their run folders; own are the models' guidance scales, 1 where they are not known yet."""
+        scales = {model: self.guidance or ((own or {}).get(model, 1.0),) for model in self.models}
+        count = prod(map(len, (self.spaces, self.nfe, self.seeds))) * sum(map(len, scales.values()))
         if count > MOST:
             raise UserError(f"the sweep has {count:,} cells; split it into sweeps of at most {MOST:,}")
         found = {}
-        for model, name, nfe, guidance, seed in product(self.models, self.spaces, self.nfe, self.guidance, self.seeds):
-            space = SearchSpace.named(name)
-            try:
-                settings = Settings.of(space, **{"nfe": nfe, "guidance": guidance, "seed": seed, **self.settings})
-            except ValidationError as error:
-                raise UserError(f"settings: {first_error(error)}") from None
-            found[f"{slug(model)}-{slug(space.name)}-nfe{nfe}-g{guidance:g}-s{seed}"] = Cell(model, settings)
+        for model, name, nfe, seed in product(self.models, self.spaces, self.nfe, self.seeds):
+            for guidance in scales[model]:
+                space = SearchSpace.named(name)
+                try:
+                    settings = Settings.asked(space, {**self.settings, "nfe": nfe, "guidance": guidance, "seed": seed})
+                except ValidationError as error:
+                    raise UserError(f"settings: {first_error(error)}") from None
+                found[f"{slug(model)}-{slug(space.name)}-nfe{nfe}-g{guidance:g}-s{seed}"] = Cell(model, settings)
         return found
 
 

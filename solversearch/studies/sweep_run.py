@@ -12,6 +12,7 @@ from solversearch.judging.race import GEOMETRIC, MEAN
 from solversearch.models.base import Model
 from solversearch.outputs import check_free, slug
 from solversearch.plan import Plan, read_json, write_text
+from solversearch.search.estimate import estimate
 from solversearch.search.evaluating.pareto import undominated
 from solversearch.search.evaluating.run_folder import NAME as RUN
 from solversearch.search.evaluating.run_folder import Run
@@ -20,31 +21,47 @@ from solversearch.search.settings import check
 from solversearch.studies.sweep import NAME, Cell, Progress, Sweep, SweepRow, SweepSpec
 from solversearch.studies.sweep_trials import LOGS, search_cells
 
+OWN = ("*-nfe*-g*-s*", "cpr-*.json")
+"""Cells and regressions in the folder of a sweep."""
+
 
 def sweep(
-    asked: SweepSpec, folder: Path, command: str, fleet: Fleet, progress: Progress, options: models.Options = models.DEFAULT
-) -> Sweep:
+    asked: SweepSpec, folder: Path, command: str, fleet: Fleet, progress: Progress, options: models.Options = models.DEFAULT,
+    storage: str | None = None,
+) -> Sweep:  # fmt: skip
     """Searches what the folder does not hold yet, and writes sweep.json; all models are loaded as the options say.
 
-    Raises `UserError` where the folder holds other searches.
+    storage is the address of a database for the trials of all cells. Raises `UserError` where the folder holds other searches.
     """
-    asked_cells = asked.cells()
+    asked.cells()  # what is wrong with them is told before models are loaded
     if (folder / NAME).exists():
         read_json(Sweep, folder / NAME, "sweep")
     else:
-        check_free(folder, None, lambda name: name in (*asked_cells, LOGS) or fnmatch(name, "cpr-*.json"))
+        check_free(folder, None, lambda name: name == LOGS or any(fnmatch(name, own) for own in OWN))
     fleet.check()
-    loaded = {name: models.load(name, options) for name in asked.models}
-    cells = {name: Cell(cell.model, cell.settings.sized(loaded[cell.model])) for name, cell in asked_cells.items()}
+    loaded, cells = _loaded(asked, options)
     for name, cell in cells.items():
         _check(name, cell, loaded[cell.model], folder)
     open_cells = {name: cell for name, cell in cells.items() if not (folder / name / "comparison.json").exists()}
-    failures = search_cells(open_cells, folder, command, fleet, progress, options) if open_cells else {}
+    failures = search_cells(open_cells, folder, command, fleet, progress, options, storage) if open_cells else {}
     rows = _front([_row(name, cell, folder, failures) for name, cell in cells.items()])
     regressions, notes = _regressions(rows, loaded, folder, progress)
     found = Sweep(asked=asked, rows=tuple(rows), regressions=tuple(regressions), notes=tuple(notes))
     write_text(folder / NAME, found.model_dump_json(indent=1) + "\n")
     return found
+
+
+def estimates(asked: SweepSpec, options: models.Options = models.DEFAULT) -> dict[str, dict[str, str | int | float]]:
+    """What each cell would cost, by its name; see `search.estimate`. Raises `UserError`."""
+    loaded, cells = _loaded(asked, options)
+    return {name: estimate(loaded[cell.model], cell.settings) for name, cell in cells.items()}
+
+
+def _loaded(asked: SweepSpec, options: models.Options) -> tuple[dict[str, Model], dict[str, Cell]]:
+    """The models by their names, and the cells, whose settings suit them."""
+    loaded = {name: models.load(name, options) for name in asked.models}
+    cells = asked.cells({name: model.guidance for name, model in loaded.items()})
+    return loaded, {name: Cell(cell.model, cell.settings.sized(loaded[cell.model])) for name, cell in cells.items()}
 
 
 def _check(name: str, cell: Cell, model: Model, folder: Path) -> None:
@@ -103,6 +120,7 @@ def _regressions(rows: Sequence[SweepRow], loaded: Mapping[str, Model], folder: 
             if not ((folder / file).exists() and {cell.plan for cell in Cpr.read(folder / file).cells} == {plan.digest for plan in plans}):
                 fit_runs(plans, loaded[model], progress=told).write(folder / file)
             files.append(file)
+            notes.append(f"{file}: {Cpr.read(folder / file).left_out}")
         except UserError as error:
             notes.append(f"no {file}: {error}")
     return files, notes

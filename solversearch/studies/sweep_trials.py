@@ -12,6 +12,7 @@ from solversearch import models
 from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison
 from solversearch.judging.race import MEAN
+from solversearch.report.draw import draw_run
 from solversearch.search.evaluating.run_folder import NAME as RUN
 from solversearch.search.evaluating.workers import Fleet, cluster
 from solversearch.search.optimize import optimize
@@ -26,15 +27,15 @@ LOGS = "tune"
 
 
 def search_cells(
-    cells: Mapping[str, Cell], folder: Path, command: str, fleet: Fleet, progress: Progress, options: models.Options
+    cells: Mapping[str, Cell], folder: Path, command: str, fleet: Fleet, progress: Progress, options: models.Options, storage: str | None
 ) -> dict[str, str]:
-    """Searches cells in their run folders; returns why some failed, by name."""
+    """Searches cells in their run folders; returns why some failed, by name. storage is the address of a database for their trials."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # names of files are relative to where the person is
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     with cluster(fleet.count, fleet.address):
         trainable = tune.with_parameters(
-            _searched, cells=dict(cells), folder=folder.resolve(), here=Path.cwd(), command=command, options=options
+            _searched, cells=dict(cells), folder=folder.resolve(), here=Path.cwd(), command=command, options=options, storage=storage
         )
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": fleet.gpus}),
@@ -80,8 +81,10 @@ class _Told(tune.Callback):  # type: ignore[misc]
         self.progress("sweep", self.done, self.total, _name(trial))
 
 
-def _searched(config: dict[str, Any], cells: Mapping[str, Cell], folder: Path, here: Path, command: str, options: models.Options) -> None:
-    """One cell, in a process of its own; goes on where the folder has its run."""
+def _searched(
+    config: dict[str, Any], cells: Mapping[str, Cell], folder: Path, here: Path, command: str, options: models.Options, storage: str | None
+) -> None:
+    """One cell, in a process of its own, as `solversearch optimize` does it; goes on where the folder has its run."""
     if here.is_dir():
         os.chdir(here)
     place, (name, settings) = folder / config["cell"], cells[config["cell"]]
@@ -94,8 +97,11 @@ def _searched(config: dict[str, Any], cells: Mapping[str, Cell], folder: Path, h
             tune.report({"trials": done, "best": float(note.rpartition(" ")[2])})
 
     try:
-        model = models.load(name, options)
-        _, comparison = optimize(model, settings, place, command, told, name=name, options=options, resume=(place / RUN).exists())
+        model = models.load(name, options, known=True)
+        plan, comparison = optimize(
+            model, settings, place, command, told, name=name, options=options, storage=storage, resume=(place / RUN).exists()
+        )
+        draw_run(model, plan, comparison, place, settings.batch_size)
     except UserError as error:
         tune.report({"failure": str(error)})
     else:

@@ -29,7 +29,7 @@ def test_every_preset_is_shown(name: str) -> None:
 
 def test_a_space_is_shown_as_data() -> None:
     shown = json.loads(good("space", "show", "s3", "--nfe", 3, "--json"))
-    schedule, space = models.noise_schedule("digits"), SearchSpace.named("s3")
+    schedule, space = models.frame("digits")[0], SearchSpace.named("s3")
     domain = Domain.of(space, schedule, 3, 1.0, [grid(name, schedule, 3)[:-1] for name in ("linspace", "quadratic", "logsnr")])
     assert (shown["name"], shown["nfe"], shown["combinations"]) == ("s3", 3, space.size(3))
     assert shown["parameters"].keys() == domain.distributions.keys()

@@ -90,4 +90,4 @@ def test_bad_studies(name: str) -> None:
 
 def test_a_place_that_cannot_be_written_is_told_before_the_work() -> None:
     file_in_the_way()
-    assert "cannot write there" in bad(*MODEL, "--nfe", 2, "--methods", "autodiffusion", "--out", "taken")
+    assert "a file is in the way" in bad(*MODEL, "--nfe", 2, "--methods", "autodiffusion", "--out", "taken")

@@ -61,7 +61,7 @@ class Worker:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         if job.folder.is_dir():  # names of files are relative to where the driver is
             os.chdir(job.folder)
-        model = models.load(job.model, job.options)
+        model = models.load(job.model, job.options, known=True)
         if exact(model) != job.exact:
             raise UserError(
                 f"model {job.model!r} has other weights on a worker than on the driver, or another precision; "
