@@ -35,8 +35,9 @@ def as_plan(where: str, nfe: int | None, model: "Model | None" = None, guidance:
     With a model the noise levels and prediction types of both must agree, and the plan belongs to that model; a scheduler by name then
     reads its network as the model's prediction type, unless settings say otherwise. nfe may be left out where the file says it: what
     `export` wrote for diffusers, or a pipeline saved with a plan, which comes back. Raises `UserError` for what `from_diffusers` refuses
-    and for a number of evaluations that the scheduler cannot spend.
+    and for a number of evaluations that the scheduler cannot spend. Guidance 0 is none, 1, as pipelines read it.
     """
+    guidance = guidance or 1.0
     source = scheduler_of(where, settings)
     if source.plan is not None:
         if nfe not in (None, source.plan.nfe):

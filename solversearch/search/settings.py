@@ -1,5 +1,6 @@
 """What a person asks of a search, and what cannot be asked."""
 
+import warnings
 from collections.abc import Mapping
 from math import inf
 from typing import Any, Literal
@@ -90,6 +91,10 @@ def check(model: Model, settings: Settings) -> None:
         objective.check(model)
     if settings.guidance != 1 and model.null_condition is None:
         raise UserError(f"model {model.name!r} has no null condition, so only --guidance 1 is possible, got {settings.guidance:g}")
+    if settings.guidance == 0:
+        warnings.warn(
+            "guidance 0 is the network without its condition, in two calls; where 0 was to mean none, ask for 1", stacklevel=2
+        )
     if settings.splits and model.null_condition is None:
         raise UserError(f"model {model.name!r} has no null condition to split the guidance from; leave out --split")
     if settings.split and settings.guidance == 1:

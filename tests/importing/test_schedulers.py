@@ -154,3 +154,9 @@ def test_a_scheduler_made_of_a_plan_gives_the_plan_back(tmp_path: Path) -> None:
         assert (kind, clip) == (right_kind, right_clip) and np.array_equal(schedule.angle(range(1000)), right.angle(range(1000)))
     with pytest.raises(UserError, match="saved with a plan, and the model's own settings are gone"):
         schedule_of(json.loads((tmp_path / "scheduler/scheduler_config.json").read_text()))
+
+
+def test_guidance_zero_is_none_as_pipelines_read_it() -> None:
+    """Diffusers runs the prompt without guidance, in one call an evaluation, as pages of distilled models ask for."""
+    assert as_plan("DDIM", 4, None, 0.0) == as_plan("DDIM", 4, None, 1.0)
+    assert as_plan("DDIM", 4, None, 0.0).network_calls == 4

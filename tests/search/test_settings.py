@@ -109,3 +109,8 @@ def test_whole_timesteps_run_out() -> None:
     check(few, settings(nfe=11))
     with pytest.raises(UserError, match="nfe 11 is more than the model's whole timesteps; ask for fewer"):
         check(few, settings(nfe=11, integer=True))
+
+
+def test_guidance_zero_is_said_to_be_the_network_without_its_condition() -> None:
+    with pytest.warns(UserWarning, match="guidance 0 is the network without its condition"):
+        check(coins.factory(), Settings(nfe=3, guidance=0.0))
