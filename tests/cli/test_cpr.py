@@ -78,7 +78,8 @@ def test_it_does_not_extrapolate(regression: str, nfe: int, guidance: object, me
 
 
 def test_what_cannot_be_regressed_is_one_line(runs: list[Path]) -> None:
-    assert "at least 2 configurations" in bad("cpr", "fit", runs[0], *MODEL)
+    assert "at least 3 configurations" in bad("cpr", "fit", runs[0], *MODEL)
+    assert "through two goes a line" in bad("cpr", "fit", *runs[:2], *MODEL)
     assert "two plans are for NFE 3 and guidance 1" in bad("cpr", "fit", runs[0], runs[0] / "plan.json", *MODEL)
     assert "other weights" in bad("cpr", "fit", *runs, "--model", f"{COINS}:other_weights")
     assert "the file is of model 'coins', which is none of the package's" in bad("cpr", "fit", *runs)
