@@ -320,8 +320,10 @@ def test_no_extrapolation(nfe: float, guidance: float, message: str) -> None:
 
 def test_only_plans_that_belong_together_are_regressed() -> None:
     one, two = compensated(5, 2.0), compensated(6, 2.0)
-    with pytest.raises(UserError, match=r"at least 2 configurations .* got 1"):
+    with pytest.raises(UserError, match=r"at least 3 configurations .* got 1"):
         cpr.fit([one], MODEL)
+    with pytest.raises(UserError, match=r"at least 3 configurations .* got 2: through two goes a line, and nothing says whether"):
+        cpr.fit([one, two], MODEL)
     with pytest.raises(UserError, match="two plans are for NFE 5 and guidance 2"):
         cpr.fit([one, two, compensated(5, 2.0, 0.9)], MODEL)
     with pytest.raises(UserError, match="other weights than 'other'"):
@@ -342,11 +344,11 @@ def test_only_plans_that_belong_together_are_regressed() -> None:
 
 
 def test_plans_are_read_from_run_folders_and_files(tmp_path: Path) -> None:
-    one, two = compensated(5, 2.0), compensated(6, 2.0)
+    one, two, three = compensated(5, 2.0), compensated(6, 2.0), compensated(8, 2.0)
     one.write(tmp_path / "run" / "plan.json")
     two.write(tmp_path / "two.json")
     assert cpr.read_plans([tmp_path / "run", tmp_path / "two.json"]) == [one, two]
-    only_nfe = cpr.fit_runs([one, two], MODEL)
+    only_nfe = cpr.fit_runs([one, two, three], MODEL)
     assert only_nfe.guidance == (2.0, 2.0) and only_nfe.predict(5, 2.0, MODEL).nfe == 5
 
 

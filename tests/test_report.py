@@ -182,6 +182,29 @@ def test_the_verdict_says_that_intervals_are_lower_bounds() -> None:
     assert "lower bounds" not in told(rows=rows(0.06, False))
 
 
+@pytest.mark.parametrize(
+    ("error", "best", "said"),
+    [
+        (0.002, 0.01, None),
+        (0.19, 0.24, None),
+        (0.002, 0.3, "But the best baseline's mean error is 0.6 times the variance of the samples: as large as the data"),
+        (0.6, 0.1, "But the plan's mean error is 1.2 times the variance of the samples"),
+        (0.5, 0.75, "But the mean errors of plan and best baseline are 1 times and 1.5 times the variance of the samples"),
+    ],
+)
+def test_errors_as_large_as_the_data_are_said(error: float, best: float, said: str | None) -> None:
+    """The samples' variance is 0.5."""
+    measured = comparison(error, best, needed=None)
+    mean = measured.ratios[1].model_copy(update={"plan_value": error, "baseline_value": best})
+    found = measured.model_copy(update={"ratios": (measured.ratios[0], mean, *measured.ratios[2:])})
+    assert "variance" not in tables.verdict(found)  # of a file that does not have it
+    told = tables.verdict(found.model_copy(update={"variance": 0.5}))
+    assert said in told if said else "variance" not in told
+    same = found.ratios[0].model_copy(update={"low": 1.0, "high": 1.0})
+    itself = found.model_copy(update={"variance": 0.5, "ratios": (same, *found.ratios[1:])})
+    assert itself.is_baseline and ("variance" in tables.verdict(itself)) == (said is not None)
+
+
 def test_the_verdict_says_what_is_left_out() -> None:
     assert told(left_out=3).endswith("3 of 1,027 samples are left out: the network returned NaN or inf there.")
     assert "left out" not in told()

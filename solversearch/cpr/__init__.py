@@ -5,6 +5,7 @@ from pathlib import Path
 
 from solversearch.cpr.regression import Cpr, fit
 from solversearch.cpr.tuning import ITERATIONS, tune
+from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.places import plan_files
 from solversearch.plan import Plan
@@ -14,6 +15,8 @@ __all__ = ["ITERATIONS", "Cpr", "fit", "fit_runs", "read_plans", "tune"]
 
 def read_plans(places: Sequence[Path]) -> list[Plan]:
     """The plans of run folders and plan files, and all of the folders of sweeps and studies; of these without the baselines among them."""
+    if not places:
+        raise UserError("no plans to regress; give the folders of at least 3 runs, for different --nfe or --guidance")
     plans: list[Plan] = []
     for place in places:
         inside = [Plan.read(file) for file in plan_files(place)]

@@ -225,16 +225,16 @@ def fit(plans: Sequence[Plan], model: Model) -> Cpr:
                 "search longer there, or leave it out"
             )
     cells = sorted((plan.nfe, plan.guidance) for plan in plans)
-    if len(set(cells)) < LEAST:
-        raise UserError(
-            f"a regression needs plans for at least {LEAST} configurations of NFE and guidance, better 3 x 3, got {len(cells)}: through "
-            "two goes a line, and nothing says whether what lies between is on it"
-        )
     twice = next((a for a, b in pairwise(cells) if a == b), None)
     if twice:
         raise UserError(f"two plans are for NFE {twice[0]} and guidance {twice[1]:g}; give one a configuration")
     if len({plan.threshold for plan in plans}) > 1:
         raise UserError("the plans clip their data predictions differently; give plans of one kind")
+    if len(cells) < LEAST:
+        raise UserError(
+            f"a regression needs plans for at least {LEAST} configurations of NFE and guidance, better 3 x 3, got {len(cells)}: through "
+            "two goes a line, and nothing says whether what lies between is on it"
+        )
     plans = sorted(plans, key=lambda plan: (plan.nfe, plan.guidance))
     steps, curves = _curves(plans, model)
     cascades: dict[str, Cascade] = {}

@@ -85,10 +85,13 @@ def _meant(name: str) -> str:
     """What a name that is no model's may have been meant for; nothing where that is not clear."""
     if name.lower().endswith(_WEIGHTS):
         return (
-            "a file of weights does not say of which network, nor how it is sampled; make a folder of it in diffusers, "
-            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER) for Stable Diffusion, and name that with --model "
-            "FOLDER, or write a factory that loads it into your network, --model python:FILE.py:FACTORY (see 'Your own network' in the README)"
+            "a file of weights does not say of which network, nor how it is sampled; make a folder of it in diffusers (Stable Diffusion: "
+            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)) and name that, --model FOLDER, or write a factory "
+            "that loads it into a network of your own, --model python:FILE.py:FACTORY (see 'Your own network' in the README)"
         )
+    dotted = re.fullmatch(r"([A-Za-z_][\w.]*)\.(?!py$)([A-Za-z_]\w*)", name)
+    if dotted and Path(dotted[1].replace(".", "/") + ".py").is_file():
+        return f"a network of your own is named python:{dotted[1].replace('.', '/')}.py:{dotted[2]}"
     if name.startswith(("https://huggingface.co/", "huggingface.co/", "hf.co/")):
         return f"a repository of the Hub is named hf:{'/'.join(name.partition('.co/')[2].split('/')[:2])}"
     own = _OWN.fullmatch(name)

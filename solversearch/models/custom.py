@@ -23,8 +23,9 @@ guidance; `features`, `data`, `images`, `disjoint`, `dtype`, `device`, `pad` and
 
 A module is put in evaluation mode and frozen; its dtype and device are those of its parameters unless the factory says
 otherwise. t is in single precision even where that dtype is half. What the factory returns is tried, two samples at both
-ends of the schedule, twice, so that a mistake is found here and not in the middle of a search. The code runs because the person named
-it; nothing else ever imports it.
+ends of the schedule, twice, so that a mistake is found here and not in the middle of a search. It has to denoise, too: a wrong sign or
+direction of time is an error that says what to flip, what is doubtful a warning (see `denoising`); with `data`, a function that returns
+real samples (M, *shape), much more can be told. The code runs because the person named it; nothing else ever imports it.
 '''
 
 import dataclasses

@@ -50,13 +50,28 @@ def test_runs_are_regressed_and_a_plan_is_predicted_between_them(runs: list[Path
     assert "valid" in good("plan", "validate", "new/plan.json")
     told = json.loads(good("cpr", "predict", regression, "--nfe", 4, "--guidance", 1.5, *MODEL, "--out", "plan.json", "--json"))
     assert told == {"written": ["plan.json"], "nfe": 4, "digest": Plan.read("plan.json").digest}
+    good("cpr", "predict", regression, "--nfe", 4, *MODEL, "--out", "own.json")
+    assert Plan.read("own.json").guidance == 1  # the model's own
     compared = json.loads(good("compare", "--plan", "new/plan.json", *MODEL, "--samples", 128, "--json"))
     assert compared["nfe"] == 4 and compared["guidance"] == 1.5 and compared["ratios"][1]["value"] < 100  # of the mean
+
+
+def test_the_left_out_error_is_said(regression: str) -> None:
+    fitted = Cpr.read(regression)
+    worst = max(fitted.cells, key=lambda cell: cell.left_out_times)
+    assert f"the worst is NFE {worst.nfe}, guidance {worst.guidance:g}" in fitted.left_out
+    rms = (sum(cell.left_out_times**2 for cell in fitted.cells) / 4) ** 0.5
+    assert f"miss its times by {rms:.2g} (as positions)" in fitted.left_out
+    poor = fitted.cells[0].model_copy(update={"ratio": 5.4})
+    assert fitted.replaced(fitted.cascades, (poor, *fitted.cells[1:])).left_out.endswith(
+        f"; at NFE {poor.nfe}, guidance {poor.guidance:g} its plan has 5.4 times the error of the one given"
+    )
 
 
 def test_the_fit_is_shown(runs: list[Path]) -> None:
     printed = good("cpr", "fit", *runs, *MODEL, "--no-tune")
     assert "coins: NFE 3 .. 5, guidance 1 .. 2" in printed and printed.endswith("wrote cpr.json\n")
+    assert "\nEach of 4 configurations left out, the others miss its times by " in printed
     assert len([line for line in printed.splitlines() if re.match(r"│ +[35] │", line)]) == 4
     written = json.loads(good("cpr", "fit", *runs, *MODEL, "--no-tune", "--json"))
     assert written == json.loads(Path("cpr.json").read_text()) and written["format"] == "solversearch-cpr"
@@ -78,7 +93,8 @@ def test_it_does_not_extrapolate(regression: str, nfe: int, guidance: object, me
 
 
 def test_what_cannot_be_regressed_is_one_line(runs: list[Path]) -> None:
-    assert "at least 2 configurations" in bad("cpr", "fit", runs[0], *MODEL)
+    assert "at least 3 configurations" in bad("cpr", "fit", runs[0], *MODEL)
+    assert "through two goes a line" in bad("cpr", "fit", *runs[:2], *MODEL)
     assert "two plans are for NFE 3 and guidance 1" in bad("cpr", "fit", runs[0], runs[0] / "plan.json", *MODEL)
     assert "other weights" in bad("cpr", "fit", *runs, "--model", f"{COINS}:other_weights")
     assert "the file is of model 'coins', which is none of the package's" in bad("cpr", "fit", *runs)

@@ -212,6 +212,15 @@ def test_a_good_plan_is_better_with_true_numbers(coins: Model, teacher: Teacher)
     assert geometric.value == pytest.approx(float(np.exp(np.log(own / best.errors).mean())), rel=1e-3)
 
 
+def test_the_variance_is_of_the_data_or_of_the_teachers_samples(coins: Model, teacher: Teacher) -> None:
+    table = get("ddim").tableau(coins.schedule, grid("linspace", coins.schedule, 2))
+    for model, samples in ((coins, coins.data and coins.data()), (replace(coins, data=None), teacher.endpoint)):
+        assert samples is not None
+        found = compare(model, plan_of(table, model), teacher, Clock())
+        assert found.variance == pytest.approx(float(np.var(samples.double().numpy(), axis=0).mean()))
+        assert "variance" not in tables.verdict(found)
+
+
 def test_what_is_undecided_says_how_many_samples_would_decide(coins: Model, teacher: Teacher) -> None:
     few, found = teacher.first(24), []
     ddim = get("ddim").tableau(coins.schedule, grid("linspace", coins.schedule, 4))

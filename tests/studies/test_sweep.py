@@ -3,19 +3,23 @@
 import json
 from pathlib import Path
 
+import optuna
 import pytest
 
 import solversearch.studies.sweep_trials as trials
-from solversearch.cpr import Cpr
+from solversearch.cpr import Cpr, read_plans
 from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison
 from solversearch.models import DEFAULT
 from solversearch.plan import Plan, read_json
+from solversearch.search.estimate import estimate
 from solversearch.search.evaluating.run_folder import Run
 from solversearch.search.evaluating.workers import Fleet
 from solversearch.search.optimize import optimize
+from solversearch.search.settings import Settings
+from solversearch.spaces import SearchSpace
 from solversearch.studies.sweep import Sweep, SweepRow, SweepSpec
-from solversearch.studies.sweep_run import _front, sweep
+from solversearch.studies.sweep_run import _front, estimates, sweep
 from tests.assets import coins
 
 pytest.importorskip("ray", reason="Ray is not installed")
@@ -42,12 +46,60 @@ def test_a_file_is_every_combination(tmp_path: Path) -> None:
     assert {cell.model for cell in asked(tmp_path, FILE, (MODEL,)).cells().values()} == {MODEL}
 
 
+def test_guidance_is_the_models_own_unless_the_file_says_it(tmp_path: Path) -> None:
+    """As in `optimize`."""
+    without = asked(tmp_path, FILE.replace("guidance: [1, 2]\n", "").replace("digits", "[digits, sdxl]"))
+    cells = without.cells({"digits": 1.0, "sdxl": 5.0})
+    assert [cell.settings.guidance for cell in cells.values()] == [1.0, 1.0, 5.0, 5.0]
+    assert list(cells)[2] == "sdxl-default-nfe2-g5-s0"
+    assert {cell.settings.guidance for cell in asked(tmp_path).cells({"digits": 7.0}).values()} == {1.0, 2.0}
+
+
+def test_a_file_names_models_of_ones_own(tmp_path: Path) -> None:
+    found = asked(tmp_path, FILE.replace("digits", f"[{MODEL}, ./my-pipeline, mixture]")).models
+    assert found == (MODEL, "./my-pipeline", "mixture")
+
+
+def test_settings_have_the_names_and_meanings_of_options(tmp_path: Path) -> None:
+    (cell, *_) = asked(tmp_path, "models: digits\nnfe: 2\nsettings: {fit-samples: 40, instant: true, polish: true}").cells().values()
+    asked_for = cell.settings
+    assert asked_for == Settings.asked(SearchSpace.named("default"), {"nfe": 2, "fit_samples": 40, "instant": True, "polish": True})
+    assert asked_for.only_instant and asked_for.fit_samples == 40 and asked_for.polish == "all"
+    (cell, *_) = asked(tmp_path, FILE).cells().values()
+    assert not cell.settings.instant and not cell.settings.only_instant
+
+
+def test_what_a_sweep_would_cost_is_what_its_searches_would(tmp_path: Path) -> None:
+    costs = estimates(asked(tmp_path, FILE, (MODEL,)))
+    assert list(costs) == list(asked(tmp_path, FILE, (MODEL,)).cells())
+    for name, cell in asked(tmp_path, FILE, (MODEL,)).cells().items():
+        alone = estimate(coins.factory(), cell.settings)
+        same = [key for key in alone if key.startswith(("network evaluations", "samples"))]
+        assert len(same) > 5 and [costs[name][key] for key in same] == [alone[key] for key in same]
+
+
+def test_trials_of_all_cells_are_in_one_database(tmp_path: Path) -> None:
+    wanted = asked(tmp_path, FILE.replace("nfe: [2, 3]\nguidance: [1, 2]", "nfe: [2]\nguidance: [1, 2]"), (MODEL,))
+    address = f"sqlite:///{tmp_path}/trials.db"
+    found = sweep(wanted, tmp_path / "sweep", "", Fleet(), lambda *_: None, storage=address)
+    assert not any(row.failure for row in found.rows)
+    studies = optuna.get_all_study_summaries(address)
+    assert sorted(study.study_name[:-9] for study in studies) == sorted(wanted.cells()) and {study.n_trials for study in studies} == {12}
+    for row in found.rows:
+        folder = tmp_path / "sweep" / row.path
+        assert not (folder / "journal.log").exists() and Run.read(folder).storage == address
+        assert {"comparison.png", "plan.png", "search.png"} <= {each.name for each in folder.iterdir()}  # as `optimize` draws them
+    assert found.regressions == () and len(found.notes) == 1
+    assert found.notes[0].endswith("got 2: through two goes a line, and nothing says whether what lies between is on it")
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("nfe: 4", r"sweep\.yaml:1: models is missing"),
     (FILE + "nfes: [4]", r"sweep\.yaml:6: nfes: Extra inputs"),
     (FILE.replace("[2, 3]", "[2, 2]"), r"sweep\.yaml:3: nfe: .*stands twice"),
     (FILE.replace("[2, 3]", "few"), r"sweep\.yaml:3: nfe.*valid integer"),
-    (FILE.replace("digits", MODEL), "is code of your own; name it on the command line, with --model"),
+    (FILE.replace("trials: 12", "seed: 3"), r"settings: seed: it is named in the list seeds, beside settings"),
+    (FILE.replace("[1, 2]", ""), r"sweep\.yaml:4: guidance: no value; leave the key out"),
     ("nfe: &a [4]\nseeds: *a", r"sweep\.yaml:2: aliases"),
     (FILE.replace("trials", "trails"), "settings: trails: unknown key"),
     (FILE + "spaces: s4", "unknown search space 's4'"),
@@ -101,6 +153,13 @@ def test_cells_are_searched_and_begun_ones_go_on(tmp_path: Path, monkeypatch: py
         assert last["endpoint_mse"] == row.endpoint_mse and last["trials"] == 12
     assert all(row.pareto for row in found.rows)
     (regression,) = found.regressions
+    assert found.notes == (f"{regression}: {Cpr.read(folder / regression).left_out}",)
+    assert "each of 4 configurations left out, the others miss its times by " in found.notes[0]
+    assert read_plans([folder]) == [Plan.read(folder / str(row.plan)) for row in sorted(found.rows, key=lambda row: row.path)]
+    assert Cpr.read(folder) == Cpr.read(folder / regression)
+    with pytest.raises(UserError, match=r"there is no plan\.json in this folder; name one of .*-nfe2-g1-s0, .* and 1 more"):
+        Plan.read(folder)
+    assert Plan.read(folder / found.rows[0].path) == Plan.read(folder / str(found.rows[0].plan))
     assert Cpr.read(folder / regression).predict(3, 1.5, coins.factory()).nfe == 3
     # All is done: nothing runs again, and another search is not mistaken for this one.
     monkeypatch.setattr(trials, "search_cells", None)
