@@ -242,7 +242,7 @@ def test_unknown_names_are_told_the_nearest() -> None:
         grid("karas", VE(), 3)
     with pytest.raises(UserError, match="did you mean 'scaled_linear'"):
         DiscreteVP.named("scaled-linear")
-    with pytest.raises(UserError, match="did you mean 'epsilon'"):
+    with pytest.raises(UserError, match="here it is 'epsilon', the noise"):
         data_prediction("eps", 0.5, 0.5)
 
 

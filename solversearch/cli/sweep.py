@@ -21,9 +21,7 @@ def sweep(
     ray_address: Annotated[str | None, typer.Option(help="A Ray cluster: HOST:PORT, or auto.", show_default="one of its own")] = None,
     storage: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL", help="Database for the trials, such as postgresql://USER@HOST/NAME.", show_default="the runs' journal.log"
-        ),
+        typer.Option(metavar="URL", help="Database for the trials, as for optimize.", show_default="the runs' journal.log"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what every search would cost, and stop.")] = False,
     as_json: Json = False,

@@ -92,9 +92,7 @@ def check(model: Model, settings: Settings) -> None:
     if settings.guidance != 1 and model.null_condition is None:
         raise UserError(f"model {model.name!r} has no null condition, so only --guidance 1 is possible, got {settings.guidance:g}")
     if settings.guidance == 0:
-        warnings.warn(
-            "guidance 0 is the network without its condition, in two calls; where 0 was to mean none, ask for 1", stacklevel=2
-        )
+        warnings.warn("guidance 0 is the network without its condition, in two calls; where 0 was to mean none, ask for 1", stacklevel=2)
     if settings.splits and model.null_condition is None:
         raise UserError(f"model {model.name!r} has no null condition to split the guidance from; leave out --split")
     if settings.split and settings.guidance == 1:

@@ -89,7 +89,7 @@ def test_an_edited_model_does_not_go_on(monkeypatch: pytest.MonkeyPatch) -> None
         patch.setattr(search, "prepare", interrupt)
         assert call(*optimize, "--out", "run").code == 130
     good(*study)
-    mine.write_text(source.replace("return (alpha * self.spread**2 * x", "return 2 * (alpha * self.spread**2 * x"))
+    mine.write_text(source.replace("return (alpha * self.spread**2 * x", "return 1.02 * (alpha * self.spread**2 * x"))
     assert "run: was begun with another model" in bad("optimize", "--resume", "run", "--model", "python:mine.py:factory")
     assert "holds another study, with other model_digest" in bad(*study)
     mine.write_text(source)

@@ -30,7 +30,7 @@ def stages_of(comparison: dict[str, Any]) -> list[str]:
 
 def test_instant_stops_there_and_says_honestly_whether_it_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     printed = good(*COMMAND, "--instant")
-    assert "instant" in printed and "Better at 3 evaluations: on " in printed and "search.png" not in printed
+    assert "instant" in printed and "Better at 3 evaluations: on " in printed
     assert Plan.read("run/plan.json").decisions["stages"] == ["best baseline", "instant"]
     monkeypatch.setattr(instant, "instant", lambda surrogates, nfe, *_: peers.baselines(surrogates.model, nfe, 1.0)[0].table)
     assert "is the best baseline itself" in good(*COMMAND, "--instant", "--overwrite")

@@ -112,7 +112,7 @@ def test_a_right_model_is_not_told_of_however_little_it_was_trained(kind: str, s
 def test_models_of_the_package_denoise(name: str) -> None:
     model = coins.factory() if name == "coins" else models.load(name)
     for changes in ({}, {"data": None}, {"clip": 1.0}, {"guidance": 4.0}, {"null_condition": None}):
-        assert told(replace(model, **changes)) == ("", "")  # type: ignore[arg-type]
+        assert told(replace(model, **changes)) == ("", "")
 
 
 class Exact(nn.Module):

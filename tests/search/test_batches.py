@@ -62,7 +62,7 @@ def test_the_estimate_tells_memory_and_what_suits_the_model(monkeypatch: pytest.
     monkeypatch.setattr(memory, "free", lambda device: 40 * 20 * 4 * model.numbers)
     facts = estimate(model, Settings.of(SearchSpace.named("default"), nfe=5, guidance=7.5))
     assert facts["samples"] == "256 held out, 64 to fit, 64 to validate"
-    assert facts["samples in a network batch"] == 64
+    assert facts["samples in a network batch"] == 32  # the network is given a copy of its input
     assert str(facts["memory, polish"]).endswith("samples at a time with checkpointing")
     assert facts["memory, trajectories, in files"] == "256 MiB"
     assert {"memory, free", "memory, network batch", "memory, fit"} <= set(facts) and "memory, weights" not in facts
