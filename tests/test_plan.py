@@ -367,7 +367,7 @@ def test_an_endless_device_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unreadable_places(tmp_path: Path, name: str) -> None:
     (tmp_path / "plan.json").touch()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="cannot read the plan|there is no plan.json in this folder") as caught:
+    with pytest.raises(UserError, match=r"cannot read the plan|there is no plan\.json in this folder") as caught:
         Plan.read(tmp_path / name)
     assert str(caught.value).isprintable() and str(tmp_path) in str(caught.value)
 
