@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Js
 from solversearch import plan_text
 from solversearch.errors import UserError
 from solversearch.notebook import Shown
-from solversearch.places import plan_file
+from solversearch.run_files import plan_file
 from solversearch.runtime import Array, Node, Row, Tableau, clamp, dynamic_threshold, run
 
 MAX_NFE = 1000

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +9,7 @@ import torch
 from solversearch import models
 from solversearch.models.base import Model
 from solversearch.noise import SPLITS, draw, fresh_noise
-
-COINS = f"python:{Path(__file__).parent / 'assets' / 'coins.py'}"
+from tests.cli.calling import COINS
 
 
 @pytest.fixture(scope="module")

@@ -363,10 +363,11 @@ def test_an_endless_device_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
         Plan.read("/dev/zero")
 
 
-@pytest.mark.parametrize("name", ["missing.json", "plan.json/inside", "empty", "a\0b", "x" * 300, "new\nline"])
+@pytest.mark.parametrize("name", ["missing.json", "plan.json/inside", "empty", "empty\nfolder", "a\0b", "x" * 300, "new\nline"])
 def test_unreadable_places(tmp_path: Path, name: str) -> None:
     (tmp_path / "plan.json").touch()
-    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "empty\nfolder"):
+        (tmp_path / folder).mkdir()
     with pytest.raises(UserError, match=r"cannot read the plan|there is no plan\.json in this folder") as caught:
         Plan.read(tmp_path / name)
     assert str(caught.value).isprintable() and str(tmp_path) in str(caught.value)

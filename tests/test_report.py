@@ -36,8 +36,7 @@ from solversearch.report.search_picture import search_picture
 from solversearch.runtime import Tableau
 from solversearch.schedules import CosineVP, DiscreteVP, Flow, NoiseSchedule, grid
 from solversearch.solvers import get
-
-COINS = f"python:{Path(__file__).parent / 'assets' / 'coins.py'}"
+from tests.cli.calling import COINS
 
 
 def score(name: str, mean: float, kind: str = "baseline", median: float | None = None) -> Score:

@@ -22,8 +22,8 @@ from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.runtime import Node
 from solversearch.schedules import VE, CosineVP, DiscreteVP, Flow, NoiseSchedule
 from solversearch.teacher import cost, teach
+from tests.cli.calling import COINS
 
-COINS = f"python:{Path(__file__).parent / 'assets' / 'coins.py'}"
 MEAN, STD = 0.3, 0.7
 
 

@@ -7,8 +7,8 @@ from solversearch.cpr.regression import Cpr, fit
 from solversearch.cpr.tuning import ITERATIONS, tune
 from solversearch.errors import UserError
 from solversearch.models.base import Model
-from solversearch.places import plan_files
 from solversearch.plan import Plan
+from solversearch.run_files import plan_files
 
 __all__ = ["ITERATIONS", "Cpr", "fit", "fit_runs", "read_plans", "tune"]
 

@@ -19,8 +19,8 @@ from solversearch.cpr.polynomial import DEGREES, Cascade, fit_cascade
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.models.digest import is_of
-from solversearch.places import regression_file
 from solversearch.plan import MAX_NFE, Many, Plan, Provenance, Threshold, one_line, read_json, write_text
+from solversearch.run_files import regression_file
 from solversearch.schedules import Floats
 from solversearch.solvers.mixed import Decision, mixed
 from solversearch.tableau import trace

@@ -4,7 +4,7 @@ The run folders are all that is kept between two calls: a finished cell is not s
 as many cells at once as there are workers, starts a cell again whose process has died, and writes logs for TensorBoard.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -23,9 +23,6 @@ from solversearch.spaces.source import load, place
 NAME = "sweep.json"
 MOST = 10_000
 """Cells of a sweep."""
-
-Progress = Callable[[str, int, int, str], None]
-"""progress(stage, done, total, note)."""
 
 
 class SweepSpec(BaseModel):

@@ -18,7 +18,8 @@ from solversearch.search.evaluating.run_folder import NAME as RUN
 from solversearch.search.evaluating.run_folder import Run
 from solversearch.search.evaluating.workers import Fleet
 from solversearch.search.settings import check
-from solversearch.studies.sweep import NAME, Cell, Progress, Sweep, SweepRow, SweepSpec
+from solversearch.search.stages.task import Progress
+from solversearch.studies.sweep import NAME, Cell, Sweep, SweepRow, SweepSpec
 from solversearch.studies.sweep_trials import LOGS, search_cells
 
 OWN = ("*-nfe*-g*-s*", "cpr-*.json")

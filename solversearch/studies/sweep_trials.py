@@ -16,7 +16,8 @@ from solversearch.report.draw import draw_run
 from solversearch.search.evaluating.run_folder import NAME as RUN
 from solversearch.search.evaluating.workers import Fleet, cluster
 from solversearch.search.optimize import optimize
-from solversearch.studies.sweep import Cell, Progress
+from solversearch.search.stages.task import Progress
+from solversearch.studies.sweep import Cell
 
 STARTS = 3
 """Times that a cell whose process has died is started again."""

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,13 +32,7 @@ from solversearch.sampling import sample
 from solversearch.schedules import GRIDS, DiscreteVP, Flow, grid
 from solversearch.solvers import SOLVERS, get
 from solversearch.teacher import Teacher, teach
-
-COINS = f"python:{Path(__file__).parents[1] / 'assets' / 'coins.py'}"
-
-
-@pytest.fixture(scope="module")
-def coins() -> Model:
-    return models.load(f"{COINS}:factory")
+from tests.cli.calling import COINS
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The rows of a comparison: their numbers one by one, and intervals of Frechet distances, also of many features."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,13 +19,6 @@ from solversearch.sampling import sample
 from solversearch.schedules import grid
 from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach
-
-COINS = f"python:{Path(__file__).parents[1] / 'assets' / 'coins.py'}:factory"
-
-
-@pytest.fixture(scope="module")
-def coins() -> Model:
-    return models.load(COINS)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,8 @@ from solversearch.sampling import sample
 from solversearch.schedules import DiscreteVP, grid
 from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach
+from tests.cli.calling import COINS
 
-COINS = f"python:{Path(__file__).parents[1] / 'assets' / 'coins.py'}:factory"
 MEASURES = (MEAN, MEDIAN, GEOMETRIC, FRECHET)
 
 
@@ -267,7 +266,7 @@ def test_runs_fill_in_what_is_missing_once(digits: Model, teacher: Teacher) -> N
 
 
 def test_fresh_noise_is_that_of_the_samples_own_numbers() -> None:
-    coins = models.load(COINS)
+    coins = models.load(f"{COINS}:factory")
     teacher = teach(coins, "held_out", 20, trajectory=False)
     table = get("ddim_eta1").tableau(coins.schedule, grid("linspace", coins.schedule, 3))
     whole = sample(coins, table, teacher)
@@ -297,7 +296,7 @@ def test_what_runs_away_costs_the_others_nothing() -> None:
 
 @pytest.mark.parametrize("n", [1, 4])
 def test_a_picture_of_few_samples_has_a_rival(n: int) -> None:
-    coins = models.load(COINS)
+    coins = models.load(f"{COINS}:factory")
     teacher = teach(coins, "held_out", n, trajectory=False)
     found, everything = rivals(coins, 3, 1.0, teacher, measures=(GEOMETRIC,)), baselines(coins, 3, 1.0)
     assert len(found.race.finalists) == len({each.table for each in everything})
@@ -307,7 +306,7 @@ def test_a_picture_of_few_samples_has_a_rival(n: int) -> None:
 
 @pytest.mark.parametrize("n", [16, 24, 64])
 def test_few_samples_are_enough_for_a_race(n: int) -> None:
-    coins = models.load(COINS)
+    coins = models.load(f"{COINS}:factory")
     found = rivals(coins, 3, 2.0, teach(coins, "held_out", n, 2.0, trajectory=False))
     assert all(isfinite(found.best(measure).value(measure, found.target)) for measure in MEASURES)
     assert all(np.isfinite(found.race.runs.errors[k]).all() for k in found.race.finalists)

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from solversearch import models
 from solversearch.judging.baselines import baselines
 from solversearch.judging.measures import Measured, Rivals, rivals
 from solversearch.judging.objectives import Objective, Outcome, parse
@@ -20,13 +18,6 @@ from solversearch.models.base import Model
 from solversearch.sampling import sample
 from solversearch.schedules import Floats
 from solversearch.teacher import Teacher, teach
-
-COINS = f"python:{Path(__file__).parents[1] / 'assets' / 'coins.py'}:factory"
-
-
-@pytest.fixture(scope="module")
-def coins() -> Model:
-    return models.load(COINS)
 
 
 @pytest.fixture(scope="module")

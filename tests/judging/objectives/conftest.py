@@ -1,7 +1,6 @@
 """Models, one teacher, and candidates that have been run, for all tests of the objectives."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from torch import Tensor
@@ -13,14 +12,9 @@ from solversearch.sampling import sample
 from solversearch.schedules import grid
 from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach
+from tests.cli.calling import COINS
 
-COINS = f"python:{Path(__file__).parents[2] / 'assets' / 'coins.py'}"
 Ran = Callable[..., Outcome]
-
-
-@pytest.fixture(scope="session")
-def coins() -> Model:
-    return models.load(f"{COINS}:factory")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ def plan_file(path: str | Path) -> Path:
     inside = _plans(folder)
     if len(inside) == 1:
         return inside[0]
-    raise UserError(f"{folder}: there is no {PLAN} in this folder{_choice(inside)}")
+    raise UserError(f"{_shown(folder)}: there is no {PLAN} in this folder{_choice(inside)}")
 
 
 def plan_files(path: str | Path) -> list[Path]:
@@ -36,7 +36,12 @@ def regression_file(path: str | Path) -> Path:
     inside = sorted(folder.glob("*cpr*.json"))
     if len(inside) == 1:
         return inside[0]
-    raise UserError(f"{folder}: there is {'more than one' if inside else 'no'} regression in this folder{_choice(inside)}")
+    raise UserError(f"{_shown(folder)}: there is {'more than one' if inside else 'no'} regression in this folder{_choice(inside)}")
+
+
+def _shown(path: Path) -> str:
+    """In one line, whatever its name."""
+    return str(path) if str(path).isprintable() else ascii(str(path))
 
 
 def _is_folder(path: Path) -> bool:
@@ -55,4 +60,4 @@ def _choice(inside: list[Path]) -> str:
     if not inside:
         return ""
     more = f" and {len(inside) - LISTED} more" if len(inside) > LISTED else ""
-    return "; name one of " + ", ".join(str(each.parent if each.name == PLAN else each) for each in inside[:LISTED]) + more
+    return "; name one of " + ", ".join(_shown(each.parent if each.name == PLAN else each) for each in inside[:LISTED]) + more
