@@ -248,7 +248,7 @@ def import_scheduler(
     solver: str | None = None,
     integer: bool = False,
     model: "Source | None" = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     settings: Mapping[str, Any] | None = None,
     command: str = "",
     **options: Unpack[LoadingOptions],
@@ -271,6 +271,8 @@ def import_scheduler(
     from solversearch.importing import as_plan, plan_of_numbers, plan_of_table
 
     loaded = None if model is None else load_model(model, **options)
+    if guidance is None:
+        guidance = 1.0 if loaded is None else loaded.guidance
     config = dict(settings or {})
     if source is not None:
         return as_plan(source, nfe, loaded, guidance, command, **config)

@@ -41,11 +41,9 @@ def check_free(folder: Path, overwrite: bool | None, own: Callable[[str], bool] 
 
 def claim(folder: Path) -> None:
     """Makes the folder, proves that it can be written, and clears away the files of the run before."""
-    probe = folder / ".solversearch-probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        _probe(folder)
         for own in (*(folder / name for name in OWN_FILES), *folder.glob("pareto/plan-*.json")):
             own.unlink(missing_ok=True)
         clear_kept(folder)

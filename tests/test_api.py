@@ -182,7 +182,11 @@ def test_a_plan_is_compared_from_python_as_from_the_command_line(result: solvers
 def test_schedulers_are_imported() -> None:
     plan = solversearch.import_scheduler(sigmas=[14.6, 6.5, 2.7, 0], solver="ddim")
     assert plan.nfe == 3 and plan.nodes == solversearch.import_scheduler(sigmas="14.6, 6.5, 2.7, 0", solver="ddim").nodes
-    named = solversearch.import_scheduler("DDIM", 5, model="digits", settings={"timestep_spacing": "trailing"})
+    guided = replace(solversearch.load_model("digits"), guidance=3.0)
+    spaced = {"timestep_spacing": "trailing"}
+    scales = [solversearch.import_scheduler("DDIM", 5, model=guided, guidance=each, settings=spaced).guidance for each in (None, 1.0)]
+    assert scales == [3.0, 1.0] and plan.guidance == 1.0
+    named = solversearch.import_scheduler("DDIM", 5, model="digits", settings=spaced)
     assert named.nfe == 5 and named.provenance.model == "digits" and named.decisions["timestep_spacing"] == "trailing"
     with pytest.raises(solversearch.UserError, match="--nfe is missing"):
         solversearch.import_scheduler("DDIM")

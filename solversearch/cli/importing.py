@@ -37,7 +37,7 @@ def import_(
     ] = None,
     integer: Annotated[bool, typer.Option("--integer", help="Take the nearest whole timesteps of a list or a table.")] = False,
     model: Annotated[str | None, typer.Option(help="The model it is for; without, any of its prediction type and noise levels.")] = None,
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is none.", show_default="the model's, 1 without one")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of it; repeatable.")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
