@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import cos, isfinite, isqrt, log, pi, sqrt
+from math import cos, inf, isfinite, isqrt, log, pi, sqrt
 from typing import Any
 
 Array = Any  # a torch, NumPy or JAX array
@@ -71,19 +71,21 @@ class Transform:
         if components.channels and len(components.channels) != shape[1]:
             raise ValueError(f"the plan's components have {len(components.channels)} channels, but samples have {shape[1]}")
         height, width = shape[-2:]
-        self.rows, self.columns = (_array(like, _cosines(n)) for n in (height, width))
-        self.bands = _array(like, _hats(components.bands, height, width))
+        _check_size(components.bands, height, width)
+        self.rows = _Cosines(like, height)
+        self.columns = self.rows if width == height else _Cosines(like, width)
+        self.bands = _hats(like, components.bands, height, width)
         self.channels = _array(like, components.channels) if components.channels else None
         self.between = [1] * (len(shape) - 4)
 
     def forward(self, sample: Array) -> Array:
-        """The transformed sample, (B, C, ..., H, W), of a sample in float32 or wider."""
-        return self.rows @ self._mixed(self._unpack(sample), self.channels) @ self.columns.T
+        """The transformed sample, (B, C, ..., H, W), of a sample in float32 or wider; its frequencies are in `_order`."""
+        return self.columns.along(self.rows.along(self._mixed(self._unpack(sample), self.channels), -2), -1)
 
     def back(self, transformed: Array) -> Array:
         """Inverse of `forward`."""
         inverse = None if self.channels is None else self.channels.T
-        return self._pack(self._mixed(self.rows.T @ transformed @ self.columns, inverse))
+        return self._pack(self._mixed(self.columns.back(self.rows.back(transformed, -2), -1), inverse))
 
     def weight(self, coefficient: Array) -> Array:
         """What a coefficient multiplies transformed samples with: itself where it is one number.
@@ -138,43 +140,74 @@ def _moved(array: Array, axes: tuple[int, ...]) -> Array:
     return array.permute(axes) if hasattr(array, "permute") else array.transpose(axes)
 
 
+def _library(like: Array) -> Any:
+    name = type(like).__module__.partition(".")[0]
+    return sys.modules["jax.numpy" if name in ("jax", "jaxlib") else name]
+
+
 def _array(like: Array, values: Sequence[Any]) -> Array:
     """Numbers as an array of the library, place and precision of another, float32 or wider."""
+    library = _library(like)
     if hasattr(like, "new_tensor"):
-        torch = sys.modules["torch"]
-        return like.new_tensor(values, dtype=torch.promote_types(like.dtype, torch.float32))
-    name = type(like).__module__.partition(".")[0]
-    library = sys.modules["jax.numpy" if name in ("jax", "jaxlib") else name]
+        return like.new_tensor(values, dtype=library.promote_types(like.dtype, library.float32))
     return library.asarray(values, dtype=library.promote_types(like.dtype, "float32"))
 
 
-@lru_cache(16)
-def _cosines(n: int) -> tuple[tuple[float, ...], ...]:
-    """The orthonormal DCT-II of n points, (n, n)."""
-    scale = [sqrt(1 / n), *[sqrt(2 / n)] * (n - 1)]
-    return tuple(tuple(scale[k] * cos(pi * (i + 0.5) * k / n) for i in range(n)) for k in range(n))
+class _Cosines:
+    """The DCT-II of n points, in half the products: its rows of even frequencies are symmetric, those of odd ones antisymmetric."""
+
+    def __init__(self, like: Array, n: int) -> None:
+        self.library, self.half, self.rest = _library(like), (n + 1) // 2, n // 2
+        whole = [[sqrt((2 - (k == 0)) / n) * cos(pi * (i + 0.5) * k / n) for i in range(self.half)] for k in _order(n)]
+        self.even, self.odd = _array(like, whole[: self.half]), _array(like, whole[self.half :]).reshape(self.rest, self.half)
+        # The middle of an odd number of points is its own mirror image, and counts once.
+        once = [1.0] * self.rest + [0.5] * (self.half - self.rest)
+        self.folded = self.even * _array(like, once)
+
+    def along(self, y: Array, axis: int) -> Array:
+        """The transform along axis -1 or -2."""
+        first, last = _first(y, self.half, axis), _first(self.library.flip(y, (axis,)), self.half, axis)
+        parts = _product(self.folded, first + last, axis), _product(self.odd, first - last, axis)
+        return self.library.concatenate(parts, axis)
+
+    def back(self, y: Array, axis: int) -> Array:
+        """Its inverse."""
+        even = _product(self.even.T, _first(y, self.half, axis), axis)
+        odd = _product(self.odd.T, y[..., self.half :] if axis == -1 else y[..., self.half :, :], axis)
+        mirrored = self.library.flip(_first(even - odd, self.rest, axis), (axis,))
+        return self.library.concatenate((even + odd, mirrored), axis)
 
 
-@lru_cache(16)
-def _hats(bands: tuple[float, ...], height: int, width: int) -> tuple[tuple[tuple[float, ...], ...], ...]:
+def _first(y: Array, count: int, axis: int) -> Array:
+    return y[..., :count] if axis == -1 else y[..., :count, :]
+
+
+def _product(matrix: Array, y: Array, axis: int) -> Array:
+    return y @ matrix.T if axis == -1 else matrix @ y
+
+
+def _order(n: int) -> list[int]:
+    """Frequencies as they stand in transformed samples: the even ones, then the odd ones."""
+    return [*range(0, n, 2), *range(1, n, 2)]
+
+
+def _hats(like: Array, bands: Sequence[float], height: int, width: int) -> Array:
     """The weight of each band at each frequency, (bands, H, W); they sum to one."""
     if len(bands) < 2:
-        return (((1.0,) * width,) * height,)
+        return _array(like, [[[1.0] * width] * height])
+    library = _library(like)
+    down, across = (_array(like, [(k / n) ** 2 / 2 for k in _order(n)]) for n in (height, width))
+    radius = library.log((down[:, None] + across[None, :]).clip(bands[0] ** 2, 1)) / 2
     centres = [log(band) for band in bands]
-    radii = [[sqrt(((k / height) ** 2 + (m / width) ** 2) / 2) for m in range(width)] for k in range(height)]
-    places = [[_place(centres, r) for r in line] for line in radii]
-    hats = tuple(tuple(tuple(max(0.0, 1 - abs(place - b)) for place in line) for line in places) for b in range(len(bands)))
-    for band, hat in zip(bands, hats, strict=True):
-        if not any(map(any, hat)):
+    # Where a radius lies among the centres: 0 at the first and len - 1 at the last.
+    place = sum(((radius - low) / (high - low)).clip(0, 1) for low, high in zip(centres, centres[1:], strict=False))
+    return library.stack([(1 - abs(place - band)).clip(0, 1) for band in range(len(bands))])
+
+
+@lru_cache(64)
+def _check_size(bands: Sequence[float], height: int, width: int) -> None:
+    """Raises ValueError where no frequency is within the reach of a band: what it does there was never fitted."""
+    squares = sorted({(k / height) ** 2 / 2 + (m / width) ** 2 / 2 for k in range(height) for m in range(width)})
+    for band, low, high in zip(bands, (-1.0, *bands), (*bands[1:], inf), strict=False):
+        if not any(max(low, 0) ** 2 < square < high**2 or square == 0 > low for square in squares):
             raise ValueError(f"a sample of {height} x {width} is too small for the plan's components: none of its frequencies is near {band:g}")
-    return hats
-
-
-def _place(centres: Sequence[float], radius: float) -> float:
-    """Where a radius lies among the centres, 0 at the first and len - 1 at the last."""
-    if radius == 0 or log(radius) <= centres[0]:
-        return 0.0
-    for b, (low, high) in enumerate(zip(centres, centres[1:], strict=False)):
-        if log(radius) <= high:
-            return b + (log(radius) - low) / (high - low)
-    return len(centres) - 1.0

@@ -187,9 +187,11 @@ def _combine(
             if known[j] is None:
                 raise ValueError(f"a row uses the guidance difference of evaluation {j}, but denoise returned no pair")
             array = _wide(known[j])
-            # A learned weight is an array itself; for a number torch multiplies and adds in one pass and in place.
+            # A learned weight is an array itself; for others torch multiplies and adds in one pass and in place.
             if number and hasattr(total, "add_"):
                 total = total.add_(array, alpha=weight)
+            elif isinstance(weight, tuple) and transform and hasattr(total, "addcmul_"):
+                total = total.addcmul_(transform.weight(weight), array)
             else:
                 total = total + (transform.weight(weight) if transform else weight) * array
     total = transform.back(total) if transform else total
