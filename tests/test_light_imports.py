@@ -50,7 +50,7 @@ COMMANDS: dict[str, str] = {
                      "export PLAN --to comfyui --out OUT", "export PLAN --to k-diffusion --out OUT", "export PLAN --to numpy --out OUT.py",
                      "import --sigmas 14.6,6.5,2.7,0 --solver ddim --out OUT.json", "list objectives",
                      "import --ays sd15 --solver dpmpp_2m --nfe 5 --out OUT.json"), "numpy"),
-    **dict.fromkeys(("list spaces", "list strategies", "space show s3 --nfe 7", "space show full --json"), "numpy yaml optuna"),
+    **dict.fromkeys(("list spaces", "list strategies", "space show s3 --nfe 7", "space show full --json"), "numpy yaml"),
 }  # fmt: skip
 """What they load of what is heavy."""
 
