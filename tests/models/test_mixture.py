@@ -77,7 +77,7 @@ def log_density(denoiser: MixtureDenoiser, x: Tensor, alpha: float, sigma: float
     means, axes = means_and_axes(denoiser)
     own = slice(None) if condition == NULL else slice(2 * condition, 2 * condition + 2)
     spread = alpha**2 * axes[own] @ torch.diag_embed(denoiser.variances[own]) @ axes[own].mT + sigma**2 * torch.eye(PIXELS).double()
-    each = torch.distributions.MultivariateNormal(alpha * means[own], spread).log_prob(x.reshape(-1, 1, PIXELS))
+    each = torch.distributions.MultivariateNormal(alpha * means[own], spread).log_prob(x.reshape(-1, 1, PIXELS))  # type: ignore[no-untyped-call]
     return torch.logsumexp(each + denoiser.log_weights[own], dim=-1)
 
 

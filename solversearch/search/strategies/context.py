@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from solversearch.schedules import Floats
-from solversearch.spaces import Domain, Params
-
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+
+    from solversearch.schedules import Floats
+    from solversearch.spaces import Domain, Params
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Context:
     first.
     """
 
-    domain: Domain
+    domain: "Domain"
     seed: int
-    starts: tuple[Params, ...] = ()
-    predict: Callable[[Sequence[Params]], tuple[Floats, Floats]] | None = None
+    starts: "tuple[Params, ...]" = ()
+    predict: "Callable[[Sequence[Params]], tuple[Floats, Floats]] | None" = None
     objectives: int = 1
     children: int = 2000
 
