@@ -54,6 +54,7 @@ def plan_of(model: Model, table: Tableau) -> Plan:
         nodes=table.nodes,
         rows=table.rows,
         threshold=Threshold(kind="clamp", limit=model.clip) if model.clip else None,
+        decisions=dict(model.facts),
         provenance=Provenance(model=model.name, model_digest=model.digest),
     )
 
