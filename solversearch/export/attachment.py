@@ -25,6 +25,8 @@ _GUIDING = re.compile("guid|cfg|pag|rescale|skip|normali")
 """Arguments that change how a pipeline guides."""
 _POINTS = 2**18
 """Of an output, from which the pipeline's combination is fitted."""
+_NEAR = 0.05
+"""How far a fitted scale may be off, relative."""
 _OTHERWISE = (
     "the pipeline changes the network's outputs in other ways than by plain guidance (guidance_rescale, perturbed attention or skipped "
     "layers?), for which the plan was not made: turn that off"
@@ -52,7 +54,10 @@ class Attachment:
         self.scale = self.plan.guidance if self.plan.guidance > 1 or not self.guided else 2.0  # at which pipelines do guide
         self.made_for, _, said = facts_of(self.plan.decisions)
         self.told = self._told({**said, **told})
-        self.arguments = {"num_inference_steps": self.plan.nfe, **self.told, **self._guidance()}
+        guidance = self._guidance()
+        # Where the plan has no part in it: as the model was searched with, or by no argument at all.
+        self.guides_itself = not guidance or any(name in self.told for name in guidance)
+        self.arguments = {"num_inference_steps": self.plan.nfe, **guidance, **self.told}
         self.before: Any = None
 
     def _distilled(self) -> bool:
@@ -141,8 +146,9 @@ class Attachment:
             raise ValueError(
                 f"the pipeline {what} {_short(given[name])}, but the plan was made for {_short(value)}: call it with {self.arguments}"
             )
-        known = self.signature.parameters
-        return [name for name in given if _GUIDING.search(name) and name not in self.arguments and given[name] is not known[name].default]
+        known, unused = self.signature.parameters, {"guidance_scale"} if "true_cfg_scale" in self.arguments else set()
+        names = [name for name in known if _GUIDING.search(name) and name not in {*self.arguments, *unused}]
+        return [name for name in names if given[name] is not known[name].default]
 
     def _preparing(self, inner: Any) -> Any:
         @functools.wraps(inner)
@@ -248,26 +254,38 @@ class Call:
                 f"it with {self.attachment.arguments}, without a callback that ends guidance early, and with a negative_prompt where it "
                 "guides by that (Flux, Qwen-Image)"
             )
-        found = _combination(outputs, combined, sample) if rows == 2 * len(combined) else None
-        if found is None:
-            made_for, kind = self.attachment.made_for, self.attachment.kind.__name__
-            if (
-                not single
-                or (guided and plan.nodes[0].guidance <= 1)
-                or (rows > len(combined) and (self.changed or made_for not in ("", kind)))
-            ):
-                raise ValueError(_OTHERWISE)
-            return combined, None
-        u, difference, k, w, exact = found
-        if not guided:
-            return (k * (u + difference), None) if exact else (combined + (1 - w) * k * difference, None)
-        if exact:
-            return k * (u + guidance * difference), k * difference
-        return combined + (guidance - w) * k * difference, k * difference
+        plain = _combination(outputs, combined, sample) if rows == 2 * len(combined) and not self.attachment.guides_itself else None
+        if plain is not None and single and guided and guidance > 1:
+            # Taken as it comes: some take the plan's scale for c + g (c - u).
+            far = plain.w - guidance if plain.shows else 0.0
+            if abs(far) < _NEAR * guidance:
+                return combined, None
+            if abs(far - 1) < _NEAR * (guidance + 1):
+                return combined - plain.difference, None
+        elif plain is not None:
+            return plain.at(guidance if guided else 1.0, combined), plain.difference
+        made_for, kind = self.attachment.made_for, self.attachment.kind.__name__
+        if not single or (guided and guidance <= 1) or (rows > len(combined) and (self.changed or made_for not in ("", kind))):
+            raise ValueError(_OTHERWISE)
+        return combined, None
 
 
-def _combination(outputs: list[Tensor], combined: Tensor, sample: Tensor) -> tuple[Tensor, Tensor, float, float, bool] | None:
-    """u, c - u, k and w of combined = k (u + w (c - u)) + r sample, and whether r = 0; None where it is something else.
+class Plain(NamedTuple):
+    """Guidance k (u + w (c - u)) + r x: k u where r is 0, else None; k (c - u); w; and whether c - u is more than rounding errors."""
+
+    base: Tensor | None
+    difference: Tensor
+    w: float
+    shows: bool
+
+    def at(self, guidance: float, combined: Tensor) -> Tensor:
+        if self.base is None:
+            return combined + (guidance - self.w) * self.difference
+        return self.base + guidance * self.difference
+
+
+def _combination(outputs: list[Tensor], combined: Tensor, sample: Tensor) -> Plain | None:
+    """How the pipeline combined its outputs, if by plain guidance.
 
     Which of the two is c is told by w > 1: from the other one it would be 1 - w < 0.
     """
@@ -276,29 +294,26 @@ def _combination(outputs: list[Tensor], combined: Tensor, sample: Tensor) -> tup
     if len(pair) != 2 or pair[0] is None or pair[1] is None:
         return None
     a, b = pair[0].to(combined), pair[1].to(combined)
-    half = min((each.dtype for each in outputs), key=lambda dtype: dtype.itemsize).itemsize < 4
-    tolerance = 0.02 if half else 2e-4
-    for exact in (True, False):
-        parts = [a, b - a, *([] if exact else [sample.to(combined)])]
-        k, g, error = _fitted(parts, combined)
-        if error > tolerance or k == 0:
+    rounding, tolerance = (2e-2, 2e-2) if min(each.dtype.itemsize for each in outputs) < 4 else (1e-5, 1e-3)
+    for more in ([], [sample.to(combined)]):
+        k, g, error, size, guided = _fitted([a, b - a, *more], combined)
+        if k == 0 or error > tolerance * guided + rounding * size or (not more and abs(abs(k) - 1) > max(tolerance, rounding)):
             continue
-        if exact and abs(abs(k) - 1) > tolerance:
-            continue
-        k = round(k) if exact else k
-        w = g / k
-        return (a, b - a, k, w, exact) if w > 0.5 else (b, a - b, k, 1 - w, exact)
+        k = k if more else round(k)
+        u, difference, w = (a, b - a, g / k) if g / k > 0.5 else (b, a - b, 1 - g / k)
+        return Plain(None if more else k * u, k * difference, w, guided > 10 * rounding * size)
     return None
 
 
-def _fitted(parts: list[Tensor], combined: Tensor) -> tuple[float, float, float]:
-    """The first two coefficients of the least squares fit, and the error relative to what is added up."""
+def _fitted(parts: list[Tensor], combined: Tensor) -> tuple[float, ...]:
+    """The first two coefficients of the least squares fit, its error, the size of what is added up, and that of the second part."""
     stride = max(combined.numel() // _POINTS, 1)
     columns = torch.stack([each.flatten()[::stride].cpu().double() for each in (*parts, combined)], dim=1)
     sizes = columns.norm(dim=0).clamp(min=1e-30)
     weights = torch.linalg.lstsq(columns[:, :-1] / sizes[:-1], columns[:, -1:], driver="gelsd").solution[:, 0] / sizes[:-1]
-    error = (columns[:, :-1] @ weights - columns[:, -1]).norm() / (sizes[:-1] * weights.abs()).sum().clamp(min=1e-30)
-    return float(weights[0]), float(weights[1]), float(error)
+    added = sizes[:-1] * weights.abs()
+    error = (columns[:, :-1] @ weights - columns[:, -1]).norm()
+    return float(weights[0]), float(weights[1]), float(error), float(added.sum()), float(added[1])
 
 
 def _like(output: Tensor, combined: Tensor) -> Tensor | None:

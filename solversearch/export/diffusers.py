@@ -23,7 +23,7 @@ from torch import Tensor
 
 from solversearch.export.attachment import Attachment, Call, steps_differ, without_variance
 from solversearch.export.sampling_run import Generators, Numbers, Run, close, even, needs_attachment
-from solversearch.export.stock_scheduler import Frame, UnknownSettings, check_stock, scheduler_from
+from solversearch.export.stock_scheduler import Frame, Settings, check_stock, scheduler_from
 from solversearch.pipeline_facts import facts_of
 from solversearch.plan import Plan
 from solversearch.runtime import Output
@@ -86,7 +86,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def from_config(cls, config: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().from_config(dict(config) if isinstance(config, UnknownSettings) else config, *args, **kwargs)
+        return super().from_config(dict(config) if isinstance(config, Settings) else config, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PlanScheduler":
         """A scheduler of the same plan at its start, not attached to anything: a sampling cannot be copied half-way."""
@@ -118,8 +118,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @property
     def config(self) -> Any:
-        known = self._internal_dict
-        return known if known.get("stock") else UnknownSettings(known, self.plan.prediction_type)
+        return Settings(self._internal_dict, self.stock, self.plan.prediction_type)
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else a pipeline reads of its scheduler (betas, alphas_cumprod, preconditioning) is the stock one's."""
@@ -159,7 +158,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if timesteps is not None and not close(timesteps, self._frame.times()):
             raise ValueError("the plan has its own timesteps: leave timesteps out")
         if sigmas is not None and not any(close(sigmas, each) for each in (self._frame.levels()[:-1], [n.sigma for n in self.plan.nodes])):
-            raise ValueError("the plan has its own noise levels: leave sigmas out")
+            raise ValueError(
+                "the plan has its own noise levels: leave sigmas out, or scheduler.attach(pipe) where the pipeline passes its own"
+            )
 
     def _place(self, device: str | torch.device | None) -> None:
         self._frame = Frame(self.plan, self.stock)

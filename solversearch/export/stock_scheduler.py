@@ -27,37 +27,42 @@ _LEAST = 2.0**-12
 """Of alpha, where a state is divided by it, as in diffusers."""
 
 
-class UnknownSettings(FrozenDict):  # type: ignore[misc]
-    """The config of a plan's scheduler where the model's own is not known: pipelines read defaults, other schedulers get an error."""
+class Settings(FrozenDict):  # type: ignore[misc]
+    """The config of a plan's scheduler: what it was told, and to read besides, the defaults of the model's own, or of one of its kind.
 
-    def __init__(self, known: Mapping[str, Any], prediction_type: str) -> None:
-        kind: Any = getattr(diffusers, _STANDING_IN.get(prediction_type, "DDPMScheduler"))
-        settings = inspect.signature(kind.__init__).parameters.values()
+    Where the model's own is not known, no other scheduler is made from it.
+    """
+
+    def __init__(self, told: Mapping[str, Any], stock: Any, prediction_type: str) -> None:
+        kind: Any = type(stock) if stock is not None else getattr(diffusers, _STANDING_IN.get(prediction_type, "DDPMScheduler"))
+        settings = inspect.signature(kind).parameters.values()
         self.defaults = {each.name: each.default for each in settings if each.default is not each.empty}
-        super().__init__(known)
+        self.known = stock is not None
+        super().__init__(told)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self.defaults:
-            raise AttributeError(f"nothing is known of {name}")
+            raise AttributeError(f"the scheduler has no setting {name!r}")
         return self.defaults[name]
 
     def get(self, key: str, default: Any = None) -> Any:
-        if key == "_use_default_values":  # what from_config of every class begins with
+        if key == "_use_default_values" and not self.known:  # what from_config of every class begins with
             raise ValueError(
                 "the plan does not say what scheduler its model has, so no other can be made from this config: use scheduler.attach(pipe) "
                 "or PlanScheduler.from_plan(plan, pipe.scheduler), which keep the settings, or take the config of the pipeline's own"
             )
-        return super().get(key, default)
+        return super().get(key, self.defaults.get(key, default))
 
 
 def scheduler_from(config: Mapping[str, Any], name: str) -> Any:
     """The scheduler of that class and of these settings. Raises ValueError where diffusers has no such class."""
     kind: Any = getattr(diffusers, name, None)
-    if not name.endswith("Scheduler") or not inspect.isclass(kind):
+    if not name.endswith("Scheduler") or not isinstance(kind, type):
         raise ValueError(f"the plan's model has the scheduler {name!r}, which diffusers {diffusers.__version__} does not have")
-    known = set(inspect.signature(kind.__init__).parameters)
+    known = set(inspect.signature(kind).parameters)
     with quiet():
-        return kind.from_config({key: value for key, value in config.items() if key in known})
+        made: Any = kind.from_config({key: value for key, value in config.items() if key in known})  # type: ignore[attr-defined]
+    return made
 
 
 class Frame:
@@ -119,7 +124,7 @@ def _scales_input(stock: Any) -> bool:
 
 
 def check_stock(plan: Plan, stock: Any) -> None:
-    """Raises ValueError where the config of a pipeline's own scheduler tells that its model is not the plan's, or of no kind that plans have.
+    """Raises ValueError where the config of a pipeline's own scheduler tells that its model is not the plan's.
 
     A single node may read its network off the schedule on purpose; most of them do not.
     """
