@@ -22,7 +22,7 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
 from solversearch.export.attachment import Attachment, Call, steps_differ, without_variance
-from solversearch.export.sampling_run import Generators, Numbers, Run, close, even, needs_attachment
+from solversearch.export.sampling_run import Generators, Numbers, Run, caller, close, even, needs_attachment
 from solversearch.export.stock_scheduler import Frame, Settings, check_stock, scheduler_from
 from solversearch.pipeline_facts import facts_of
 from solversearch.plan import Plan
@@ -142,8 +142,13 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if count not in (None, n):
             raise ValueError(steps_differ(n, count))
         if self._here.call is None:  # otherwise it is known what the pipeline was called with
-            # Pipelines pass evenly spaced noise levels, some with their times, where the person gave none.
-            own = sigmas is not None and even(sigmas)
+            # Pipelines pass noise levels of their own, some with their times, where the person gave none: evenly spaced, as a rule.
+            told = caller(self)
+            if told.get("denoising_end") is not None and self.stock is None:
+                raise ValueError(
+                    "the plan does not say how the next pipeline wants its latents (denoising_end): use scheduler.attach(pipe)"
+                )
+            own = sigmas is not None and (even(sigmas) or ("self" in told and "sigmas" not in told))
             self.check_numbers(None if own else timesteps, None if own else sigmas)
             if needs := needs_attachment(self.plan):
                 raise ValueError(f"the plan {needs}, which pipelines cannot do: call pipe(..., **scheduler.attach(pipe))")

@@ -1,5 +1,6 @@
 """One sampling of a plan's scheduler in a pipeline: the runtime's loop, driven from its steps."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +60,18 @@ def needs_attachment(plan: Plan) -> str | None:
         return "has a guidance scale for each node"
     scale = scales.pop()
     return f"guides by {scale:g}" if scale < 1 else None
+
+
+def caller(scheduler: Any) -> dict[str, Any]:
+    """The arguments with which the pipeline that samples with the scheduler was called, as far as they are found."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        pipe, code = frame.f_locals.get("self"), frame.f_code
+        if code.co_name == "__call__" and getattr(pipe, "scheduler", None) is scheduler:
+            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            return {name: frame.f_locals[name] for name in names if name in frame.f_locals}
+        frame = frame.f_back
+    return {}
 
 
 def _array(given: Numbers) -> Any:
