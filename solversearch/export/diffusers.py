@@ -52,6 +52,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     so that others are made from it as from the model's own.
     There is no img2img: the rows of a plan combine the initial noise with every evaluation, so it cannot be entered in the middle
     (strength below 1, `denoising_start`), and latents must not be changed between steps (inpainting by masks). All that is refused.
+    A pipeline that was saved with this scheduler loads after `import solversearch.export.diffusers`: diffusers imports nothing on its own.
     """
 
     order = 1
@@ -297,11 +298,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             if isinstance(stock, PlanScheduler):
                 stock.detach()
                 stock = pipe.scheduler
-            if not isinstance(stock, PlanScheduler):
-                check_stock(self.plan, stock)
+        own = stock.stock if isinstance(stock, PlanScheduler) else stock
+        if own is not None:
+            check_stock(self.plan, own)
         attachment = Attachment(pipe, self, told)
-        if stock is not self and not isinstance(stock, PlanScheduler):
-            self._take(stock)
+        if own is not None and stock is not self:
+            self._take(own)
         before = self._attached.before if self._attached is not None else stock if stock is not self else None
         if self._attached is not None:
             self._attached.undo()
