@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from solversearch.errors import UserError
 from solversearch.models import Model
@@ -39,8 +38,17 @@ SCALING = ("sd", "sd_v", "sdxl", "pixart")
 class Recording(PlanScheduler):
     """Keeps the last state: two of the pipelines give nothing but pictures."""
 
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, generator: Any = None, return_dict: bool = True) -> Any:
-        output = super().step(model_output, timestep, sample, generator, return_dict)
+    def step(
+        self,
+        model_output: Any,
+        timestep: Any,
+        sample: Any,
+        generator: Any = None,
+        return_dict: bool = True,
+        eta: float = 0.0,
+        **others: Any,
+    ) -> Any:
+        output = super().step(model_output, timestep, sample, generator, return_dict, eta, **others)
         self.last = output[0]
         return output
 

@@ -28,8 +28,17 @@ NFE = 3
 class Recording(PlanScheduler):
     """Keeps the last state of the loop, and leaves the pipeline there: there is nothing to decode with."""
 
-    def step(self, *args: Any, eta: float = 0.0, **kwargs: Any) -> Any:
-        output = super().step(*args, eta=eta, **kwargs)
+    def step(
+        self,
+        model_output: Any,
+        timestep: Any,
+        sample: Any,
+        generator: Any = None,
+        return_dict: bool = True,
+        eta: float = 0.0,
+        **others: Any,
+    ) -> Any:
+        output = super().step(model_output, timestep, sample, generator, return_dict, eta, **others)
         self.last = output[0]
         if self.step_index == NFE:
             raise zoo.Answer
