@@ -42,13 +42,12 @@ class Attachment:
 
     def __init__(self, pipe: Any, scheduler: Any, told: dict[str, float]) -> None:
         self.kind = next(each for each in type(pipe).__mro__ if not hasattr(each, "plan_is_attached"))
-        self.networks = [part for name, part in pipe.components.items() if _NETWORK.match(name) and isinstance(part, nn.Module)]
-        if not self.networks:
+        self.pipe: Any = ref(pipe)
+        if not self.networks():
             raise ValueError(f"{self.kind.__name__} has neither a unet nor a transformer: pass the scheduler to a pipeline that has one")
         self.signature = inspect.signature(self.kind.__call__)
         if "num_inference_steps" not in self.signature.parameters:
             raise ValueError(f"{self.kind.__name__} cannot be called with a number of steps, so it cannot take a plan's")
-        self.pipe: Any = ref(pipe)
         self.scheduler, self.plan = scheduler, scheduler.plan
         self.guided = self.plan.network_calls > self.plan.nfe
         self.scale = self.plan.guidance if self.plan.guidance > 1 or not self.guided else 2.0  # at which pipelines do guide
@@ -60,9 +59,13 @@ class Attachment:
         self.arguments = {"num_inference_steps": self.plan.nfe, **guidance, **self.told}
         self.before: Any = None
 
+    def networks(self) -> list[nn.Module]:
+        """As the pipeline has them now."""
+        return [part for name, part in self.pipe().components.items() if _NETWORK.match(name) and isinstance(part, nn.Module)]
+
     def _distilled(self) -> bool:
         """Whether the network is told a guidance scale."""
-        configs = [getattr(part, "config", {}) for part in self.networks]
+        configs = [getattr(part, "config", {}) for part in self.networks()]
         return any(config.get("guidance_embeds") or config.get("time_cond_proj_dim") is not None for config in configs)
 
     def _told(self, said: dict[str, Any]) -> dict[str, Any]:
@@ -183,9 +186,10 @@ class Call:
     def hooks(self, at_network: bool) -> list[Any]:
         """On the network for this call; at_network is for pipelines that prepare no latents: then its first input is scaled."""
         self.at_network = at_network
-        handles = [network.register_forward_hook(self._after) for network in self.attachment.networks]
+        networks = self.attachment.networks()
+        handles = [network.register_forward_hook(self._after) for network in networks]
         if at_network:
-            handles += [part.register_forward_pre_hook(self._before, with_kwargs=True) for part in self.attachment.networks]
+            handles += [network.register_forward_pre_hook(self._before, with_kwargs=True) for network in networks]
         return handles
 
     # The noise -------------------------------------------------------------------------------------------------------
@@ -247,7 +251,7 @@ class Call:
         single = not plan.tableau.split and all(node.guidance == plan.nodes[0].guidance for node in plan.nodes)
         rows = sum(map(len, outputs))
         if not outputs and guided:
-            raise ValueError("the pipeline's network was replaced, or called past its hooks: call scheduler.detach() and attach again")
+            raise ValueError("the pipeline calls its network past its hooks, so the plan cannot see what it returns: use a stock scheduler")
         if guided and rows == len(combined):
             raise ValueError(
                 f"the plan guides, but at evaluation {i} the pipeline ran its network without the condition or without its opposite: call "

@@ -105,6 +105,20 @@ def test_one_sampling_inside_another_is_refused(loaded: Families) -> None:
         call(pipe, "sd", noise_of(model), **arguments, **given)
 
 
+def test_a_network_that_is_replaced_is_seen(loaded: Families) -> None:
+    """Such as one that was compiled, or quantised, after the plan was attached."""
+    from copy import deepcopy
+
+    pipe, model = loaded("sd")
+    plan, noise, before = hand_made(model, "per node"), noise_of(model), pipe.unet
+    arguments = PlanScheduler.from_plan(plan).attach(pipe)
+    pipe.unet = deepcopy(before)
+    try:
+        assert error(call(pipe, "sd", noise, **arguments), reference(model, plan, noise)) <= 1e-5
+    finally:
+        pipe.unet = before
+
+
 # The model's own scheduler ---------------------------------------------------------------------------------------
 
 
