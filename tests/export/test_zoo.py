@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from solversearch.pipeline_facts import facts
 from solversearch.plan import Plan, Provenance
 from solversearch.runtime import Row, Tableau
 from solversearch.schedules import CLEAN, NoiseSchedule
@@ -57,7 +58,7 @@ def plan_for(name: str, kind: str, scale: float) -> Plan:
     rng, high, low = np.random.default_rng(0), levels.t_start, levels.t_end
     nodes = [levels.node(high + (low - high) * u) for u in np.linspace(0.02, 0.9, NFE)]
     table = trace(get("dpmpp_2m").rule, levels, [*nodes, CLEAN])
-    guidance = {"per node": [4.0, 1.0, 2.5], "split": [4.0, 1.0, 3.0]}.get(kind, [3.0 + zoo.ZOO[name].offset] * NFE)
+    guidance = {"per node": [4.0, 1.0, 2.5], "split": [4.0, 1.0, 3.0], "its own": [1.0] * NFE}.get(kind, [3.0 + zoo.ZOO[name].offset] * NFE)
 
     def moved(i: int, row: Row) -> Row:
         d = np.array([*row.d, *[0.0] * (i - len(row.d))]) + 0.03 * rng.standard_normal(i)
@@ -69,13 +70,17 @@ def plan_for(name: str, kind: str, scale: float) -> Plan:
     )
     return Plan(
         prediction_type=prediction_type, guidance=guidance[0], nfe=NFE, network_calls=table.network_calls, nodes=table.nodes,
-        rows=table.rows, provenance=Provenance(model="", model_digest=""),
+        rows=table.rows, decisions=facts("", {}, {zoo.ZOO[name].guides: 3.0}) if kind == "its own" else {},
+        provenance=Provenance(model="", model_digest=""),
     )  # fmt: skip
 
 
 @torch.no_grad()
 def expected(pipe: Any, name: str, plan: Plan, noise: torch.Tensor) -> torch.Tensor:
-    return plan.sample(zoo.Own(pipe, name, plan.prediction_type, plan.tableau.split), noise)
+    own = zoo.Own(pipe, name, plan.prediction_type, plan.tableau.split)
+    if plan.guidance == 1:  # the pipeline's guidance is a part of the model
+        return plan.sample(lambda x, node: own.data(x, node, 3.0), noise)
+    return plan.sample(own, noise)
 
 
 @pytest.fixture(scope="module", params=zoo.ZOO)
@@ -98,14 +103,14 @@ def test_bare(family: tuple[str, Any, torch.Tensor]) -> None:
         pipe.scheduler = stock
 
 
-@pytest.mark.parametrize("kind", ["constant", "per node", "split"])
+@pytest.mark.parametrize("kind", ["constant", "per node", "split", "its own"])
 def test_attached(family: tuple[str, Any, torch.Tensor], kind: str) -> None:
     name, pipe, noise = family
     plan, known = plan_for(name, kind, 1.1), zoo.ZOO[name]
     scheduler = Recording.from_plan(plan)
     arguments = scheduler.attach(pipe)
     try:
-        if kind != "constant" and not known.plain:
+        if kind in ("per node", "split") and not known.plain:
             with pytest.raises(ValueError, match="other ways than by plain guidance"):
                 zoo.call(pipe, known, noise, **arguments)
             return

@@ -246,11 +246,15 @@ class Own:
             self.pipe.scheduler = stock
         raise AssertionError("the pipeline made no step")
 
-    def __call__(self, x: Tensor, node: Node) -> Any:
+    def data(self, x: Tensor, node: Node, scale: float) -> Tensor:
+        """At a scale in the pipeline's own terms."""
         a, b = data_prediction(self.prediction_type, node.alpha, node.sigma)
+        return a * x + b * self.output(x, node, scale)
+
+    def __call__(self, x: Tensor, node: Node) -> Any:
         if not self.family.plain:
-            return a * x + b * self.output(x, node, node.guidance)
-        low, high = (a * x + b * self.output(x, node, scale - self.family.offset) for scale in (3.0, 6.0))
+            return self.data(x, node, node.guidance)
+        low, high = (self.data(x, node, scale - self.family.offset) for scale in (3.0, 6.0))
         difference = (high - low) / 3
         guided = low + (node.guidance - 3) * difference
         return (guided, difference) if self.split else guided
