@@ -21,8 +21,8 @@ from solversearch.pipeline_facts import facts_of
 
 _NETWORK = re.compile(r"(unet|transformer)(_\d)?$")
 _PREPARE = ("prepare_latents", "prepare_intermediate_images")
-_GUIDING = re.compile("guid|cfg|pag|rescale|skip|normali")
-"""Arguments that change how a pipeline guides."""
+_GUIDING = re.compile("(?!control_|.*guidance_scale$).*(guid|cfg|pag|rescale|skip|normali)")
+"""Arguments that change how a pipeline guides; other scales of its own, such as a picture's, are conditions like any other."""
 _POINTS = 2**18
 """Of an output, from which the pipeline's combination is fitted."""
 _NEAR = 0.05
@@ -66,7 +66,8 @@ class Attachment:
     def _distilled(self) -> bool:
         """Whether the network is told a guidance scale."""
         configs = [getattr(part, "config", {}) for part in self.networks()]
-        return any(config.get("guidance_embeds") or config.get("time_cond_proj_dim") is not None for config in configs)
+        embeds = hasattr(self.kind, "get_guidance_scale_embedding")  # others tell their network something else there
+        return any(config.get("guidance_embeds") or (embeds and config.get("time_cond_proj_dim") is not None) for config in configs)
 
     def _told(self, said: dict[str, Any]) -> dict[str, Any]:
         for name in said:
@@ -150,7 +151,7 @@ class Attachment:
                 f"the pipeline {what} {_short(given[name])}, but the plan was made for {_short(value)}: call it with {self.arguments}"
             )
         known, unused = self.signature.parameters, {"guidance_scale"} if "true_cfg_scale" in self.arguments else set()
-        names = [name for name in known if _GUIDING.search(name) and name not in {*self.arguments, *unused}]
+        names = [name for name in known if _GUIDING.match(name) and name not in {*self.arguments, *unused}]
         return [name for name in names if given[name] is not known[name].default]
 
     def _preparing(self, inner: Any) -> Any:
@@ -270,7 +271,7 @@ class Call:
             return plain.at(guidance if guided else 1.0, combined), plain.difference
         made_for, kind = self.attachment.made_for, self.attachment.kind.__name__
         if not single or (guided and guidance <= 1) or (rows > len(combined) and (self.changed or made_for not in ("", kind))):
-            raise ValueError(_OTHERWISE)
+            raise ValueError(_OTHERWISE + (f" ({', '.join(self.changed)})" if self.changed else ""))
         return combined, None
 
 

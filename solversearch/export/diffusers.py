@@ -210,13 +210,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         here = self._here
         here.asked_input = True
-        if self._frame.divides:  # rounded once, not in the pipeline's frame and again here
-            held = here.run or (here.call and here.call.start())
-            if (
-                held
-                and len(sample) % len(held.given) == 0
-                and torch.equal(sample, torch.cat([held.given] * (len(sample) // len(held.given))))
-            ):
+        held = here.run or (here.call and here.call.start())
+        if self._frame.divides and held and sample.shape[1:] == held.given.shape[1:]:
+            copies = len(sample) // len(held.given)
+            if copies and torch.equal(sample, torch.cat([held.given] * copies)):  # rounded once, not in the pipeline's frame and again here
                 return torch.cat([held.x.to(sample.dtype)] * (len(sample) // len(held.x)))
         return self._frame.network_input(sample, self.step_index)
 
