@@ -10,6 +10,7 @@ one guidance scale, in the pipeline that they were made for.
 import functools
 import inspect
 import re
+import threading
 from math import isclose
 from typing import Any, NamedTuple
 from weakref import ref
@@ -58,6 +59,7 @@ class Attachment:
         self.guides_itself = not guidance or any(name in self.told for name in guidance)
         self.arguments = {"num_inference_steps": self.plan.nfe, **guidance, **self.told}
         self.before: Any = None
+        self.lock = threading.Lock()  # one call after the other: tokenizers and pipelines keep what they are doing on themselves
 
     def networks(self) -> list[nn.Module]:
         """As the pipeline has them now."""
@@ -122,14 +124,16 @@ class Attachment:
                 raise ValueError("another sampling of this pipeline is going on in this thread: let a callback use a pipeline of its own")
             bound = self.signature.bind(pipe, *args, **kwargs)
             bound.apply_defaults()
-            here.call = Call(self, self._check(bound.arguments))
-            handles = here.call.hooks(at_network)
-            try:
-                return inner(pipe, *args, **kwargs)
-            finally:
-                here.call = here.run = None
-                for handle in handles:
-                    handle.remove()
+            changed = self._check(bound.arguments)
+            with self.lock:
+                here.call = Call(self, changed)
+                handles = here.call.hooks(at_network)
+                try:
+                    return inner(pipe, *args, **kwargs)
+                finally:
+                    here.call = here.run = None
+                    for handle in handles:
+                        handle.remove()
 
         return call
 

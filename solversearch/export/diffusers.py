@@ -45,7 +45,8 @@ class _Here(threading.local):
 
 
 class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
-    """Samples by the table of a plan; a call of a pipeline is one run of it, from noise to the result. Threads sample independently.
+    """Samples by the table of a plan; a call of a pipeline is one run of it, from noise to the result. Threads do not mix: calls of
+    a pipeline that it is attached to wait for each other.
 
     The number of steps is the plan's. The state is kept in float32 where the pipeline works in half precision, and pipelines see it in
     the frame of the scheduler that they were made with. Its config has that scheduler's settings, where the plan or `attach` tells them,
