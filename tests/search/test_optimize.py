@@ -45,7 +45,6 @@ from solversearch.search.pipeline import Found, run_stages
 from solversearch.search.settings import Settings
 from solversearch.search.stages import baseline, instant, polish, surrogate
 from solversearch.search.stages import search as search_stage
-from solversearch.search.stages.polish import LONG, SHORT
 from solversearch.search.stages.task import Progress, Task
 from solversearch.search.strategies import Context
 from solversearch.search.surrogates.predictor import Record
@@ -60,8 +59,7 @@ MODEL = coins.factory()
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little of everything, and few good baselines; that all of them are compared is tested in test_compare.py."""
-    for name, value in (("SHORT", 3), ("LONG", 6), ("POLISHED", 2)):
-        monkeypatch.setattr(polish, name, value)
+    monkeypatch.setattr(polish, "STEPS", 3)
     monkeypatch.setattr(baseline, "STARTS", 3)
     for name, value in (("RANDOM", 40), ("CHILDREN", 20)):
         monkeypatch.setattr(stage_zero, name, value)
@@ -499,8 +497,6 @@ def test_another_objective_decides_by_its_own_interval(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_estimate_counts_at_least_what_is_spent(monkeypatch: pytest.MonkeyPatch, guidance: float) -> None:
-    for name, value in (("SHORT", SHORT), ("LONG", LONG)):  # the beginning and the end of a short polish cost more than its iterations
-        monkeypatch.setattr(polish, name, value)
     expected = estimate(MODEL, Settings.of(SearchSpace(), guidance=guidance, instant=False, **SMALL))
     spent = {stage.name: stage.evaluations for stage in learned(guidance=guidance, instant=False).stages}
     for stage, name in (("fit", "fit"), ("search", "search"), ("polish", "polish"), ("baselines", "best baseline")):

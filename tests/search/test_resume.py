@@ -45,8 +45,7 @@ SPACES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("SHORT", 2), ("LONG", 3), ("POLISHED", 2)):
-        monkeypatch.setattr(polish, name, value)
+    monkeypatch.setattr(polish, "STEPS", 1)
     monkeypatch.setattr(baseline, "STARTS", 2)
     for name, value in (("RANDOM", 20), ("CHILDREN", 10)):
         monkeypatch.setattr(stage_zero, name, value)
