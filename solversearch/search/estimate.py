@@ -14,8 +14,6 @@ from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.search.fitting.compensation import FREE_FROM, ITERATIONS
 from solversearch.search.fitting.compensation import SAMPLES as FEWEST
 from solversearch.search.fitting.design_matrix import CHUNK
-from solversearch.search.fitting.polish import KEPT
-from solversearch.search.fitting.polish import cost as polishing
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import polish
 from solversearch.search.stages.baseline import STARTS
@@ -63,17 +61,15 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     learning = (
         nfe * (settings.fit_samples * settings.fit + settings.validation_samples) + bounds * (2 * nfe + 1) * settings.validation_samples
     )
-    size, distinct = polish.batch(settings), polish.distinct(settings)
     gradient = settings.polish in ("all", "coefficients")
-    way = memory.backward(model, nfe * guided, size, settings.batch_size) if gradient else None
-    polished = polishing(nfe, polish.STEPS * nfe, distinct, size, way.checkpointing) if way else 0
+    way = memory.backward(model, nfe * guided, polish.batch(settings), settings.batch_size) if gradient else None
     taught = cost(settings.fit_samples) + cost(settings.validation_samples)
     stages = {
         "teacher": taught + cost(settings.samples),
         "baselines": nfe * (_screening(model, count, settings.validation_samples) + 2 * settings.validation_samples),
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
-        "polish": (polished + (len(KEPT) * nfe * settings.validation_samples + STEPS // 2 * distinct) * gradient) * goes_on,
+        "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on if way else 0,
         "comparison": nfe * (_racing(count, settings.samples) + FULL * settings.samples)
         + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples),
     }  # fmt: skip
