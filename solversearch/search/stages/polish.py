@@ -24,7 +24,7 @@ STEPS = 20
 DISTINCT = 8
 """Samples of the polish for each of those for fitting: a few hundred are learned by heart, and the mean error on others grows."""
 GUIDED = 1 / 3
-"""Of the objective's bound under guidance, where more samples end in another mode: the whole costs the median 4 %, and spares the mean 2."""
+"""Of the objective's bound under guidance, where more samples end in another mode: the whole costs the median 4 % and spares the mean 2."""
 EXACT = 300
 """The plan's error over that of its teacher at the start of the polish, by whose end it is some 100."""
 SOLVES, PROBED = (12, 16, 24, 32, 48), 64
