@@ -135,6 +135,7 @@ class SearchDefaults(Section):
 
     strategy: str = Field("tpe", min_length=1)
     objective: str = Field("endpoint", min_length=1)
+    trials: int = Field(60, ge=0)
     stages: Stages = Stages()
 
     @field_validator("strategy")

@@ -89,8 +89,8 @@ def coefficients(model: Model, nfe: int, guidance: float) -> Plan:
         return float(tempered(error, float(error.median())).mean()), table
 
     _, best = min((fitted(solver, name) for solver in SOLVERS for name in GRIDS), key=lambda pair: pair[0])
-    scale = float(errors(model, best, validation).median())
-    return plan(model, polish(model, best, fitting, validation, scale=scale, split=split), guidance)
+    *_, polished = polish(model, best, fitting, 40 * nfe, split=split)
+    return plan(model, polished, guidance)
 
 
 SEARCHERS: dict[str, Searcher] = {"ratios": ratios, "coefficients": coefficients}
