@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import cos, inf, isfinite, isqrt, log, pi, sqrt
 from typing import Any
 
@@ -200,7 +201,7 @@ def _hats(like: Array, bands: Sequence[float], height: int, width: int) -> Array
     radius = library.log((down[:, None] + across[None, :]).clip(bands[0] ** 2, 1)) / 2
     centres = [log(band) for band in bands]
     # Where a radius lies among the centres: 0 at the first and len - 1 at the last.
-    place = sum(((radius - low) / (high - low)).clip(0, 1) for low, high in zip(centres, centres[1:], strict=False))
+    place = sum(((radius - low) / (high - low)).clip(0, 1) for low, high in pairwise(centres))
     return library.stack([(1 - abs(place - band)).clip(0, 1) for band in range(len(bands))])
 
 
@@ -210,4 +211,6 @@ def _check_size(bands: Sequence[float], height: int, width: int) -> None:
     squares = sorted({(k / height) ** 2 / 2 + (m / width) ** 2 / 2 for k in range(height) for m in range(width)})
     for band, low, high in zip(bands, (-1.0, *bands), (*bands[1:], inf), strict=False):
         if not any(max(low, 0) ** 2 < square < high**2 or square == 0 > low for square in squares):
-            raise ValueError(f"a sample of {height} x {width} is too small for the plan's components: none of its frequencies is near {band:g}")
+            raise ValueError(
+                f"a sample of {height} x {width} is too small for the plan's components: none of its frequencies is near {band:g}"
+            )

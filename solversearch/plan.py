@@ -12,7 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, JsonValue, Tag, ValidationError, model_validator, with_config
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationError,
+    model_validator,
+    with_config,
+)
 
 from solversearch import plan_text
 from solversearch.components import Components
@@ -174,6 +186,10 @@ class Plan(_Part, Shown):
         content = self._content()
         return plan_text.digest({name: content[name] for name in ("nodes", "rows", "components") if name in content})
 
+    def content(self) -> dict[str, Any]:
+        """What the file holds."""
+        return self._content() | {"digest": self.digest}
+
     def _content(self) -> dict[str, Any]:
         """Every key but the digest. A plan without components is one of version 1, which has no such key."""
         return self.model_dump(mode="json", exclude={"digest", *(() if self.components else ("components",))})
@@ -195,7 +211,7 @@ class Plan(_Part, Shown):
             return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
         entries = []
-        for key, value in (self._content() | {"digest": self.digest}).items():
+        for key, value in self.content().items():
             listed = "[\n  " + ",\n  ".join(map(line, value)) + "\n ]" if isinstance(value, list) and value else line(value)
             entries.append(f"{line(key)}: {listed}")
         return "{\n " + ",\n ".join(entries) + "\n}\n"

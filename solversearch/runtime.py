@@ -21,8 +21,7 @@ from .components import Components, Transform  # relative, since exports carry b
 
 Array = Any  # a torch, NumPy or JAX array
 Output = Array | tuple[Array, Array]
-Coefficient = float | tuple[float, ...]
-"""One number, or one for each component."""
+Coefficient = Any  # a float, or a tuple with one for each component
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ def sample(
         draw=drawing(model, teacher),
         threshold=threshold.function() if threshold else None,
         callback=callback,
+        components=table.components,
     )
     return samples
 
@@ -52,7 +53,9 @@ def sample_together(
     """Like `sample` for several tables, in `lockstep`."""
     denoise = Denoiser(model, teacher.conditions, batch_size, any(table.split for table in tables), clock, lenient)
     draw = cache(drawing(model, teacher))
-    return lockstep(denoise, [steps(table.nodes, table.rows, teacher.noise, draw) for table in tables], len(teacher))
+    return lockstep(
+        denoise, [steps(table.nodes, table.rows, teacher.noise, draw, components=table.components) for table in tables], len(teacher)
+    )
 
 
 def drawing(model: Model, teacher: Teacher) -> Callable[[int], Tensor]:

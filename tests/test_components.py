@@ -28,7 +28,9 @@ def table(parts: Components | None, seed: int = 0) -> Tableau:
     def each() -> Any:
         return tuple(draw.normal(size=len(parts)).tolist()) if parts else float(draw.normal())
 
-    return Tableau(NODES, (Row(each()), Row(0.5, (each(),), (each(),)), Row(each(), (each(), 0.25), (0.0, each()), (each(),))), components=parts)
+    return Tableau(
+        NODES, (Row(each()), Row(0.5, (each(),), (each(),)), Row(each(), (each(), 0.25), (0.0, each()), (each(),))), components=parts
+    )
 
 
 def denoise(x: Any, node: Node) -> Any:
@@ -55,7 +57,9 @@ def by_hand(plan: Tableau, noise: np.ndarray) -> np.ndarray:
             return coefficient * y
         rows = np.array(coefficient).reshape(-1, len(parts.bands) or 1)
         rows = np.repeat(rows, noise.shape[1], 0) if len(rows) == 1 else rows
-        maps = [np.interp(np.log(np.maximum(radius, 1e-9)), np.log(parts.bands), row) if parts.bands else row[0] + 0 * radius for row in rows]
+        maps = [
+            np.interp(np.log(np.maximum(radius, 1e-9)), np.log(parts.bands), row) if parts.bands else row[0] + 0 * radius for row in rows
+        ]
         return np.stack(maps).reshape(len(rows), *[1] * (noise.ndim - 4), height, width) * y
 
     d: list[np.ndarray] = []
@@ -147,9 +151,12 @@ def test_learned_coefficients_have_one_copy_a_sample_and_a_gradient() -> None:
     parts, weight = Components(BANDS, DIRECTIONS), torch.tensor(RNG.normal(size=(2, 9)), requires_grad=True)
 
     def result(each: torch.Tensor) -> torch.Tensor:
-        return run(NODES[:1], (Row(1.0), Row(0.5, (each,))), lambda x, _: 0.3 * x, noise, components=parts)  # type: ignore[arg-type]
+        return run(NODES[:1], (Row(1.0), Row(0.5, (each,))), lambda x, _: 0.3 * x, noise, components=parts)
 
-    torch.testing.assert_close(result(weight)[:1], run(NODES[:1], (Row(1.0), Row(0.5, (tuple(weight[0].tolist()),))), lambda x, _: 0.3 * x, noise[:1], components=parts))
+    torch.testing.assert_close(
+        result(weight)[:1],
+        run(NODES[:1], (Row(1.0), Row(0.5, (tuple(weight[0].tolist()),))), lambda x, _: 0.3 * x, noise[:1], components=parts),
+    )
     assert torch.autograd.gradcheck(result, (weight,))
 
 
@@ -158,7 +165,7 @@ def test_learned_coefficients_have_one_copy_a_sample_and_a_gradient() -> None:
     [
         (BOTH, (1, 4, 8, 8), "the plan's components have 3 channels, but samples have 4"),
         (Components(BANDS), (1, 2), "components act on pictures"),
-        (Components((0.001, 0.002, 0.005, 1.0)), (1, 1, 8, 8), "a sample of 8 x 8 is too small for the plan's components: none of its frequencies is near 0.002"),
+        (Components((0.001, 0.002, 0.005, 1.0)), (1, 1, 8, 8), "8 x 8 is too small for the plan's components: none of its frequencies is near 0.002"),
         (Components(BANDS, (), 2), (1, 4, 6), "the plan is for packed samples of patches of 2, not for the shape (4, 6)"),
         (Components(BANDS, (), 2), (1, 5, 8), "5 tokens are no grid of 2 x 2"),
     ],
@@ -168,7 +175,10 @@ def test_samples_without_such_components_are_refused(parts: Components, shape: t
         Transform(parts, np.zeros(shape))
 
 
-@pytest.mark.parametrize("arguments", [((0.5,),), ((0.2, 0.1),), ((0.0, 0.1),), ((0.5, 1.1),), ((), ((1.0, 0.0),)), ((), ((1.0, 0.0), (1.0, 0.0))), (BANDS, (), -1)])
+@pytest.mark.parametrize(
+    "arguments",
+    [((0.5,),), ((0.2, 0.1),), ((0.0, 0.1),), ((0.5, 1.1),), ((), ((1.0, 0.0),)), ((), ((1.0, 0.0), (1.0, 0.0))), (BANDS, (), -1)],
+)
 def test_components_that_are_none_are_refused(arguments: Any) -> None:
     with pytest.raises(ValueError, match="components: "):
         Components(*arguments)

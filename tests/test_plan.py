@@ -115,7 +115,8 @@ NOT_JSON |= {"nan_literal", "infinity_literal", "overflow_to_infinity", "nan_in_
 BEYOND_A_SCHEMA = {  # legal JSON of legal parts: only the whole is wrong
     "deep_decisions", "digest_mismatch", "duplicate_key", "duplicate_key_in_decisions", "epsilon_at_pure_noise", "network_calls_mismatch",
     "nfe_mismatch", "row_reads_a_future_difference", "row_reads_the_future", "sigma_zero", "alpha_negative", "too_few_rows",
-    "too_many_fresh_noises", "components_in_version_1", "no_components_in_version_1", "no_components_in_version_2", "version_1_with_components",
+    "too_many_fresh_noises", "components_in_version_1", "no_components_in_version_1", "no_components_in_version_2",
+    "version_1_with_components",
     "one_component", "bands_out_of_order", "bands_twice", "band_zero", "band_above_one", "too_many_bands", "channels_not_orthonormal",
     "channels_that_repeat", "channels_ragged", "too_many_channels", "too_few_coefficients", "coefficients_without_components",
     "digest_mismatch_in_a_component",

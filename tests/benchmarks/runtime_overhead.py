@@ -70,7 +70,9 @@ def seconds(function: Callable[[], object]) -> float:
 @torch.inference_mode()
 def main() -> int:
     torch.set_num_threads(1)
-    report = Table("evaluations", "table", "ours, us a step", "diffusers, us a step", "ratio", "at most", title="Overhead outside the network")
+    report = Table(
+        "evaluations", "table", "ours, us a step", "diffusers, us a step", "ratio", "at most", title="Overhead outside the network"
+    )
     broken = False
     for nfe in (5, 10, 20):
         for name, table, shape, target in (
