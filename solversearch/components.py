@@ -89,11 +89,11 @@ class Transform:
         return self._pack(self._mixed(self.columns.back(self.rows.back(transformed, -2), -1), inverse))
 
     def weight(self, coefficient: Array) -> Array:
-        """What a coefficient multiplies transformed samples with: itself where it is one number.
+        """What a coefficient multiplies transformed samples with: itself where it is one number, or an array of one a sample.
 
         Else numbers or an array, (..., components), whose leading axes, if any, are those of the batch.
         """
-        if isinstance(coefficient, float | int):
+        if isinstance(coefficient, float | int) or (not isinstance(coefficient, tuple) and coefficient.shape[-1] == 1):
             return coefficient
         each = _array(self.bands, coefficient) if isinstance(coefficient, tuple) else coefficient
         count, height, width = self.bands.shape

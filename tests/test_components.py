@@ -165,7 +165,7 @@ def test_learned_coefficients_have_one_copy_a_sample_and_a_gradient() -> None:
     [
         (BOTH, (1, 4, 8, 8), "the plan's components have 3 channels, but samples have 4"),
         (Components(BANDS), (1, 2), "components act on pictures"),
-        (Components((0.001, 0.002, 0.005, 1.0)), (1, 1, 8, 8), "8 x 8 is too small for the plan's components: none of its frequencies is near 0.002"),
+        (Components((0.001, 0.002, 0.005, 1.0)), (1, 1, 8, 8), "8 x 8 is too small for the plan's components"),
         (Components(BANDS, (), 2), (1, 4, 6), "the plan is for packed samples of patches of 2, not for the shape (4, 6)"),
         (Components(BANDS, (), 2), (1, 5, 8), "5 tokens are no grid of 2 x 2"),
     ],
