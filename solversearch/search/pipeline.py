@@ -84,8 +84,9 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         with stage("descent"):
             add(descent.run(task, evaluator, budget, starts, found.loop.tried if found.loop else ()))
     elif settings.polish:
-        with stage("components"):
-            add(components.run(task, evaluator, budget, tuple(candidates)))
+        if components.choices(settings.space.components, task.model.shape):
+            with stage("components"):
+                add(components.run(task, evaluator, budget, tuple(candidates)))
         with stage("polish"):
             add(polish.run(task, evaluator, budget, tuple(candidates)))
     return found

@@ -26,7 +26,7 @@ WORTH = 0.95
 def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Result]) -> Iterator[Result]:
     """The fit of the best table with the fewest components that are worth it, after that of the plain table.
 
-    None where the budget is spent, or where the fit runs away.
+    None where the space has no choice, the budget is spent, or the fit runs away.
     """
     best = min((each for each in candidates if not each.table.stochastic), key=lambda each: each.value)
     chosen: Result | None = None
@@ -44,12 +44,12 @@ def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[R
 
 
 def choices(space: ComponentChoice, shape: Sequence[int]) -> list[tuple[int, bool]]:
-    """Bands and whether channels count, the fewest components first; samples that are no pictures have none."""
+    """Bands and whether channels count, the fewest components first; none where there is nothing to choose, as for what is no picture."""
     if len(shape) < 3:
-        return [(1, False)]
+        return []
     flat, single = max(shape[-2:]) < 2, shape[0] == 1
     found = {(1 if flat else bands, channels and not single) for bands, channels in product(space.bands, space.channels)}
-    return sorted(found, key=lambda each: each[0] * (shape[0] if each[1] else 1))
+    return sorted(found, key=lambda each: each[0] * (shape[0] if each[1] else 1)) if found != {(1, False)} else []
 
 
 def components(bands: int, channels: bool, endpoint: Tensor) -> Components | None:

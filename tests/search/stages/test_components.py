@@ -64,8 +64,9 @@ def test_a_spent_budget_leaves_them_out() -> None:
         ((3, 8, 8), [(1, False), (1, True), (3, False), (3, True)]),
         ((1, 8, 8), [(1, False), (3, False)]),
         ((4, 1, 1), [(1, False), (1, True)]),
-        ((2,), [(1, False)]),
-        ((16, 64), [(1, False)]),
+        ((2,), []),
+        ((16, 64), []),
+        ((1, 1, 1), []),
     ],
 )
 def test_what_a_shape_has_room_for(shape: tuple[int, ...], expected: list[tuple[int, bool]]) -> None:
