@@ -7,6 +7,8 @@ the driver's own process; they are handed on as they arrive.
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -29,7 +31,9 @@ DEATHS, HANGS = 5, 2
 SOCKET = 107
 """Bytes that the name of a socket may have."""
 PATIENCE = 10.0
-"""Seconds in which a cluster must answer."""
+"""Seconds in which somebody must listen at an address."""
+ANSWERS = 30.0
+"""Seconds in which a cluster must answer: most of them are those that a busy machine needs to start Python and Ray."""
 STARTS = 300.0
 """Seconds in which some worker must have started."""
 
@@ -57,6 +61,7 @@ class Fleet:
         """Before any work: whether Ray can be there. Raises `UserError`."""
         if self.address is not None:
             _check_listens(self.address)
+            _check_answers(self.address)
         elif self.remote and len(os.fsencode(_socket())) > SOCKET:
             raise UserError(
                 f"--workers: the temporary folder {_temporary()} is {len(os.fsencode(_socket())) - SOCKET} bytes too long for the names of "
@@ -79,7 +84,7 @@ def _socket() -> str:
 
 def _check_listens(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":  # Ray itself looks for a cluster on this machine, and says at once that there is none
+    if address == "auto":  # Ray itself looks for a cluster on this machine
         return
     if not host or not port.isdecimal():
         raise UserError(f"--ray-address {address}: write HOST:PORT, or auto")
@@ -88,6 +93,21 @@ def _check_listens(address: str) -> None:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--ray-address {address}: nobody listens there ({reason}); start a cluster with 'ray start --head'") from None
+
+
+def _check_answers(address: str) -> None:
+    """In a process of its own, for Ray waits minutes for what listens and is no cluster, and may end the process that it is in."""
+    code = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+    try:
+        ended = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, timeout=ANSWERS, check=False)
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"--ray-address {address}: no Ray cluster answers there in {ANSWERS:.0f} s; name the port of 'ray start --head', 6379 unless "
+            "it was told another"
+        ) from None
+    if ended.returncode:
+        reason = (ended.stderr.strip() or f"Ray ended with {ended.returncode}").splitlines()[-1]
+        raise UserError(f"--ray-address {address}: {reason.rpartition('Error: ')[2]}")
 
 
 @contextmanager
