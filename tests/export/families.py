@@ -9,7 +9,6 @@ from torch import Tensor
 from solversearch.models import Model
 from solversearch.models.base import Denoiser
 from solversearch.models.pipelines import load
-from solversearch.models.pipelines.flux import pack, unpack
 from solversearch.plan import Plan, Provenance, Threshold
 from solversearch.runtime import Tableau
 from tests import tiny
@@ -45,6 +44,17 @@ class Families:
         return pipe, model, pipe.scheduler
 
 
+def pack(x: Tensor) -> Tensor:
+    """Latents (B, C, 2h, 2w) as Flux has them: (B, h w, 4 C)."""
+    b, c, h, w = x.shape
+    return x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).flatten(1, 2).flatten(2)
+
+
+def unpack(patches: Tensor, height: int, width: int) -> Tensor:
+    b, _, c = patches.shape
+    return patches.view(b, height // 2, width // 2, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c // 4, height, width)
+
+
 def plan_of(model: Model, table: Tableau) -> Plan:
     return Plan(
         prediction_type=model.prediction_type,
@@ -54,6 +64,7 @@ def plan_of(model: Model, table: Tableau) -> Plan:
         nodes=table.nodes,
         rows=table.rows,
         threshold=Threshold(kind="clamp", limit=model.clip) if model.clip else None,
+        decisions=dict(model.facts),
         provenance=Provenance(model=model.name, model_digest=model.digest),
     )
 

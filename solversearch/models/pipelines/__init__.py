@@ -26,6 +26,7 @@ from solversearch.models.pipelines.prompts import captions, embeddings, prompt_l
 from solversearch.models.pipelines.schedule import schedule_of, sigma_data_of
 from solversearch.models.pipelines.source import Folder, InMemory, from_hub, local
 from solversearch.noise import SPLITS
+from solversearch.pipeline_facts import facts
 
 __all__ = ["ALIASES", "FAMILIES", "load", "load_alias", "schedule_of"]
 
@@ -93,6 +94,7 @@ def _model(folder: Folder, options: Options, name: str, device: str, asked: torc
         images=Decoder(folder, dtype, device, options.offload) if family.LATENT else from_pixels,
         dtype=dtype, device=device, guidance=alias.guidance if alias else family.GUIDANCE, clip=clip, conditioning=conditioning,
         weights=folder.digest(family.PART), disjoint=bool(family.TEXT),
+        facts=facts(folder.pipeline, scheduler, {} if told.guidance is None else {"guidance_scale": told.guidance}),
     )  # fmt: skip
 
 

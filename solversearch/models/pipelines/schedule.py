@@ -61,6 +61,8 @@ def _class_of(config: Mapping[str, Any]) -> str:
     name = str(config.get("_class_name", ""))
     if name != "PlanScheduler":
         return name
+    if "stock" in config:
+        return str(config["stock"])
     kind = (config.get("plan") or {}).get("prediction_type")
     if kind == "flow" and "shift" in config:
         return "FlowMatchEulerDiscreteScheduler"

@@ -19,7 +19,8 @@ from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.fitting.compensation import SAMPLES, greedy_ratios
 from solversearch.search.loop import Candidates, Halving, Loop
 from solversearch.search.stages.task import Budget, Task
-from solversearch.search.strategies import Context, enqueue_starts, predicts, strategy
+from solversearch.search.strategies import Context, predicts, strategy
+from solversearch.search.strategies.proposals import enqueue_starts
 from solversearch.search.surrogates.anchored import NOISES
 from solversearch.search.surrogates.predictor import Predictor, Record
 from solversearch.search.surrogates.surrogates import Surrogates
