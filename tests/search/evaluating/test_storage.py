@@ -15,9 +15,9 @@ import pytest
 import solversearch.judging.baselines as peers
 from solversearch.errors import UserError
 from solversearch.plan import Plan
-from solversearch.search.evaluating import workers
+from solversearch.search.evaluating import fleet
+from solversearch.search.evaluating.fleet import HERE, Fleet
 from solversearch.search.evaluating.storage import check_reachable, database
-from solversearch.search.evaluating.workers import HERE, Fleet
 from tests.assets import coins
 from tests.cli.calling import call, good
 from tests.search.postgres import server
@@ -90,7 +90,7 @@ def test_what_cannot_be_reached() -> None:
 
 def test_what_listens_and_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
-    monkeypatch.setattr(workers, "ANSWERS", 6.0)
+    monkeypatch.setattr(fleet, "ANSWERS", 6.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(UserError, match=rf"^--ray-address {address}: no Ray cluster answers there in 6 s"):

@@ -16,7 +16,8 @@ from solversearch.models import DEFAULT
 from solversearch.models.base import Clock
 from solversearch.search.evaluating.evaluations import Evaluations, InProcess, Log
 from solversearch.search.evaluating.evaluator import Evaluator, Failure, Result
-from solversearch.search.evaluating.workers import HANGS, Fleet, Workers
+from solversearch.search.evaluating.fleet import Fleet
+from solversearch.search.evaluating.workers import HANGS, Workers
 from solversearch.spaces import Candidate, Domain, SearchSpace
 from solversearch.teacher import teach
 from tests.assets import troubles
