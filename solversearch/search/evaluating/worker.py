@@ -19,6 +19,7 @@ from solversearch.search.evaluating.evaluations import Entry, arrivals
 from solversearch.search.evaluating.evaluator import Evaluator, Failure
 from solversearch.spaces import Candidate
 from solversearch.teacher import Teacher
+from solversearch.version import __version__
 
 Shared = dict[str, Any]
 """A teacher as plain arrays, which the workers of one machine read from the same memory."""
@@ -31,6 +32,7 @@ CANDIDATES = TypeAdapter(list[Candidate])
 class Job:
     """What a worker must know to evaluate as the driver would."""
 
+    version: str
     model: str
     options: models.Options
     exact: str
@@ -60,6 +62,8 @@ class Worker:
         """Loads the model and takes the teachers; returns the name of its node. Raises `UserError` where the model is not the driver's."""
         import ray
 
+        if job.version != __version__:
+            raise UserError(f"has version {__version__} of the package, the driver {job.version}")
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         if job.folder.is_dir():  # names of files are relative to where the driver is
             os.chdir(job.folder)

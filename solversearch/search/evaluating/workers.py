@@ -23,6 +23,7 @@ from solversearch.search.evaluating.evaluator import Evaluator, Failure
 from solversearch.search.evaluating.fleet import Fleet, cluster
 from solversearch.search.evaluating.worker import CANDIDATES, Job, Worker, shared
 from solversearch.spaces import Candidate
+from solversearch.version import __version__
 
 DEATHS, HANGS = 5, 2
 """Workers that a candidate may cost, by their death or by its slowness, before it has failed; or the start of one, by their death."""
@@ -60,7 +61,8 @@ class Workers:
     def __init__(self, fleet: Fleet, model: str, options: Options, objective: str, evaluator: Evaluator) -> None:
         self.fleet, self.evaluator = fleet, evaluator
         self.job = Job(
-            model, options, exact(evaluator.model), Path.cwd(), objective, evaluator.scale, evaluator.split, evaluator.batch_size
+            __version__, model, options, exact(evaluator.model), Path.cwd(), objective, evaluator.scale, evaluator.split,
+            evaluator.batch_size,
         )  # fmt: skip
         self.actors: list[_Actor] = []
         self.incidents: Counter[str] = Counter()
@@ -196,7 +198,7 @@ def _told(error: Exception, ready: bool) -> str:
     """What a worker has raised."""
     if not isinstance(error, UserError):
         return f"{type(error).__name__}: {short(error)}"
-    return str(error) if ready else f"{error}; every node needs the same files at the same paths"
+    return str(error) if ready else f"{error}; every node needs the same package, and files at the same paths"
 
 
 def _where(error: Exception) -> str:

@@ -21,6 +21,7 @@ from solversearch.search.evaluating.fleet import Fleet
 from solversearch.search.evaluating.workers import DEATHS, HANGS, Workers, _reason
 from solversearch.spaces import Candidate, Domain, SearchSpace
 from solversearch.teacher import teach
+from solversearch.version import __version__
 from tests.assets import troubles
 from tests.cli.calling import good
 
@@ -151,16 +152,25 @@ def test_other_weights_on_a_worker_are_told(cluster: Any, evaluator: Evaluator, 
         Workers(Fleet(1, address=cluster.address), NAME, DEFAULT, "endpoint", other) as strangers,
         pytest.raises(
             UserError,
-            match=r"^a worker on node \S+: model .* other weights on a worker than on the driver.*; every node needs",
+            match=r"^a worker on node \S+: model .* other weights on a worker than on the driver.*; every node",
         ),
     ):
         arrived(strangers, candidates)
 
 
+def test_another_version_on_a_worker_is_told(cluster: Any, evaluator: Evaluator, candidates: list[Candidate]) -> None:
+    with Workers(Fleet(1, address=cluster.address), NAME, DEFAULT, "endpoint", evaluator) as strangers:
+        strangers._dismiss()
+        strangers.job = replace(strangers.job, version="0.0.1")
+        strangers.actors = [strangers._started()]
+        with pytest.raises(Halted, match=rf"^a worker on node \S+: has version {__version__} of the package, the driver 0.0.1; every node"):
+            arrived(strangers, candidates)
+
+
 def test_a_file_that_a_node_lacks_is_told(cluster: Any, evaluator: Evaluator, candidates: list[Candidate]) -> None:
     with (
         Workers(Fleet(1, address=cluster.address), "python:/not/here.py:factory", DEFAULT, "endpoint", evaluator) as strangers,
-        pytest.raises(Halted, match=r"^a worker on node \S+: /not/here.py: there is no such file; every node needs the same files"),
+        pytest.raises(Halted, match=r"^a worker on node \S+: /not/here.py: there is no such file; every node needs the same package"),
     ):
         arrived(strangers, candidates)
 
