@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from solversearch.errors import UserError
+from solversearch.errors import Halted, UserError
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite, Output, Request
 from solversearch.noise import fresh_noise
 from solversearch.plan import Threshold
@@ -98,7 +98,7 @@ def _together(denoise: Denoiser, samplers: Sequence[Sampler[T]]) -> list[T | Exc
                 waiting[k] = samplers[k].send(output)  # type: ignore[arg-type]
             except StopIteration as end:
                 ended[k] = end.value
-            except torch.cuda.OutOfMemoryError:
+            except (torch.cuda.OutOfMemoryError, Halted):
                 raise
             except FAILURES as failure:
                 ended[k] = failure

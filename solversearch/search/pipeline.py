@@ -13,7 +13,6 @@ from functools import partial
 
 from solversearch.judging.baselines import Baseline
 from solversearch.judging.compare import StageResult
-from solversearch.search.evaluating.evaluations import Evaluations
 from solversearch.search.evaluating.evaluator import Result
 from solversearch.search.loop import Loop
 from solversearch.search.stages import baseline, components, descent, fit, instant, polish, search, surrogate
@@ -78,7 +77,7 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         with stage("search"):
             found.loop = search.prepare(task, evaluator, starts, surrogates, setup)
             with setup.source(evaluator) as source:
-                add(search.run(task, budget, found.loop, Evaluations(source, task.clock, task.log)))
+                add(search.run(task, budget, found.loop, source))
                 found.befell = source.befell
     if settings.polish == "decisions":
         with stage("descent"):

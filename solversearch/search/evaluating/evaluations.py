@@ -246,10 +246,14 @@ class Arrival(NamedTuple):
 
 
 class Source(Protocol):
-    """Evaluates candidates on the first n samples, or all; hands on what arrives together. befell says what went wrong meanwhile."""
+    """Evaluates candidates on the first n samples, or all; hands on what arrives together. befell says what went wrong meanwhile,
+    at_work who evaluates."""
 
     @property
     def befell(self) -> str: ...
+
+    @property
+    def at_work(self) -> str: ...
 
     def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterable[Sequence[Arrival]]: ...
 
@@ -257,7 +261,7 @@ class Source(Protocol):
 class InProcess:
     """Evaluates here, a network batch of candidates after the other."""
 
-    befell = ""
+    befell = at_work = ""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
