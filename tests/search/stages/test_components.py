@@ -99,6 +99,7 @@ def test_the_polish_moves_every_component() -> None:
     def denoise(x: torch.Tensor, node: Any) -> torch.Tensor:
         return model.network(x, torch.as_tensor(node.t).expand(4))
 
-    one, many = (run(*each, denoise, noise, components=table.components) for each in ((table.nodes, table.rows), (nodes, rows)))
+    one = run(table.nodes, table.rows, denoise, noise, components=table.components)
+    many = run(nodes, rows, denoise, noise, components=table.components)
     torch.testing.assert_close(one, many, atol=1e-6, rtol=1e-5)
     assert (one - run(found.table.nodes, found.table.rows, denoise, noise, components=table.components)).abs().max() > 1e-3
