@@ -135,8 +135,9 @@ def test_changed_plans_are_refused(tmp_path: Path) -> None:
     text = path.read_text()
     for changed, message in (
         (text.replace('"nfe": 5', '"nfe": 6'), "the digest does not match"),
-        (text.replace('"version": 1', '"version": 2'), "not a plan of version 1"),
-        ("{}", "not a plan of version 1"),
+        (text.replace('"version": 1', '"version": 2'), "version 2 is that of plans with components"),
+        (text.replace('"version": 1', '"version": 3'), "not a plan of version 1 or 2"),
+        ("{}", "not a plan of version 1 or 2"),
     ):
         path.write_text(changed)
         with pytest.raises(ValueError, match=message):
