@@ -74,7 +74,7 @@ def show(path: Annotated[Path, typer.Argument(help="A plan file, or the run fold
 
     plan = api.read_plan(path)
     if as_json:
-        print(plan.model_dump_json())
+        print(json.dumps(plan.content(), ensure_ascii=False))
     else:
         stdout().print(plan_view(plan))
 
