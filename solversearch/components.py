@@ -72,7 +72,7 @@ class Transform:
         if components.channels and len(components.channels) != shape[1]:
             raise ValueError(f"the plan's components have {len(components.channels)} channels, but samples have {shape[1]}")
         height, width = shape[-2:]
-        _check_size(components.bands, height, width)
+        check_size(components.bands, height, width)
         self.rows = _Cosines(like, height)
         self.columns = self.rows if width == height else _Cosines(like, width)
         self.bands = _hats(like, components.bands, height, width)
@@ -206,7 +206,7 @@ def _hats(like: Array, bands: Sequence[float], height: int, width: int) -> Array
 
 
 @lru_cache(64)
-def _check_size(bands: Sequence[float], height: int, width: int) -> None:
+def check_size(bands: Sequence[float], height: int, width: int) -> None:
     """Raises ValueError where no frequency is within the reach of a band: what it does there was never fitted."""
     squares = sorted({(k / height) ** 2 / 2 + (m / width) ** 2 / 2 for k in range(height) for m in range(width)})
     for band, low, high in zip(bands, (-1.0, *bands), (*bands[1:], inf), strict=False):

@@ -12,7 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from solversearch.components import Components
+from solversearch.components import Components, check_size
 from solversearch.models.base import NotFinite
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.stages.fit import RIDGE
@@ -47,8 +47,8 @@ def choices(space: ComponentChoice, shape: Sequence[int]) -> list[tuple[int, boo
     """Bands and whether channels count, the fewest components first; none where there is nothing to choose, as for what is no picture."""
     if len(shape) < 3:
         return []
-    flat, single = max(shape[-2:]) < 2, shape[0] == 1
-    found = {(1 if flat else bands, channels and not single) for bands, channels in product(space.bands, space.channels)}
+    single = shape[0] == 1
+    found = {(bands if _fit(bands, shape) else 1, channels and not single) for bands, channels in product(space.bands, space.channels)}
     return sorted(found, key=lambda each: each[0] * (shape[0] if each[1] else 1)) if found != {(1, False)} else []
 
 
@@ -56,9 +56,20 @@ def components(bands: int, channels: bool, endpoint: Tensor) -> Components | Non
     """For samples like the given ones, (B, C, ..., H, W); None for one component."""
     if bands == 1 and not channels:
         return None
-    lowest = 1 / (2 * max(endpoint.shape[-2:]))
-    centres = tuple(lowest ** (1 - k / (bands - 1)) for k in range(bands)) if bands > 1 else ()
-    return Components(centres, principal(endpoint) if channels else ())
+    return Components(_centres(bands, endpoint.shape), principal(endpoint) if channels else ())
+
+
+def _centres(bands: int, shape: Sequence[int]) -> tuple[float, ...]:
+    lowest = 1 / (2 * max(shape[-2:]))
+    return tuple(lowest ** (1 - k / (bands - 1)) for k in range(bands)) if bands > 1 else ()
+
+
+def _fit(bands: int, shape: Sequence[int]) -> bool:
+    """Whether every band has a frequency."""
+    with suppress(ValueError):
+        check_size(_centres(bands, shape), *shape[-2:])
+        return True
+    return False
 
 
 def principal(samples: Tensor) -> tuple[tuple[float, ...], ...]:

@@ -67,6 +67,7 @@ def test_a_spent_budget_leaves_them_out() -> None:
         ((2,), []),
         ((16, 64), []),
         ((1, 1, 1), []),
+        ((1, 2, 2), []),  # its three frequencies are not near the finest band
     ],
 )
 def test_what_a_shape_has_room_for(shape: tuple[int, ...], expected: list[tuple[int, bool]]) -> None:
