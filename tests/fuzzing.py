@@ -8,7 +8,7 @@ import io
 import json
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -256,6 +256,7 @@ class StandIn:
     name: str = "digits"
     prediction_type: str = "sample"
     schedule: DiscreteVP = VP
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_comparison(path: Path) -> None:
