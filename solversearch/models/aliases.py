@@ -1,17 +1,22 @@
 """Models by short names. What is not said here is read from the pipeline's own files."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Alias:
-    """A repository of the Hub, pixels of a side, the precision it is run in, its usual guidance scale."""
+    """A repository of the Hub, pixels of a side or WIDTHxHEIGHT, the precision it is run in, its usual guidance scale; frames of a video, and
+    what else its pipeline is called with."""
 
     repository: str
-    resolution: int
+    resolution: int | str
     dtype: str
     guidance: float
     text: str
+    frames: int | None = None
+    call: Mapping[str, Any] = field(default_factory=dict)
 
 
 ALIASES: dict[str, Alias] = {
