@@ -62,7 +62,7 @@ class SearchOptions(LoadingOptions, total=False):
     space: "str | Path | SearchSpace"
     strategy: str | None
     objective: str | None
-    trials: int
+    trials: int | None
     evaluations: int | None
     warm_start: Sequence[str | Path] | None
     samples: int | None

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from solversearch.cache import cache_folder, evict, keep, limit, used
-from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.models.base import Clock, Denoiser, Model, Output
 from solversearch.models.digest import close, numbers
 from solversearch.noise import Draw, draw
 from solversearch.runtime import Node
@@ -32,6 +32,7 @@ VERSION = 3
 STEPS = 64
 DOUBLED = 128
 """Samples that the error is estimated on."""
+Denoise = Callable[[Tensor, Node], Output]
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def teach(
     return Teacher(split, seed, drawn.noise, drawn.conditions, endpoint, angles.clone(), states, slopes, error, range(count))
 
 
-def solve(model: Model, denoise: Denoiser, noise: Tensor, guidance: float, steps: int) -> Tensor:
+def solve(model: Model, denoise: Denoise, noise: Tensor, guidance: float, steps: int) -> Tensor:
     """The samples of a solve that is kept nowhere."""
     with torch.no_grad():
         return _integrate(model, denoise, noise, guidance, steps, False, lambda done: None)["endpoint"]
@@ -169,7 +170,7 @@ def _solve(
 
 
 def _integrate(
-    model: Model, denoise: Denoiser, noise: Tensor, guidance: float, steps: int, trajectory: bool, progress: Callable[[int], None]
+    model: Model, denoise: Denoise, noise: Tensor, guidance: float, steps: int, trajectory: bool, progress: Callable[[int], None]
 ) -> dict[str, Tensor]:
     """One solve by UniPC-3, run on the arrays themselves, halfway between the quadratic and the log-SNR grid, by `position`."""
     schedule = model.schedule

@@ -67,7 +67,7 @@ class Spelled:
 def test_the_defaults_of_the_command_line_are_those_of_settings() -> None:
     """It hands on only what the person said."""
     shown, said = Settings(nfe=1), " ".join(re.sub(r"[│┃]", " ", good("optimize", "--help")).split())
-    for name in ("seed", "trials", "undecided"):
+    for name in ("seed", "undecided"):
         assert re.search(rf"--{name} .*?\[default: {getattr(shown, name)}\]", said), name
     assert set(api._FLEET.values()) == {1, 0.0, None, 600.0} and "[default: 600.0]" in said
 

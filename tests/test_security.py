@@ -35,6 +35,7 @@ IMPORTERS = {
     "models/pipelines/library.py": "the libraries that adapters name",
     "notebook.py": "the report, by a name that stands there",
     "search/strategies/__init__.py": "--strategy MODULE:CLASS",
+    "search/strategies/context.py": "the files of the strategies that the registry names",
 }
 """Modules that import what they are told, and who tells them."""
 REGISTRIES = {f"{folder}/__init__.py" for folder in ("export", "judging/objectives", "models", "models/pipelines", "solvers")}

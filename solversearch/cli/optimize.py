@@ -38,7 +38,10 @@ def optimize(
     seed: Seed = 0,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the search would cost, and stop.")] = False,
-    trials: Annotated[int, typer.Option(metavar="N", help="Candidates that the search tries.", rich_help_panel=HOW_LONG)] = 60,
+    trials: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Candidates that a search tries; 0 is none.", show_default=_SPACES, rich_help_panel=HOW_LONG),
+    ] = None,
     evaluations: Annotated[
         int | None,
         typer.Option(

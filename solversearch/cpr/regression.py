@@ -173,7 +173,7 @@ class Cpr(BaseModel):
             nodes=table.nodes,
             rows=table.rows,
             threshold=self.threshold,
-            decisions=decisions,
+            decisions={**decisions, **model.facts},
             provenance=Provenance(model=model.name, model_digest=model.digest, versions=versions(), command=command),
         )
 

@@ -1,5 +1,6 @@
 """What is imported, as plans."""
 
+import json
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
@@ -14,6 +15,7 @@ from solversearch.importing.frames import frame_of
 from solversearch.importing.reading import Listed, read_numbers
 from solversearch.importing.sigmas import check_falling, from_sigmas, from_timesteps
 from solversearch.importing.tables import table
+from solversearch.pipeline_facts import facts
 from solversearch.plan import Plan, Provenance, Threshold
 from solversearch.runtime import Tableau
 from solversearch.schedules import NoiseSchedule
@@ -52,14 +54,16 @@ def as_plan(where: str, nfe: int | None, model: "Model | None" = None, guidance:
     name = type(source.scheduler).__name__
     if model is not None and kind != model.prediction_type:
         raise UserError(f"{name} reads its network as {kind!r}, but model {model.name!r} predicts {model.prediction_type!r}")
+    known = facts(source.pipeline, json.loads(source.scheduler.to_json_string())) if source.own and source.pipeline else {}
     source, threshold = _unclipped(source)
     table = _spending(source, nfe, None if model is None else model.schedule)
     if table.stochastic:
         causes = ", ".join(f"{key}={source.scheduler.config[key]}" for key in _DRAWING if source.scheduler.config.get(key))
         by = causes and f" by {causes}"
         warnings.warn(f"{name} draws fresh noise at its steps{by}: so does the plan", stacklevel=2)
-    decisions = {"scheduler": name, "solver": name.removesuffix("Scheduler"), "grid": "its own"}
+    decisions: dict[str, Any] = {"scheduler": name, "solver": name.removesuffix("Scheduler"), "grid": "its own"}
     decisions |= {key: str(value) for key, value in source.settings.items()}
+    decisions |= known
     return _plan(table, kind, guidance, model, decisions, command, threshold)
 
 
@@ -135,7 +139,7 @@ def plan_of_table(
 
 
 def _plan(
-    table: Tableau, kind: str, guidance: float, model: "Model | None", decisions: dict[str, str], command: str,
+    table: Tableau, kind: str, guidance: float, model: "Model | None", decisions: dict[str, Any], command: str,
     threshold: Threshold | None = None,
 ) -> Plan:  # fmt: skip
     table = table.guided(guidance)
@@ -150,7 +154,7 @@ def _plan(
         nodes=table.nodes,
         rows=table.rows,
         threshold=threshold,
-        decisions=dict(decisions),
+        decisions={**decisions, **(model.facts if model else {})},
         provenance=Provenance(
             model=model.name if model else "", model_digest=model.digest if model else "", versions=versions, command=command
         ),

@@ -47,10 +47,10 @@ def _text(source: str, what: str) -> str:
         is_file = Path(name).is_file()
     except (OSError, ValueError):  # too long for a name
         is_file = False
-    return decoded(read_file(name, what)) if named or is_file else source
+    return _decoded(read_file(name, what)) if named or is_file else source
 
 
-def decoded(content: bytes) -> str:
+def _decoded(content: bytes) -> str:
     """UTF-8, or UTF-16 where the byte order mark says so, as PowerShell writes."""
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return content.decode("utf-16" if wide else "utf-8-sig", errors="replace")

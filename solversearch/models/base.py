@@ -1,9 +1,10 @@
 """What every model adapter supplies, and the denoiser that runs it: batches, guidance, data prediction, time spent."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class Model(Identified):
     source of a plain function.
     disjoint gives every split of the noise conditions of its own, every third each: for prompts, of which held-out samples shall have
     new ones. Otherwise all conditions are drawn in every split, as the few classes of a class-conditional model.
+    facts are what plans for it remember of its pipeline, see `pipeline_facts`.
     pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
     64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
     """
@@ -58,6 +60,7 @@ class Model(Identified):
     disjoint: bool = False
     pad: int = 1
     weights: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def real(self) -> Reference | None:

@@ -3,7 +3,7 @@
 No network error stands between a solver and the true flow, so what is measured on it is the solver alone.
 """
 
-from math import log, pi
+from math import pi
 
 import numpy as np
 import torch
@@ -76,12 +76,6 @@ class MixtureDenoiser(nn.Module):
             order.append(rows)
             means.append(self._posterior_mean(flat[fill], alpha[fill], sigma[fill], each)[: len(rows)])
         return torch.cat(means)[torch.argsort(torch.cat(order))].reshape(x.shape)
-
-    def log_density(self, x: Tensor, alpha: float, sigma: float, condition: int) -> Tensor:
-        """ln p(x_t | condition) of x (B, 1, 8, 8), (B,), at the signal and noise scales alpha, sigma."""
-        one = x.new_ones(len(x), 1)
-        log_shares, _ = self._log_shares(x.reshape(len(x), PIXELS), alpha * one, sigma * one, condition)
-        return torch.logsumexp(log_shares, dim=-1) - PIXELS / 2 * log(2 * pi)
 
     def _among(self, condition: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Views of the centres, axes, variances and log weights of the components that a condition leaves."""

@@ -6,6 +6,7 @@ from math import inf, log
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from solversearch.pipeline_facts import shown
 from solversearch.plan import Interval, Plan, Score
 from solversearch.report.screen import Fitted, facts
 
@@ -40,7 +41,7 @@ def summary(plan: Plan) -> dict[str, str]:
         "prediction type": plan.prediction_type,
         "kind": ", ".join(["deterministic" if not plan.tableau.stochastic else "", *kinds]).strip(", "),
         "threshold": "none" if plan.threshold is None else f"{plan.threshold.kind}, limit {plan.threshold.limit:g}",
-        "decisions": ", ".join(f"{key} {value}" for key, value in plan.decisions.items()) or "none",
+        "decisions": ", ".join(f"{key} {value}" for key, value in shown(plan.decisions).items()) or "none",
         "model": f"{origin.model} ({origin.model_digest[:16]})" if origin.model_digest else "any with these noise levels",
         "seed": "none" if origin.seed is None else str(origin.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()) or "unknown",

@@ -3,17 +3,17 @@
 from math import log10
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from solversearch.report.screen import Fitted
 from solversearch.spaces import Candidate, Domain
+from solversearch.spaces.grammar import Choice
 
 
 def space_view(domain: Domain, candidate: Candidate) -> RenderableType:
     space = domain.space
-    continuous = sum(isinstance(each, FloatDistribution) for each in domain.distributions.values())
+    continuous = sum(not choice.choose for choice in domain.parameters.values())
     size = space.size(domain.nfe)
     heading = (
         f"{space.name or 'space'}: {space.description or 'no description'}\n"
@@ -31,9 +31,8 @@ def space_facts(domain: Domain, candidate: Candidate) -> dict[str, Any]:
         "name": space.name, "description": space.description, "nfe": domain.nfe, "combinations": space.size(domain.nfe),
         "strategy": search.strategy, "objective": search.objective, "stages": search.stages.model_dump(),
         "parameters": {
-            name: list(each.choices) if isinstance(each, CategoricalDistribution)
-            else {key: getattr(each, key) for key in ("low", "high", "log")}
-            for name, each in domain.distributions.items()
+            name: list(choice.choose) or {key: getattr(choice, key) for key in ("low", "high", "log")}
+            for name, choice in domain.parameters.items()
         },
         "candidate": {"times": list(candidate.times), **candidate.describe()},
     }  # fmt: skip
@@ -49,22 +48,19 @@ def _stages(domain: Domain) -> str:
 def _parameters(domain: Domain) -> Fitted:
     """One row a decision: its values, and whether it is chosen per step."""
     table = Fitted(("parameter", "of", "values"), "Parameters", left=("of",), prose=("values",))
-    found: dict[str, tuple[int, BaseDistribution]] = {}
-    for name, distribution in domain.distributions.items():
+    found: dict[str, tuple[int, Choice]] = {}
+    for name, choice in domain.parameters.items():
         key = name.partition(".")[0]
-        found[key] = (found.get(key, (0, distribution))[0] + ("." in name), distribution)
-    for key, (steps, distribution) in found.items():
-        table.add_row(
-            key, f"{steps} steps" if steps else "the plan", "about those of the good grids" if key == "time" else _values(distribution)
-        )
+        found[key] = (found.get(key, (0, choice))[0] + ("." in name), choice)
+    for key, (steps, choice) in found.items():
+        table.add_row(key, f"{steps} steps" if steps else "the plan", "about those of the good grids" if key == "time" else _values(choice))
     return table
 
 
-def _values(distribution: BaseDistribution) -> str:
-    if isinstance(distribution, CategoricalDistribution):
-        return ", ".join(map(str, distribution.choices))
-    assert isinstance(distribution, FloatDistribution)
-    return f"{distribution.low:g} to {distribution.high:g}{', logarithmic' if distribution.log else ''}"
+def _values(choice: Choice) -> str:
+    if choice.choose:
+        return ", ".join(map(str, choice.choose))
+    return f"{choice.low:g} to {choice.high:g}{', logarithmic' if choice.log else ''}"
 
 
 def _steps(domain: Domain, candidate: Candidate) -> Fitted:

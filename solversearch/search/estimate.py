@@ -15,8 +15,8 @@ from solversearch.search.fitting.compensation import FREE_FROM, ITERATIONS
 from solversearch.search.fitting.compensation import SAMPLES as FEWEST
 from solversearch.search.fitting.design_matrix import CHUNK
 from solversearch.search.settings import Settings, check
+from solversearch.search.stages import polish
 from solversearch.search.stages.baseline import STARTS
-from solversearch.search.stages.polish import LONG, POLISHED, SHORT
 from solversearch.search.stages.search import OBSERVED
 from solversearch.search.strategies import predicts
 from solversearch.search.surrogates.anchored import NOISES
@@ -36,8 +36,7 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
     check(model, settings)
     evaluations = _evaluations(model, settings)
     speed = _speed(model, settings)
-    # Most polishes stop early, and few candidates see all samples.
-    total = sum(evaluations.values()) - evaluations["polish"] // 2 - evaluations["search"] // 2
+    total = sum(evaluations.values()) - evaluations["search"] // 2  # few candidates see all samples
     return {
         "model": model.name,
         "space": settings.space.name,
@@ -62,16 +61,15 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     learning = (
         nfe * (settings.fit_samples * settings.fit + settings.validation_samples) + bounds * (2 * nfe + 1) * settings.validation_samples
     )
-    backward = memory.backward(model, nfe * guided, settings.fit_samples, settings.batch_size) if settings.polish else None
-    passes = 4 if backward and backward.checkpointing else 3
+    gradient = settings.polish in ("all", "coefficients")
+    way = memory.backward(model, nfe * guided, polish.batch(settings), settings.batch_size) if gradient else None
     taught = cost(settings.fit_samples) + cost(settings.validation_samples)
     stages = {
         "teacher": taught + cost(settings.samples),
         "baselines": nfe * (_screening(model, count, settings.validation_samples) + 2 * settings.validation_samples),
-        "fit": (STARTS + settings.instant) * learning * settings.fit * goes_on,
-        "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.search * goes_on,
-        "polish": (SHORT * POLISHED + LONG) * nfe * (passes * settings.fit_samples + settings.validation_samples)
-        * bool(settings.polish) * goes_on,
+        "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
+        "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
+        "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on if way else 0,
         "comparison": nfe * (_racing(count, settings.samples) + FULL * settings.samples)
         + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples),
     }  # fmt: skip
@@ -118,7 +116,7 @@ def _memory(model: Model, settings: Settings) -> dict[str, str]:
     }
     texts = {name: _bytes(size) for name, size in told.items() if size}
     if settings.polish in ("all", "coefficients"):
-        way = memory.backward(model, guided * settings.nfe, settings.fit_samples, settings.batch_size)
+        way = memory.backward(model, guided * settings.nfe, polish.batch(settings), settings.batch_size)
         how = "with checkpointing" if way.checkpointing else "without checkpointing"
         texts["polish"] = f"{_bytes(way.bytes(model, guided * settings.nfe))}, {way.batch} samples at a time {how}"
     return texts

@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from solversearch.search.evaluating.evaluator import Failure, Result
-from solversearch.search.strategies import ask, follow, group_of
+from solversearch.search.strategies.proposals import ask, follow, group_of
 from solversearch.search.surrogates.predictor import Predictor
 from solversearch.spaces import Candidate, Domain, Params
 

@@ -134,7 +134,8 @@ def plan_of(task: Task, stages: Sequence[StageResult], table: Tableau, origin: O
     return Plan(
         prediction_type=model.prediction_type, guidance=settings.guidance, nfe=table.nfe, network_calls=table.network_calls,
         nodes=table.nodes, rows=table.rows, threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
-        decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": passed},
+        decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": passed}
+        | dict(model.facts),
         provenance=Provenance(model=model.name, model_digest=model.digest, seed=settings.seed, versions=versions, command=command),
     )  # fmt: skip
 

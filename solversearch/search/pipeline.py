@@ -2,7 +2,7 @@
 
     best baseline -> instant (on the surrogate) -> fit (closed form) -> search (each candidate fitted) -> polish (gradient), or descent
 
-The settings say which of them run.
+The settings say which of them run; from the instant plan the polish may go on at once (`Settings.straight`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -70,10 +70,10 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         starts = [*(Baseline("instant", "surrogate", each.table) for each in candidates[1:]), *starts]
     if settings.only_instant:
         return found
-    if settings.fit:
+    if settings.fit and not (settings.straight and len(candidates) > 1):
         with stage("fit"):
             add(fit.run(task, evaluator, budget, starts))
-    if settings.search and (settings.trials or settings.evaluations):
+    if settings.searches:
         with stage("search"):
             found.loop = search.prepare(task, evaluator, starts, surrogates, setup)
             with setup.source(evaluator) as source:

@@ -9,13 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from solversearch.errors import UserError
 from solversearch.judging.baselines import SMALL
-from solversearch.judging.objectives import parse_many
+from solversearch.judging.objectives import Objective, parse_many
 from solversearch.memory import batch_size
 from solversearch.models.base import Model
 from solversearch.plan import MAX_NFE
 from solversearch.search.strategies import known
 from solversearch.spaces import Polish, SearchSpace
 
+TRIALS = 60
+"""Of a search that is wanted, where nobody says how many."""
+RARE = 4
+"""As many times the validation samples where rare samples decide: with 256 the mean error depends on a single one."""
 LEAST = 8
 """Samples of which a search makes something."""
 SAMPLES = {SMALL: (1024, 256, 256), 2**13: (256, 64, 64), 2**17: (64, 32, 32), inf: (64, 16, 16)}
@@ -26,7 +30,9 @@ class Settings(BaseModel):
     """One search. `of` takes what is not asked for from the space's own section `search`.
 
     samples (held out), fit_samples, validation_samples and batch_size are the model's where they are 0, as `sized` fills them in.
-    evaluations bounds the network evaluations of fit, search and polish together; trials bounds the candidates.
+    evaluations bounds the network evaluations of fit, search and polish together; trials bounds the candidates, and none leave the search
+    out, and the fit with it where the polish goes on from the instant plan: it ends at the same errors from either, and from the best of a
+    search (digits, 5 and 8 evaluations: within the spread of seeds).
     undecided is what is exported where the comparison leaves open which is better.
     instant, fit, search and polish are the stages that run; only_instant stops after the first of them.
     """
@@ -36,7 +42,7 @@ class Settings(BaseModel):
     guidance: float = 1.0
     seed: int = Field(0, ge=0)
     space: SearchSpace = SearchSpace()
-    trials: int = Field(60, ge=0)
+    trials: int = Field(0, ge=0)
     evaluations: int | None = Field(None, ge=1)
     strategy: str = SearchSpace().search.strategy
     objective: str = "endpoint"
@@ -55,10 +61,13 @@ class Settings(BaseModel):
 
     @classmethod
     def of(cls, space: SearchSpace, **asked: Any) -> "Settings":
-        """Settings for a space: what is asked for, None standing for what the space says."""
+        """Settings for a space: what is asked for, None standing for what the space says. Who names a strategy, or several objectives,
+        wants a search."""
         own = space.search
-        says = {"strategy": own.strategy, "objective": own.objective, **own.stages.model_dump(), "integer": space.integer}
         given = {name: value for name, value in asked.items() if value is not None}
+        searches = "strategy" in given or "," in str(given.get("objective", own.objective))
+        says = {"strategy": own.strategy, "objective": own.objective, **own.stages.model_dump(), "integer": space.integer,
+                "trials": own.trials or TRIALS * searches}  # fmt: skip
         if given.get("polish") is True:
             given["polish"] = own.stages.polish or "all"
         return cls(space=space, **{**says, **given})
@@ -74,8 +83,19 @@ class Settings(BaseModel):
         """The same with the counts of samples and the batch size that suit the model, where none are given."""
         counts = next(counts for most, counts in SAMPLES.items() if model.numbers <= most)
         own = dict(zip(("samples", "fit_samples", "validation_samples"), counts, strict=True))
+        if parse_many(self.objective)[0].bound > Objective.bound:
+            own["validation_samples"] *= RARE
         missing = {name: count for name, count in own.items() if not getattr(self, name)}
         return self.model_copy(update=missing if self.batch_size else {**missing, "batch_size": batch_size(model)})
+
+    @property
+    def searches(self) -> bool:
+        return self.search and self.trials > 0
+
+    @property
+    def straight(self) -> bool:
+        """Whether the polish goes on from the instant plan at once."""
+        return self.instant and not self.searches and self.polish in ("all", "coefficients")
 
     @property
     def splits(self) -> bool:

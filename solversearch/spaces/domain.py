@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from solversearch.errors import UserError, nearest
 from solversearch.runtime import Node, Tableau
@@ -18,6 +17,9 @@ from solversearch.spaces.grammar import KINDS, Choice, Value
 from solversearch.spaces.parameters import allowed, check, closest, distribution, drawn, idle
 from solversearch.spaces.sections import RHO
 from solversearch.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 Params = dict[str, Any]
 """Flat parameters of a candidate: "time.0", "order.3", "solver", ...; plain numbers, words and true/false."""
@@ -107,26 +109,28 @@ class Domain:
         return cls(space, schedule, nfe, guidance, whole, ranges(schedule, nfe, starts))
 
     @cached_property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """All parameters; which of them count depends on the conditions, and `candidate` ignores the rest."""
-        space, found = self.space, dict[str, BaseDistribution]()
+    def parameters(self) -> dict[str, Choice]:
+        """What is chosen; which of them count depends on the conditions, and `candidate` ignores the rest."""
+        space, found = self.space, dict[str, Choice]()
         if space.timesteps.free:
-            found |= {f"time.{i}": FloatDistribution(*bounds) for i, bounds in enumerate(self.time_ranges)}
-        else:
-            names = [name for family in space.timesteps.grids for name in family.names]
-            found |= distribution("grid", Choice(choose=tuple(names))) | distribution("rho", space.timesteps.rho())
+            found |= {f"time.{i}": Choice(low=low, high=high) for i, (low, high) in enumerate(self.time_ranges)}
+        choices = [] if space.timesteps.free else [("grid", space.timesteps.named()), ("rho", space.timesteps.rho())]
         for key in KINDS:
             choice: Choice = getattr(space, key)
             if (key == "ridge" and not space.fits) or (key == "guidance" and self.guidance == 1):
                 continue
             if key == "analytic_first_step" and not self._may_start_free:
                 continue
-            for name in [key] if choice.per == "plan" else [f"{key}.{i}" for i in range(self.nfe) if self._acts(key, i)]:
-                found |= distribution(name, choice)
+            names = [key] if choice.per == "plan" else [f"{key}.{i}" for i in range(self.nfe) if self._acts(key, i)]
+            choices += [(name, choice) for name in names]
         if self.guidance != 1:
-            found |= distribution("guidance_above", space.guidance_interval.above)
-            found |= distribution("guidance_below", space.guidance_interval.below)
-        return found
+            choices += [("guidance_above", space.guidance_interval.above), ("guidance_below", space.guidance_interval.below)]
+        return found | {name: choice for name, choice in choices if not choice.fixed}
+
+    @cached_property
+    def distributions(self) -> "dict[str, BaseDistribution]":
+        """The parameters as Optuna has them."""
+        return {name: distribution(choice) for name, choice in self.parameters.items()}
 
     @cached_property
     def _may_start_free(self) -> bool:
@@ -140,7 +144,7 @@ class Domain:
 
     @cached_property
     def _checks(self) -> dict[str, Callable[[Any], bool]]:
-        return {name: check(each) for name, each in self.distributions.items()}
+        return {name: check(each) for name, each in self.parameters.items()}
 
     @cached_property
     def _idle(self) -> dict[str, Value]:
@@ -153,7 +157,7 @@ class Domain:
             if name not in params:
                 raise UserError(f"parameter {name} is missing")
             if not legal(params[name]):
-                raise UserError(f"parameter {name} cannot be {params[name]!r}: it is {allowed(self.distributions[name])}")
+                raise UserError(f"parameter {name} cannot be {params[name]!r}: it is {allowed(self.parameters[name])}")
         if len(params) > len(self._checks):
             unknown = next(name for name in params if name not in self._checks)
             raise UserError(nearest(unknown, list(self._checks), "parameter"))
@@ -177,7 +181,7 @@ class Domain:
 
     def random(self, rng: np.random.Generator) -> Params:
         """Parameters drawn uniformly, logarithmically where the space says so."""
-        return {name: drawn(each, rng) for name, each in self.distributions.items()}
+        return {name: drawn(each, rng) for name, each in self.parameters.items()}
 
     def seed(self, nodes: Sequence[Node], decision: Decision | Sequence[Decision] | None = None) -> Params:
         """The parameters nearest to given times and decisions, by default to the defaults; other parameters have their first value."""
@@ -188,7 +192,7 @@ class Domain:
             raise UserError(f"a seed of {self.nfe} evaluations needs as many times and decisions, got {len(times)} and {len(decisions)}")
         places = fractions_of(self.schedule, times)
         params: Params = {}
-        for name, each in self.distributions.items():
+        for name, each in self.parameters.items():
             key, _, index = name.partition(".")
             wanted: Any = KINDS[key].default if key in KINDS else None
             if key == "time":
@@ -202,9 +206,8 @@ class Domain:
             params[name] = closest(each, wanted)
         return params
 
-    def _nearest_grid(self, grids: BaseDistribution, places: Floats) -> str:
-        assert isinstance(grids, CategoricalDistribution)
-        names = [str(name) for name in grids.choices]
+    def _nearest_grid(self, grids: Choice, places: Floats) -> str:
+        names = [str(name) for name in grids.choose]
         times = [grid_times(self.schedule, name, float(RHO.default), self.nfe, self.integer, False) for name in names]
         return names[int(np.argmin([np.abs(fractions_of(self.schedule, each) - places).max() for each in times]))]
 

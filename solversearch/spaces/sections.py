@@ -91,6 +91,10 @@ class Timesteps(Section):
                 wrong(f"{name} stands twice in the list")
         return grids
 
+    def named(self) -> Choice:
+        """The grids, by their names in `GRIDS`."""
+        return Choice(choose=tuple(name for family in self.grids for name in family.names))
+
     def rho(self) -> Choice:
         """Of Karras' grids."""
         return next((family.rho for family in self.grids if family.grid.startswith("karras")), Choice(choose=(RHO.default,)))
@@ -131,6 +135,7 @@ class SearchDefaults(Section):
 
     strategy: str = Field("tpe", min_length=1)
     objective: str = Field("endpoint", min_length=1)
+    trials: int = Field(60, ge=0)
     stages: Stages = Stages()
 
     @field_validator("strategy")

@@ -21,6 +21,7 @@ DEFAULT: dict[str, Any] = {
     "prediction": ["data", "noise"],
     "corrector": [True, False],
     "ridge": {"low": 1e-6, "high": 1e-2, "log": True},
+    "search": {"trials": 0},
 }
 """`search_spaces/default.yaml`."""
 

@@ -90,7 +90,7 @@ def ablations(space: SearchSpace) -> dict[str, Settings]:
     for name in space.decided():
         variants[f"{space.name} without {name}"] = whole.model_copy(update={"space": space.without(name)})
     for stage in ("instant", "fit", "search", "polish"):
-        if getattr(whole, stage):
+        if whole.searches if stage == "search" else getattr(whole, stage):
             variants[f"{space.name} without the {stage} stage"] = whole.model_copy(update={stage: False})
     return variants
 
@@ -105,7 +105,7 @@ def study(
     wanted = {
         (name, nfe, guidance): settings.model_copy(
             update={"nfe": nfe, "guidance": guidance, "seed": asked.seed, "samples": asked.samples, "batch_size": batch_size,
-                    "evaluations": asked.evaluations, "trials": asked.evaluations}
+                    "evaluations": asked.evaluations, "trials": asked.evaluations * (settings.trials > 0)}
         ).sized(model)
         for nfe in asked.nfe for guidance in asked.guidance for name, settings in methods.items()
     }  # fmt: skip

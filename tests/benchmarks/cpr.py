@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 from pydantic import JsonValue
 from rich.console import Console
@@ -23,8 +24,9 @@ from solversearch.models.base import Denoiser, Model
 from solversearch.plan import Plan, Provenance
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import grid
+from solversearch.schedules import Floats, grid
 from solversearch.search.fitting import compensation
+from solversearch.search.fitting.descent import descend
 from solversearch.search.fitting.fit import fit
 from solversearch.search.fitting.polish import polish
 from solversearch.solvers import get
@@ -62,7 +64,14 @@ def plan(model: Model, table: Tableau, guidance: float, **decisions: JsonValue) 
 def ratios(model: Model, nfe: int, guidance: float) -> Plan:
     fitting, validation = teachers(model, guidance)
     nodes = [replace(node, guidance=guidance) for node in grid("quadratic", model.schedule, nfe)]
-    found = compensation.joint_ratios(model, nodes, fitting, validation, ridge=0.01)
+    greedy = compensation.greedy_ratios(model, nodes, fitting.first(compensation.SAMPLES))
+    fixed, free = greedy[: compensation.FREE_FROM], np.array(greedy[compensation.FREE_FROM :])
+
+    def corrected(ratios: Floats) -> Tableau:
+        return compensation.table(model.schedule, nodes, (*fixed, *ratios.tolist()))
+
+    scale = float(errors(model, corrected(free), fitting).median())
+    found = (*fixed, *descend(model, corrected, free, fitting, validation, scale, ridge=0.01, iterations=20).tolist())
     orders: list[JsonValue] = [min(3, nfe - i) for i in range(nfe)]
     table = compensation.table(model.schedule, nodes, found)
     return plan(model, table, guidance, solver="unip_bh2", order=orders, corrector=True, compensation=list(found))
@@ -80,8 +89,8 @@ def coefficients(model: Model, nfe: int, guidance: float) -> Plan:
         return float(tempered(error, float(error.median())).mean()), table
 
     _, best = min((fitted(solver, name) for solver in SOLVERS for name in GRIDS), key=lambda pair: pair[0])
-    scale = float(errors(model, best, validation).median())
-    return plan(model, polish(model, best, fitting, validation, scale=scale, split=split), guidance)
+    *_, polished = polish(model, best, fitting, 40 * nfe, split=split)
+    return plan(model, polished, guidance)
 
 
 SEARCHERS: dict[str, Searcher] = {"ratios": ratios, "coefficients": coefficients}

@@ -24,7 +24,8 @@ from solversearch.search.evaluating.evaluations import Arrival, Evaluations, Log
 from solversearch.search.evaluating.evaluator import Result
 from solversearch.search.evaluating.storage import Trials
 from solversearch.search.loop import Halving, Loop
-from solversearch.search.strategies import Context, enqueue_starts, strategy
+from solversearch.search.strategies import Context, strategy
+from solversearch.search.strategies.proposals import enqueue_starts
 from solversearch.spaces import Candidate, Domain, Params, SearchSpace
 
 EVERY = 2500

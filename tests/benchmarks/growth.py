@@ -24,7 +24,8 @@ from solversearch.report.page import write_page
 from solversearch.schedules import DiscreteVP, grid
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.storage import Trials
-from solversearch.search.strategies import STRATEGIES, Context, ask, strategy
+from solversearch.search.strategies import STRATEGIES, Context, strategy
+from solversearch.search.strategies.proposals import ask
 from solversearch.spaces import Domain, SearchSpace
 from tests.benchmarks.driver_throughput import NFE, searched
 from tests.benchmarks.strategies import filled

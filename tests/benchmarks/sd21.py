@@ -12,11 +12,11 @@ import time
 import numpy as np
 import torch
 from rich.console import Console
+from solversearch.models.pipelines.stable_diffusion import StableDiffusion
 
 from solversearch.judging.objectives import parse_many
 from solversearch.models.base import Clock, Model
 from solversearch.models.pipelines.adapter import Told
-from solversearch.models.pipelines.stable_diffusion import StableDiffusion
 from solversearch.schedules import DiscreteVP
 from solversearch.search.estimate import estimate
 from solversearch.search.evaluating.evaluator import Evaluator, Result
@@ -80,9 +80,9 @@ def main() -> None:
         f"{clock.seconds / seconds:.1%} of the time inside the network, {clock.evaluations / seconds:.3g} network evaluations a second"
     )
     before, start = Clock(clock.seconds, clock.evaluations), time.perf_counter()
-    polish(model, best.table, fitting, validation, 1, split=best.table.split, batch_size=size, clock=clock)
+    list(polish(model, best.table, fitting, 1, batch=1, split=best.table.split, batch_size=size, clock=clock))
     seconds = time.perf_counter() - start
-    console.print(f"polish, one iteration: {seconds:.1f} s for {clock.evaluations - before.evaluations} evaluations' worth, "
+    console.print(f"polish, a sample a step: {seconds:.1f} s for {clock.evaluations - before.evaluations} evaluations' worth, "
                   f"{(clock.seconds - before.seconds) / seconds:.1%} inside the network")  # fmt: skip
 
 

@@ -61,8 +61,9 @@ RUNS: dict[str, dict[str, Any]] = {
     r"evolution:": {"strategy": "evolution", "trials": 150, "instant": False, "polish": False},
     r"strategies:|reseeded:": {"strategy": "tpe", "trials": 60, "polish": False},
     r"compensation:|descent:": {"space": "dc", "trials": 16},
-    r"stages[\w.]*:(SEARCHED|SHORT_SHARE)": {"strategy": "s3", "trials": 24, "evaluations": 100_000},
-    r"stages[\w.]*:(GUIDED|POLISHED|SHORT|LONG)": {"strategy": "tpe", "trials": 16},
+    r"stages[\w.]*:SEARCHED": {"strategy": "s3", "trials": 24, "evaluations": 100_000},
+    r"stages[\w.]*baseline:GUIDED": {"strategy": "tpe", "trials": 16},
+    r"polish:": {},
     r"": {"strategy": "s3", "trials": 24, "polish": False},
 }
 """How the search is run for a number: the first that fits."""

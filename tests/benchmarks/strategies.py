@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from solversearch.schedules import DiscreteVP, grid
-from solversearch.search.strategies import Context, ask, strategy
+from solversearch.search.strategies import Context, strategy
+from solversearch.search.strategies.proposals import ask
 from solversearch.spaces import Domain, Params, SearchSpace
 
 FINISHED = (0, 200, 2_000, 20_000)

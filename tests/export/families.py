@@ -9,7 +9,6 @@ from torch import Tensor
 from solversearch.models import Model
 from solversearch.models.base import Denoiser
 from solversearch.models.pipelines import load
-from solversearch.models.pipelines.flux import pack, unpack
 from solversearch.plan import Plan, Provenance, Threshold
 from solversearch.runtime import Tableau
 from tests import tiny
@@ -54,6 +53,7 @@ def plan_of(model: Model, table: Tableau) -> Plan:
         nodes=table.nodes,
         rows=table.rows,
         threshold=Threshold(kind="clamp", limit=model.clip) if model.clip else None,
+        decisions=dict(model.facts),
         provenance=Provenance(model=model.name, model_digest=model.digest),
     )
 
@@ -62,7 +62,7 @@ def call(pipe: Any, family: str, noise: Tensor, **arguments: Any) -> Tensor:
     """What the pipeline samples from the noise, which those that only draw it take from a generator of the seed 5."""
     given: dict[str, Any] = {"generator": torch.Generator().manual_seed(5)}
     if family not in ("ddpm", "dit"):
-        given["latents"] = pack(noise) if family == "flux" else noise
+        given["latents"] = noise
     if family == "flux" and "true_cfg_scale" in arguments:
         given["negative_prompt"] = [""] * len(tiny.PROMPTS)
     pictures = pipe(
@@ -70,7 +70,7 @@ def call(pipe: Any, family: str, noise: Tensor, **arguments: Any) -> Tensor:
     ).images
     if family in ("ddpm", "dit"):
         return pipe.scheduler.last[: len(noise)].float()
-    return (unpack(pictures, *noise.shape[2:]) if family == "flux" else pictures).float()
+    return pictures.float()
 
 
 def noise_of(model: Model, count: int = 2) -> Tensor:

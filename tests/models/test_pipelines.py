@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from solversearch.models.pipelines.flux import pack, unpack
 from torch import Tensor
 
 from solversearch.errors import UserError
@@ -20,7 +21,6 @@ from solversearch.models.base import Denoiser, Model
 from solversearch.models.digest import same
 from solversearch.models.options import Options
 from solversearch.models.pipelines import weights
-from solversearch.models.pipelines.flux import pack, unpack
 from solversearch.models.pipelines.source import local, read_json
 from solversearch.sampling import sample
 from solversearch.schedules import Flow, grid

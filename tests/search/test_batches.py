@@ -25,8 +25,7 @@ COINS = coins.factory()
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("SHORT", 1), ("LONG", 1), ("POLISHED", 1)):
-        monkeypatch.setattr(polish, name, value)
+    monkeypatch.setattr(polish, "STEPS", 1)
     monkeypatch.setattr(baseline, "STARTS", 2)
     for name, value in (("RANDOM", 20), ("CHILDREN", 10), ("GENERATIONS", 2)):
         monkeypatch.setattr(stage_zero, name, value)

@@ -12,8 +12,9 @@ from solversearch.errors import UserError
 from solversearch.schedules import DiscreteVP
 from solversearch.search.evaluating.evaluator import Failure, Result
 from solversearch.search.loop import REPEATS, Halving, Loop
-from solversearch.search.strategies import GROUP, Context, enqueue_starts, group_of, strategy
+from solversearch.search.strategies import Context, strategy
 from solversearch.search.strategies.evolution import POPULATION
+from solversearch.search.strategies.proposals import GROUP, enqueue_starts, group_of
 from solversearch.search.strategies.s3 import BATCH, RANDOM
 from solversearch.spaces import Candidate, Domain, Params, SearchSpace
 

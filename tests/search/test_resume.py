@@ -45,8 +45,7 @@ SPACES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("SHORT", 2), ("LONG", 3), ("POLISHED", 2)):
-        monkeypatch.setattr(polish, name, value)
+    monkeypatch.setattr(polish, "STEPS", 1)
     monkeypatch.setattr(baseline, "STARTS", 2)
     for name, value in (("RANDOM", 20), ("CHILDREN", 10)):
         monkeypatch.setattr(stage_zero, name, value)
@@ -189,9 +188,9 @@ def kind_of(key: str) -> str:
 @pytest.mark.parametrize(
     ("space", "asked", "kinds"),
     [
-        ("default", {}, {"screening, #", "screen #", "scale", "best baseline", "fit #", "candidate all", "polish #", "polish #, #"}),
-        ("s3", {"instant": True, "polish": True, "guidance": 2.0}, {"instant", "observation #, #", "candidate all", "polish #, #"}),
-        ("default", {"guidance": 2.0, "evaluations": 30_000}, {"fit #", "candidate all", "polish #, #"}),
+        ("default", {}, {"screening, #", "screen #", "scale", "best baseline", "fit #", "candidate all", "polish #", "polish, #"}),
+        ("s3", {"instant": True, "polish": True, "guidance": 2.0}, {"instant", "observation #, #", "candidate all", "polish, #"}),
+        ("default", {"guidance": 2.0, "evaluations": 30_000}, {"fit #", "candidate all", "polish, #"}),
         ("ld3", {}, {"descent, #", "descended"}),
         ("dc", {"nfe": 4}, {"greedy ratios, #", "candidate all"}),
         ("ays", {"guidance": 2.0}, {"times of least KLUB, #", "candidate all"}),

@@ -114,3 +114,16 @@ def test_whole_timesteps_run_out() -> None:
 def test_guidance_zero_is_said_to_be_the_network_without_its_condition() -> None:
     with pytest.warns(UserWarning, match="guidance 0 is the network without its condition"):
         check(coins.factory(), Settings(nfe=3, guidance=0.0))
+
+
+def test_a_search_is_what_is_asked_for_or_what_the_space_needs() -> None:
+    assert settings().trials == 0 and not settings().searches and settings().straight
+    assert settings(trials=3).searches and not settings(trials=3).straight
+    assert settings(strategy="tpe").trials == settings(objective="endpoint, network_calls").trials == settings("s3").trials == 60
+    assert not settings(strategy="tpe", search=False).searches and not settings("ld3", trials=0).straight
+
+
+def test_rare_samples_need_more_of_them_to_validate() -> None:
+    counts = [settings(objective=name).sized(coins.factory()).validation_samples for name in ("endpoint", "mean", "tail")]
+    assert counts == [256, 1024, 1024]
+    assert settings(objective="mean", validation_samples=32).sized(coins.factory()).validation_samples == 32

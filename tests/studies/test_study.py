@@ -211,7 +211,7 @@ def test_an_ablation_switches_one_thing_off_at_a_time(name: str) -> None:
     found = ablations(space)
     whole = found.pop(name)
     assert whole == Settings.of(space, nfe=1)
-    assert len(found) == len(space.decided()) + sum(map(bool, (whole.instant, whole.fit, whole.search, whole.polish)))
+    assert len(found) == len(space.decided()) + sum(map(bool, (whole.instant, whole.fit, whole.searches, whole.polish)))
     for label, settings in found.items():
         changed = [field for field in Settings.model_fields if getattr(settings, field) != getattr(whole, field)]
         assert len(changed) == 1, label

@@ -13,7 +13,7 @@ from solversearch.judging.objectives.base import Objective, Outcome
 
 __all__ = ["OBJECTIVES", "Objective", "Outcome", "describe_objectives", "parse", "parse_many"]
 
-FILES = ("endpoint", "feature", "frechet", "fid", "kid", "klub", "trajectory", "network_calls")
+FILES = ("endpoint", "mean", "tail", "feature", "frechet", "fid", "kid", "klub", "trajectory", "network_calls")
 OBJECTIVES: dict[str, Objective] = {each.name: each for each in (import_module(f"{__name__}.{file}").OBJECTIVE for file in FILES)}
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -69,4 +69,5 @@ def _weighted_sum(name: str, terms: list[tuple[float, Objective]]) -> Objective:
         cost="; ".join(f"{part.name}: {part.cost}" for part in parts),
         source="; ".join(f"{part.name}: {part.source}" for part in parts),
         needs=reduce(frozenset.union, (part.needs for part in parts)),
+        bound=max(part.bound for part in parts),
     )

@@ -44,7 +44,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Objective:
-    """A number to minimise. cost says what it costs beside the sampling, source where it comes from."""
+    """A number to minimise. cost says what it costs beside the sampling, source where it comes from.
+
+    bound is that of the polish (`search.fitting.polish`): how many median errors a sample may have before it counts less.
+    """
 
     name: str
     function: Callable[[Outcome], float]
@@ -52,6 +55,7 @@ class Objective:
     source: str
     needs: frozenset[Need] = frozenset()
     direction: Literal["minimize"] = "minimize"
+    bound: float = 3.0
 
     def check(self, model: "Model") -> None:
         """Raises `UserError` where the model cannot serve this objective."""

@@ -26,6 +26,7 @@ from solversearch.models.pipelines.prompts import Encoded, captions, encoded
 from solversearch.models.pipelines.schedule import schedule_of, sigma_data_of
 from solversearch.models.pipelines.source import Folder, InMemory, from_hub, local
 from solversearch.noise import SPLITS
+from solversearch.pipeline_facts import facts
 
 __all__ = ["ALIASES", "load", "load_alias", "schedule_of"]
 
@@ -79,7 +80,9 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
     schedule, kind, clip = schedule_of(scheduler)
     prompts, known = _prompts(folder, guest, asking, options, dtype, device)
     networks = {part: _placed(folder.load(part, dtype), device, options) for part in folder.networks}
-    adapted = Adapter(guest, networks, asking, prompts, known, schedule, kind).adapt(alias.guidance if alias else None, options.distilled_guidance)
+    adapted = Adapter(guest, networks, asking, prompts, known, schedule, kind).adapt(
+        alias.guidance if alias else None, options.distilled_guidance
+    )
     if options.distilled_guidance is not None and not asking.tells:
         options.only(name, *_ANY, *_PROMPTED)
     schedule, _, _ = schedule_of(scheduler, guest.mu)
@@ -93,6 +96,8 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
     time = Adapter.time_of(schedule, kind, float(schedule.t_end))
     count, settings = len(prompts), [SPLITS, prompts, asking.negative, sorted(asking.fixed.items()), asking.tells]
     text = asking.kind == "prompt"
+    tells = {asking.tells, asking.guides if adapted.why else ""} - {""}
+    told = {name: asking.fixed[name] for name in sorted(tells) if name in asking.fixed}
     return Model(
         name, network, schedule, kind, adapted.shape,
         conditions=torch.arange(count, device=device) if count else None,
@@ -100,7 +105,8 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
         images=Decoder(seeing, lambda: asking.call(prompts[0] if prompts else None, known[0] if known else None), adapted.made_up, time),
         dtype=dtype, device=device, guidance=adapted.guidance, clip=clip,
         conditioning=hashlib.sha256(json.dumps(settings).encode()).hexdigest() if text else "",
-        weights=folder.digests(folder.networks), disjoint=text,
+        weights=folder.digests(folder.networks), disjoint=text and count >= SPLITS,
+        facts=facts(folder.pipeline, scheduler, told),
     )  # fmt: skip
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from solversearch.errors import UserError
 from solversearch.models.pipelines.asking import SCALE, Asking
-from solversearch.models.pipelines.guest import Arguments, Call, Guest, Misfit, Time
+from solversearch.models.pipelines.guest import Call, Guest, Misfit, Time
 from solversearch.models.pipelines.network import Called, Range, Replayed
 from solversearch.models.pipelines.prompts import Encoded
-from solversearch.models.pipelines.replay import Calls, Slot, Step, learn, plain, record
+from solversearch.models.pipelines.replay import Calls, Step, learn, plain, record
 from solversearch.models.pipelines.rows import differ, leaves
 from solversearch.schedules import NoiseSchedule
 

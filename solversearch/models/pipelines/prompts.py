@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,10 @@ def captions(file: Path | None = None, short: bool = True) -> list[str]:
     if not found:
         raise UserError(f"{path}: there are no prompts in it; --prompts takes a text file with one caption a line")
     if len(found) < len(SPLITS):
-        raise UserError(
-            f"{path}: fitting, validation and held-out samples need prompts of their own, so at least {len(SPLITS)} different ones, "
-            f"got {len(found)}; add some, one a line"
-        )
+        warnings.warn(
+            f"{path}: fitting, validation and held-out samples share the {len(found)} different prompts there; with {len(SPLITS)} or more "
+            "each has prompts of its own", stacklevel=2,
+        )  # fmt: skip
     return found if file or short else found[:LONG]
 
 
@@ -68,7 +69,15 @@ def encoded(file: Path | None, asking: Asking, key: str, guest: Callable[[], Gue
     key says what its encoders are; an empty one keeps nothing.
     """
     prompts = captions(file)
-    settings = [VERSION, library().__version__, library("transformers").__version__, key, prompts, asking.negative, sorted(asking.arguments("").items())]
+    settings = [
+        VERSION,
+        library().__version__,
+        library("transformers").__version__,
+        key,
+        prompts,
+        asking.negative,
+        sorted(asking.arguments("").items()),
+    ]
     path = cache_folder() / f"prompts-{hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:32]}.safetensors"
     known = _read(path) if key else None
     if known is None:

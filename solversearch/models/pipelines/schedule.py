@@ -62,6 +62,8 @@ def class_of_scheduler(config: Mapping[str, Any]) -> str:
     name = str(config.get("_class_name", ""))
     if name != "PlanScheduler":
         return name
+    if "stock" in config:
+        return str(config["stock"])
     kind = (config.get("plan") or {}).get("prediction_type")
     if kind == "flow" and "shift" in config:
         return "FlowMatchEulerDiscreteScheduler"

@@ -8,6 +8,7 @@ from pathlib import Path
 from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison, StageResult
 from solversearch.judging.measures import ComparisonRow
+from solversearch.pipeline_facts import shown
 from solversearch.plan import Plan, read_file, read_json
 from solversearch.report import plan_view, tables
 from solversearch.report.page import charts, files
@@ -190,7 +191,7 @@ def plan_blocks(plan: Plan) -> list[Block]:
         states = [*(f"input {i}" for i in range(plan.nfe)), "result"]
         blocks.append(Matrix(_legend(names), names, list(zip(states, plan_view.coefficients(plan), strict=True))))
     if plan.decisions:
-        blocks.append(Facts({name: _plain(value) for name, value in plan.decisions.items()}))
+        blocks.append(Facts({name: _plain(value) for name, value in shown(plan.decisions).items()}))
     return blocks
 
 

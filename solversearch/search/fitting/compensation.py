@@ -1,30 +1,26 @@
-"""The compensation ratios of DC-Solver (`solvers.dc`): the published greedy fit, and a joint one.
+"""The compensation ratios of DC-Solver (`solvers.dc`), by the published greedy fit.
 
-    greedy    rho_i = argmin_rho mean |x^c_{i+1}(rho) - x*(t_{i+1})|^2        step after step, the earlier ratios kept
-    joint     rho   = argmin_rho mean_s tempered |x_s(rho) - x*_s|^2          all ratios at once
+    rho_i = argmin_rho mean |x^c_{i+1}(rho) - x*(t_{i+1})|^2        step after step, the earlier ratios kept
 
     x^c    the state after the corrector, which has seen the evaluation at t_{i+1}; at the last step the result itself
     x*     the teacher's state there, or its endpoint
 
-The greedy fit is Zhao et al. 2024 (arXiv:2409.03755, algorithm 1): 10 samples, 40 iterations of AdamW with the rate 0.1 a step, from
-rho = 1. The first two steps are not compensated, rho = 1. Derivatives are central differences: there is one scalar a step (a few in the
-joint fit) and the loss is smooth in it, so two runs of the sampler cost less than one backward pass and need no gradient of the network.
+The fit is that of Zhao et al. 2024 (arXiv:2409.03755, algorithm 1): 10 samples, 40 iterations of AdamW with the rate 0.1 a step, from
+rho = 1. The first two steps are not compensated, rho = 1. Derivatives are central differences: there is one scalar a step and the loss
+is smooth in it, so two runs of the sampler cost less than one backward pass and need no gradient of the network.
 """
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from solversearch.errors import UserError
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.memo import NO_MEMO, Memo, memoized
 from solversearch.models.base import Clock, Denoiser, Model, Output
 from solversearch.runtime import Node, Tableau, run, steps
-from solversearch.sampling import sample
-from solversearch.schedules import Floats, NoiseSchedule
-from solversearch.search.fitting.descent import STEP, descend
+from solversearch.schedules import NoiseSchedule
+from solversearch.search.fitting.descent import STEP
 from solversearch.solvers.base import Stage, run_stages
 from solversearch.solvers.dc import compensated, stages
 from solversearch.tableau import Problem, Vector, trace
@@ -121,33 +117,3 @@ def _adamw(loss: Callable[[float], float], iterations: int) -> float:
         optimizer.step()
         best = min(best, (loss(float(ratio.detach())), float(ratio.detach())))
     return best[1]
-
-
-def joint_ratios(
-    model: Model, nodes: Sequence[Node], fitting: Teacher, validation: Teacher, order: int = 3, start: Sequence[float] | None = None,
-    scale: float | None = None, ridge: float = 0.0, iterations: int = 20, batch_size: int = 512, clock: Clock | None = None,
-) -> tuple[float, ...]:  # fmt: skip
-    """All ratios together on the endpoint error, from `start` (the greedy ones where it is None), by BFGS.
-
-    scale is `tempered`'s, by default the median error at the start; ridge weighs the mean square of rho - 1 in units of the loss at
-    the start. Returns the best of the iterates, the start included, on the validation teacher: never worse there than the start.
-    """
-    if start is None:
-        start = greedy_ratios(model, nodes, fitting.first(SAMPLES), order, batch_size=batch_size, clock=clock)
-    if len(start) != len(nodes) - 1:
-        raise UserError(f"{len(nodes) - 1} steps need {len(nodes) - 1} compensation ratios to start from, got {len(start)}")
-    fixed, free = tuple(start[:FREE_FROM]), np.array(start[FREE_FROM:])
-    if not len(free):
-        return fixed
-
-    def whole(ratios: Floats) -> tuple[float, ...]:
-        return (*fixed, *ratios.tolist())
-
-    if scale is None:
-        samples = sample(model, table(model.schedule, nodes, start, order), fitting, batch_size, clock)
-        scale = float(endpoint_mse(samples, fitting.endpoint).median())
-    ratios = descend(
-        model, lambda ratios: table(model.schedule, nodes, whole(ratios), order), free, fitting, validation, scale, ridge=ridge,
-        iterations=iterations, batch_size=batch_size, clock=clock,
-    )  # fmt: skip
-    return whole(ratios)

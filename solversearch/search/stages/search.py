@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from math import ceil, isinf
+from math import ceil, inf, isinf
 from typing import Any
 
 import optuna
@@ -18,8 +18,10 @@ from solversearch.search.evaluating.evaluations import InProcess, Source
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.fitting.compensation import SAMPLES, greedy_ratios
 from solversearch.search.loop import Candidates, Halving, Loop
+from solversearch.search.stages import polish
 from solversearch.search.stages.task import Budget, Task
-from solversearch.search.strategies import Context, enqueue_starts, predicts, strategy
+from solversearch.search.strategies import Context, predicts, strategy
+from solversearch.search.strategies.proposals import enqueue_starts
 from solversearch.search.surrogates.anchored import NOISES
 from solversearch.search.surrogates.predictor import Predictor, Record
 from solversearch.search.surrogates.surrogates import Surrogates
@@ -79,7 +81,7 @@ def prepare(task: Task, evaluator: Evaluator, starts: Sequence[Baseline], surrog
 
 def run(task: Task, budget: Budget, loop: Loop, evaluator: Candidates) -> Iterator[Result]:
     """Results on all validation samples, as they come. The surrogates learn from the first of them, a few at a time."""
-    trials, share = task.settings.trials, SEARCHED if task.settings.polish else 1.0
+    trials, share = task.settings.trials, _searched(task, budget)
 
     def told(done: int, best: float) -> None:
         task.progress("search", done, trials, f"best {task.unit} {best:.3g}")
@@ -89,6 +91,15 @@ def run(task: Task, budget: Budget, loop: Loop, evaluator: Candidates) -> Iterat
         count = len(loop.tried)
         if loop.predictor is not None and count <= OBSERVED and count % OBSERVED_TOGETHER == 0:
             _observe(task, loop.predictor.surrogates, [each.table for _, each in loop.tried[-OBSERVED_TOGETHER:]])
+
+
+def _searched(task: Task, budget: Budget) -> float:
+    """The share of the budget: all of it where nothing follows, or the rest is too little for the polish."""
+    settings = task.settings
+    if not settings.polish:
+        return 1.0
+    anyhow, _ = polish.most(settings, task.calls)
+    return 1.0 if settings.polish != "decisions" and (1 - SEARCHED) * (budget.granted or inf) <= anyhow else SEARCHED
 
 
 def _observe(task: Task, surrogates: Surrogates, tables: Sequence[Tableau]) -> None:

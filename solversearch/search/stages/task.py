@@ -51,12 +51,12 @@ class Task:
         """Keeps the parts of a computation, which depend on how many samples are evaluated together."""
         return Parts(self.log, f"{key}, {self.settings.batch_size} together", self.clock)
 
-    def teacher(self, split: str, count: int, trajectory: bool = True, guidance: float | None = None) -> Teacher:
+    def teacher(self, split: str, count: int, trajectory: bool = True, guidance: float | None = None, steps: int = STEPS) -> Teacher:
         """The teacher's samples of a split, at the guidance of the search unless one is given."""
-        settings, total, spent = self.settings, STEPS * 3 // 2, Clock()
+        settings, total, spent = self.settings, steps * 3 // 2, Clock()
         guidance = settings.guidance if guidance is None else guidance
         teacher = teach(
-            self.model, split, count, guidance, settings.seed, trajectory, batch_size=settings.batch_size, clock=spent,
+            self.model, split, count, guidance, settings.seed, trajectory, steps, batch_size=settings.batch_size, clock=spent,
             progress=lambda done: self.progress("teacher", done, total, f"{split}, {count} samples"),
         )  # fmt: skip
 
@@ -66,7 +66,7 @@ class Task:
             return ()
 
         # Another process of the search finds the samples in the cache, and what they took in the log.
-        self.log.numbers(f"teacher {split} {count} {'whole' if trajectory else 'ends'} {guidance!r}", self.clock, charged)
+        self.log.numbers(f"teacher {split} {count} {'whole' if trajectory else 'ends'} {guidance!r} {steps}", self.clock, charged)
         return teacher
 
     def held_out(self) -> Teacher:

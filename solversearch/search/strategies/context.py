@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from optuna.samplers import BaseSampler
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
-from solversearch.schedules import Floats
-from solversearch.spaces import Domain, Params
+    from solversearch.schedules import Floats
+    from solversearch.spaces import Domain, Params
 
 
 @dataclass(frozen=True)
@@ -21,26 +24,30 @@ class Context:
     first.
     """
 
-    domain: Domain
+    domain: "Domain"
     seed: int
-    starts: tuple[Params, ...] = ()
-    predict: Callable[[Sequence[Params]], tuple[Floats, Floats]] | None = None
+    starts: "tuple[Params, ...]" = ()
+    predict: "Callable[[Sequence[Params]], tuple[Floats, Floats]] | None" = None
     objectives: int = 1
     children: int = 2000
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """An entry of the registry. about: one sentence; several: whether it can minimise several losses; predicts: whether it uses
-    `Context.predict`; studied: whether it looks at the parameters and losses of trials, and notes of the study, alone, and notes down
-    nothing else as it proposes. Called with the context, it gives the sampler."""
+    """An entry of the registry, called with the context for the sampler.
+
+    maker: FILE:NAME of what makes it, in this folder. about: one sentence. several: whether it can minimise several losses. predicts:
+    whether it uses `Context.predict`. studied: whether it looks at the parameters and losses of trials, and notes of the study, alone,
+    and notes down nothing else as it proposes.
+    """
 
     name: str
+    maker: str
     about: str
-    make: Callable[[Context], BaseSampler]
     several: bool = False
     predicts: bool = False
     studied: bool = False
 
-    def __call__(self, context: Context) -> BaseSampler:
-        return self.make(context)
+    def __call__(self, context: Context) -> "BaseSampler":
+        file, _, name = self.maker.partition(":")
+        return getattr(import_module(f"{__package__}.{file}"), name)(context)

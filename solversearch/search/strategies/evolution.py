@@ -7,7 +7,6 @@ An epoch is a population of 50: 25 mutations of the best ten so far, in which ev
 import numpy as np
 from optuna import Study
 
-from solversearch.search.strategies.context import Strategy
 from solversearch.search.strategies.proposer import Proposer
 from solversearch.spaces import Params
 
@@ -36,6 +35,3 @@ class Evolution(Proposer):
         one, other = rows[rng.integers(len(rows), size=(2, _CHILDREN))]
         children = self.genome.redrawn(one, rng, RATE) if place < MUTATIONS else self.genome.crossed(one, other, rng)
         return self.new(self.genome.decode(children)) or self.random(rng)
-
-
-STRATEGIES = (Strategy("evolution", "AutoDiffusion's genetic algorithm: epochs of 50 from the best ten", Evolution, studied=True),)

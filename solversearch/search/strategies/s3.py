@@ -13,7 +13,6 @@ import numpy as np
 from optuna import Study
 
 from solversearch.schedules import Floats
-from solversearch.search.strategies.context import Strategy
 from solversearch.search.strategies.proposer import Proposer
 from solversearch.spaces import Params
 
@@ -107,14 +106,3 @@ class S3(Proposer):
                 if signature not in batch and signature not in self.history.known:
                     batch[signature] = params
                     far &= self.genome.distance(rows, row) >= APART
-
-
-STRATEGIES = (
-    Strategy(
-        "s3",
-        "mutation and crossover of the best, thousands of children ranked by the predictor, the top few evaluated",
-        S3,
-        predicts=True,
-        studied=True,
-    ),
-)

@@ -127,14 +127,6 @@ class Predictor:
         return [Prediction(predicted=p, measured=m) for p, m in zip(foretold, measured, strict=True)]
 
     @property
-    def trust(self) -> float:
-        """In [0, 1]: the surrogate's Kendall tau on what was told, with a prior of 1."""
-        self._learn()
-        n = len(self.losses)
-        tau = _tau([each[0] for each in self.foretold], self.losses) if n > 1 else 1.0
-        return (PRIOR + n * max(tau, 0.0)) / (PRIOR + n)
-
-    @property
     def note(self) -> str | None:
         """One line where the surrogate ranks badly."""
         self._learn()

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from solversearch.judging.baselines import Baseline
 from solversearch.judging.objectives.endpoint import endpoint_mse
-from solversearch.models.base import Clock
+from solversearch.models.base import Clock, NotFinite
 from solversearch.sampling import sample
 from solversearch.schedules import grid
 from solversearch.search.evaluating.evaluations import Log
@@ -19,6 +20,7 @@ from solversearch.search.stages import descent, fit, polish, search
 from solversearch.search.stages.task import Budget, Task
 from solversearch.solvers import get
 from solversearch.spaces import SearchSpace
+from solversearch.teacher import teach
 from tests.assets import coins
 
 MODEL = coins.factory()
@@ -87,31 +89,51 @@ def test_a_spent_budget_leaves_stages_out() -> None:
     assert task.clock.evaluations == before
 
 
-def test_the_polish_tries_the_best_few_a_little_and_the_best_of_them_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    task, asked = task_of(), list[tuple[Any, int]]()
+def test_the_polish_goes_on_from_the_best_and_hands_on_what_it_comes_by(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    task, asked = task_of(log=tmp_path / "log", objective="mean"), list[dict[str, Any]]()
     evaluator = evaluator_of(task)
     candidates = sorted(results(task, evaluator), key=lambda each: each.value)
 
-    def polished(model: Any, table: Any, fitting: Any, validation: Any, iterations: int, **options: Any) -> Any:
-        asked.append((table, iterations))
-        return candidates[1].table if table == candidates[1].table else candidates[2].table  # the second gets no worse, the first does
+    def polished(model: Any, table: Any, fitting: Any, count: int, bound: float, batch: int, seed: int, **options: Any) -> Any:
+        asked.append({"table": table, "samples": len(fitting), "count": count, "bound": bound, "batch": batch})
+        yield candidates[1].table
+        raise NotFinite("ran away")
 
-    monkeypatch.setattr(polish, "POLISHED", 2)
     monkeypatch.setattr(polish, "polish", polished)
-    found = list(polish.run(task, evaluator, ENDLESS, [*candidates[::-1]]))
-    short = [(each.table, polish.SHORT) for each in candidates[:2]]
-    assert asked == [*short, (candidates[0].table, polish.LONG)]  # never worse than what it began with
-    assert [each.table for each in found] == [candidates[k].table for k in (2, 1, 2)]
+    found = list(polish.run(task, evaluator, ENDLESS, candidates[::-1]))
+    assert asked == [{"table": candidates[0].table, "samples": 8 * 32, "count": 20 * 3, "bound": 30.0, "batch": 4}]
+    assert [each.table for each in found] == [candidates[1].table] and found[0].origin == candidates[0].origin
+    assert "polish 0" in Log(tmp_path / "log").entries
+
+
+def test_the_teacher_of_the_polish_takes_the_fewest_steps_that_are_exact_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = task_of(validation_samples=64)
+    fitting, validation = task.teacher("fit", 32), task.teacher("validate", 64)
+    evaluator = Evaluator(MODEL, fitting, validation, task.objectives, 0.01, False, 512, task.clock)
+    best = evaluator.table(start("quadratic").table, {})
+    ends = {steps: teach(MODEL, "validate", 64, trajectory=False, steps=steps).endpoint for steps in polish.SOLVES}
+    off = {steps: endpoint_mse(end, validation.endpoint) for steps, end in ends.items()}
+    wanted = next(
+        steps for steps in polish.SOLVES
+        if off[steps].mean() <= best.error.mean() / 300 and off[steps].median() <= best.error.median() / 300
+    )  # fmt: skip
+    found = polish._teacher(task, evaluator, best, 256)
+    exact = teach(MODEL, "fit", len(found), trajectory=False, steps=wanted)
+    assert torch.equal(found.endpoint, exact.endpoint)
+    monkeypatch.setattr(polish, "EXACT", 1e12)
+    assert torch.equal(polish._teacher(task, evaluator, best, 256).endpoint, teach(MODEL, "fit", len(found), trajectory=False).endpoint)
 
 
 @pytest.mark.parametrize(("guidance", "calls"), [(1.0, 3), (4.0, 6)])
-def test_short_polishes_share_two_fifths_of_the_budget(guidance: float, calls: int) -> None:
+def test_the_polish_takes_as_many_steps_as_the_budget_has_room_for(guidance: float, calls: int) -> None:
     task = task_of(guidance=guidance)
-    iteration = calls * (3 * 32 + 32)  # backward is worth two forward passes
-    assert task.calls == calls
-    assert polish._short(task, Budget(50 * iteration, Clock(), 0), 4) == 5  # 0.4 * 50 / 4
-    assert polish._short(task, ENDLESS, 4) == polish._short(task, Budget(10**9, Clock(), 0), 4) == polish.SHORT
-    assert polish._short(task, NOTHING, 4) == 1
+    step = calls * 3 * 4  # of four samples; backward is worth two forward passes
+    anyhow = calls // 3 * 64 * (12 + 16 + 24 + 32) + 3 * calls * 32 + calls * 256 + 16 * step
+    more = 60 * step + calls // 3 * 32 * 256
+    assert task.calls == calls and polish.most(task.settings, calls) == (anyhow, more)
+    assert polish._share(task, ENDLESS) == polish._share(task, Budget(10**9, Clock(), 0)) == 1
+    assert polish._share(task, Budget(anyhow + more // 4, Clock(), 0)) == pytest.approx(0.25, abs=1e-3)
+    assert polish._share(task, Budget(anyhow, Clock(), 0)) == 0 > polish._share(task, NOTHING)
 
 
 def test_the_search_begins_no_more_candidates_than_the_budget_has_room_for() -> None:

@@ -49,7 +49,7 @@ def test_learns_what_the_surrogate_gets_wrong(surrogates: Surrogates, tables: li
     truth = np.log(wrong[1::2])
     before = Predictor(surrogates).predict(tables[1::2])[0]
     assert np.abs(mean - truth).mean() < 0.2 * np.abs(before - truth).mean()
-    assert (deviation > 0).all() and predictor.trust > 0.9 and predictor.note is None
+    assert (deviation > 0).all() and predictor.note is None
 
 
 def test_same_evaluations_same_predictions(surrogates: Surrogates, tables: list[Tableau], losses: Floats) -> None:
@@ -67,7 +67,6 @@ def test_leans_less_on_a_surrogate_that_ranks_badly(surrogates: Surrogates, tabl
     predictor = Predictor(surrogates)
     for first in range(0, len(tables), 8):
         predictor.tell(tables[first : first + 8], backwards[first : first + 8])
-    assert predictor.trust < 0.2
     assert predictor.note is not None and "ranks" in predictor.note and "\n" not in predictor.note
     mean = predictor.predict(tables)[0]
     assert np.corrcoef(mean, np.log(backwards))[0, 1] > 0.8

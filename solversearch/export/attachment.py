@@ -1,0 +1,350 @@
+"""A plan's scheduler in the calls of one pipeline: what its network returns before the pipeline combines it, and the noise it starts from.
+
+Pipelines of diffusers guide on their own and hand the scheduler one output. Most make it k (u + w (c - u)), with k = -1 where the network
+predicts with the other sign, and some add a multiple of the state; they run c and u in one batch or in two calls, in either order. A plan
+whose guidance changes from node to node, or whose guidance difference has coefficients of its own, needs c and u: so k, w and the order
+are fitted to what the pipeline made of them. What is guided otherwise (renormalised, by three outputs) is taken as it comes, for plans of
+one guidance scale, in the pipeline that they were made for.
+"""
+
+import functools
+import inspect
+import re
+import threading
+from math import isclose
+from typing import Any, NamedTuple
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from solversearch.pipeline_facts import facts_of
+
+_NETWORK = re.compile(r"(unet|transformer)(_\d)?$")
+_PREPARE = ("prepare_latents", "prepare_intermediate_images")
+_GUIDING = re.compile("(?!control_|.*guidance_scale$).*(guid|cfg|pag|rescale|skip|normali)")
+"""Arguments that change how a pipeline guides; other scales of its own, such as a picture's, are conditions like any other."""
+_POINTS = 2**18
+"""Of an output, from which the pipeline's combination is fitted."""
+_NEAR = 0.05
+"""How far a fitted scale may be off, relative."""
+_OTHERWISE = (
+    "the pipeline changes the network's outputs in other ways than by plain guidance (guidance_rescale, perturbed attention or skipped "
+    "layers?), for which the plan was not made: turn that off"
+)
+
+
+class Attachment:
+    """A pipeline that samples with the given scheduler (a `PlanScheduler`), from `do` to `undo`.
+
+    Meanwhile the object's class is one of the same name that opens a `Call` around ``__call__``: nothing is left on the network, which
+    other pipelines may share. ``arguments`` are what the plan fixes of the call.
+    """
+
+    def __init__(self, pipe: Any, scheduler: Any, told: dict[str, float]) -> None:
+        self.kind = next(each for each in type(pipe).__mro__ if not hasattr(each, "plan_is_attached"))
+        self.pipe: Any = ref(pipe)
+        if not self.networks():
+            raise ValueError(f"{self.kind.__name__} has neither a unet nor a transformer: pass the scheduler to a pipeline that has one")
+        self.signature = inspect.signature(self.kind.__call__)
+        if "num_inference_steps" not in self.signature.parameters:
+            raise ValueError(f"{self.kind.__name__} cannot be called with a number of steps, so it cannot take a plan's")
+        self.scheduler, self.plan = scheduler, scheduler.plan
+        self.guided = self.plan.network_calls > self.plan.nfe
+        self.scale = self.plan.guidance if self.plan.guidance > 1 or not self.guided else 2.0  # at which pipelines do guide
+        self.made_for, _, said = facts_of(self.plan.decisions)
+        self.told = self._told({**said, **told})
+        guidance = self._guidance()
+        # Where the plan has no part in it: as the model was searched with, or by no argument at all.
+        self.guides_itself = not guidance or any(name in self.told for name in guidance)
+        self.arguments = {"num_inference_steps": self.plan.nfe, **guidance, **self.told}
+        self.before: Any = None
+        self.lock = threading.Lock()  # one call after the other: tokenizers and pipelines keep what they are doing on themselves
+
+    def networks(self) -> list[nn.Module]:
+        """As the pipeline has them now."""
+        return [part for name, part in self.pipe().components.items() if _NETWORK.match(name) and isinstance(part, nn.Module)]
+
+    def _distilled(self) -> bool:
+        """Whether the network is told a guidance scale."""
+        configs = [getattr(part, "config", {}) for part in self.networks()]
+        embeds = hasattr(self.kind, "get_guidance_scale_embedding")  # others tell their network something else there
+        return any(config.get("guidance_embeds") or (embeds and config.get("time_cond_proj_dim") is not None) for config in configs)
+
+    def _told(self, said: dict[str, Any]) -> dict[str, Any]:
+        for name in said:
+            if name not in self.signature.parameters:
+                raise ValueError(f"{self.kind.__name__} takes no {name}, which the plan was made with: it is for another pipeline")
+        asked = self._distilled() and "guidance_scale" in self.signature.parameters and self.plan.provenance.model_digest
+        if asked and "guidance_scale" not in said:
+            raise ValueError(
+                "the network is told a guidance scale that was distilled into it, and the plan does not say which it was made with: "
+                "pass it, scheduler.attach(pipe, guidance_scale=...)"
+            )
+        return said
+
+    def _guidance(self) -> dict[str, float]:
+        """The scale of guidance by two network calls; guidance_scale of a distilled network is what it is told, and not meant."""
+        names = ("true_cfg_scale",) if self._distilled() else ("true_cfg_scale", "guidance_scale")
+        name = next((name for name in names if name in self.signature.parameters), None)
+        if name is None and self.guided:
+            raise ValueError(f"the plan guides, but {self.kind.__name__} has no guidance: make a plan with --guidance 1")
+        return {name: self.scale if self.guided else 1.0} if name else {}
+
+    # The pipeline's class --------------------------------------------------------------------------------------------
+
+    def do(self, before: Any) -> None:
+        """before is the scheduler that the pipeline gets back."""
+        pipe = self.pipe()
+        self.before = before
+        pipe.scheduler = self.scheduler
+        names = [name for name in _PREPARE if hasattr(self.kind, name)]
+        methods = {name: self._preparing(getattr(self.kind, name)) for name in names}
+        about = {name: getattr(self.kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+        members = {**about, **methods, "__call__": self._calling(not names), "plan_is_attached": True}
+        pipe.__class__ = type(self.kind.__name__, (self.kind,), members)
+
+    def undo(self) -> None:
+        pipe = self.pipe()
+        if pipe is None:
+            return
+        pipe.__class__ = self.kind
+        if pipe.scheduler is self.scheduler and self.before is not None:
+            pipe.scheduler = self.before
+
+    def _calling(self, at_network: bool) -> Any:
+        inner = self.kind.__call__
+
+        @functools.wraps(inner)
+        def call(pipe: Any, *args: Any, **kwargs: Any) -> Any:
+            if pipe is not self.pipe() or pipe.scheduler is not self.scheduler:  # another one of this class, or another scheduler
+                return inner(pipe, *args, **kwargs)
+            here = self.scheduler._here
+            if here.call is not None:
+                raise ValueError("another sampling of this pipeline is going on in this thread: let a callback use a pipeline of its own")
+            bound = self.signature.bind(pipe, *args, **kwargs)
+            bound.apply_defaults()
+            changed = self._check(bound.arguments)
+            with self.lock:
+                here.call = Call(self, changed)
+                handles = here.call.hooks(at_network)
+                try:
+                    return inner(pipe, *args, **kwargs)
+                finally:
+                    here.call = here.run = None
+                    for handle in handles:
+                        handle.remove()
+
+        return call
+
+    def _check(self, given: dict[str, Any]) -> list[str]:
+        """Raises ValueError where the plan fixes an argument; returns those by which the person changed how the pipeline guides."""
+        numbers = given.get("timesteps"), given.get("sigmas")
+        if numbers == (None, None) and given["num_inference_steps"] != self.plan.nfe:
+            raise ValueError(steps_differ(self.plan.nfe, given["num_inference_steps"]))
+        self.scheduler.check_numbers(*numbers)
+        for name, value in self.arguments.items():
+            if (
+                name == "num_inference_steps"
+                or given[name] == value
+                or (isinstance(given[name], float | int) and isclose(given[name], value))
+            ):
+                continue
+            what = "tells its network a guidance of" if name in self.told else "guides with"
+            raise ValueError(
+                f"the pipeline {what} {_short(given[name])}, but the plan was made for {_short(value)}: call it with {self.arguments}"
+            )
+        known, unused = self.signature.parameters, {"guidance_scale"} if "true_cfg_scale" in self.arguments else set()
+        names = [name for name in known if _GUIDING.match(name) and name not in {*self.arguments, *unused}]
+        return [name for name in names if given[name] is not known[name].default]
+
+    def _preparing(self, inner: Any) -> Any:
+        @functools.wraps(inner)
+        def prepare(pipe: Any, *args: Any, **kwargs: Any) -> Any:
+            prepared, call = inner(pipe, *args, **kwargs), self.scheduler._here.call
+            if call is None or pipe is not self.pipe():
+                return prepared
+            if isinstance(prepared, tuple):
+                return (call.scaled(prepared[0]), *prepared[1:])
+            return call.scaled(prepared)
+
+        return prepare
+
+
+class Start(NamedTuple):
+    """The pipeline's latents before the first step, and the plan's."""
+
+    given: Tensor
+    x: Tensor
+
+
+class Call:
+    """One call of the pipeline, in the thread that makes it. changed are arguments by which the person changed how it guides."""
+
+    def __init__(self, attachment: Attachment, changed: list[str]) -> None:
+        self.attachment, self.changed = attachment, changed
+        self.here = attachment.scheduler._here
+        self.outputs: list[Tensor] = []
+        self.noise: tuple[Tensor, Tensor] | None = None
+        self.at_network = False
+
+    def hooks(self, at_network: bool) -> list[Any]:
+        """On the network for this call; at_network is for pipelines that prepare no latents: then its first input is scaled."""
+        self.at_network = at_network
+        networks = self.attachment.networks()
+        handles = [network.register_forward_hook(self._after) for network in networks]
+        if at_network:
+            handles += [network.register_forward_pre_hook(self._before, with_kwargs=True) for network in networks]
+        return handles
+
+    # The noise -------------------------------------------------------------------------------------------------------
+
+    @property
+    def scale(self) -> float:
+        return float(self.attachment.scheduler._start_scale())
+
+    def scaled(self, noise: Any) -> Any:
+        """The pipeline's latents, unit noise, as the plan starts; the noise is kept, unrounded."""
+        if self.scale == 1 or not isinstance(noise, Tensor):
+            return noise
+        scaled = _times(noise, self.scale)
+        self.noise = noise, scaled
+        return scaled
+
+    def start(self) -> Start | None:
+        return None if self.noise is None else Start(self.noise[1], self.noise[0].float() * self.attachment.plan.rows[0].x)
+
+    def unscaled(self, start: Tensor) -> Tensor:
+        """The noise behind the state of the first step."""
+        if self.scale == 1 or self.at_network:
+            return start
+        if self.noise is None or self.noise[0].numel() != start.numel():
+            raise ValueError(
+                f"the plan starts from noise times {self.scale:g}, but this pipeline keeps pictures among its latents, or prepares them in "
+                "ways of its own: it cannot take this plan"
+            )
+        noise, scaled = (each.reshape(start.shape).to(start) for each in self.noise)
+        return noise.clone() if torch.equal(scaled, start) else start / self.scale
+
+    def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self.scale == 1 or self.here.call is not self or self.here.run is not None:
+            return None
+        if args:
+            return (_times(args[0], self.scale), *args[1:]), kwargs
+        name = "hidden_states" if "hidden_states" in kwargs else "sample"
+        return args, kwargs | {name: _times(kwargs[name], self.scale)}
+
+    # The outputs -----------------------------------------------------------------------------------------------------
+
+    def _after(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        if self.here.call is not self:
+            return  # another thread's
+        first = output if isinstance(output, Tensor) else output[0]
+        if isinstance(first, list | tuple):
+            first = torch.stack(tuple(first)) if len({each.shape for each in first}) == 1 else None
+        if isinstance(first, Tensor):
+            self.outputs.append(first)
+
+    def guided(self, combined: Tensor, sample: Tensor, guidance: float, i: int) -> tuple[Tensor, Tensor | None]:
+        """The output at that guidance, and k (c - u), which is None where it is not known and not needed; one entry a sample.
+
+        combined is what the pipeline made of its outputs at evaluation i, for the state sample. Raises ValueError where it is not what
+        the plan was made for.
+        """
+        outputs, self.outputs = self.outputs, []
+        plan, guided = self.attachment.plan, self.attachment.guided
+        single = not plan.tableau.split and all(node.guidance == plan.nodes[0].guidance for node in plan.nodes)
+        rows = sum(map(len, outputs))
+        if not outputs and guided:
+            raise ValueError("the pipeline calls its network past its hooks, so the plan cannot see what it returns: use a stock scheduler")
+        if guided and rows == len(combined):
+            raise ValueError(
+                f"the plan guides, but at evaluation {i} the pipeline ran its network without the condition or without its opposite: call "
+                f"it with {self.attachment.arguments}, without a callback that ends guidance early, and with a negative_prompt where it "
+                "guides by that (Flux, Qwen-Image)"
+            )
+        plain = _combination(outputs, combined, sample) if rows == 2 * len(combined) and not self.attachment.guides_itself else None
+        if plain is not None and single and guided and guidance > 1:
+            # Taken as it comes: some take the plan's scale for c + g (c - u).
+            far = plain.w - guidance if plain.shows else 0.0
+            if abs(far) < _NEAR * guidance:
+                return combined, None
+            if abs(far - 1) < _NEAR * (guidance + 1):
+                return combined - plain.difference, None
+        elif plain is not None:
+            return plain.at(guidance if guided else 1.0, combined), plain.difference
+        made_for, kind = self.attachment.made_for, self.attachment.kind.__name__
+        if not single or (guided and guidance <= 1) or (rows > len(combined) and (self.changed or made_for not in ("", kind))):
+            raise ValueError(_OTHERWISE + (f" ({', '.join(self.changed)})" if self.changed else ""))
+        return combined, None
+
+
+class Plain(NamedTuple):
+    """Guidance k (u + w (c - u)) + r x: k u where r is 0, else None; k (c - u); w; and whether c - u is more than rounding errors."""
+
+    base: Tensor | None
+    difference: Tensor
+    w: float
+    shows: bool
+
+    def at(self, guidance: float, combined: Tensor) -> Tensor:
+        if self.base is None:
+            return combined + (guidance - self.w) * self.difference
+        return self.base + guidance * self.difference
+
+
+def _combination(outputs: list[Tensor], combined: Tensor, sample: Tensor) -> Plain | None:
+    """How the pipeline combined its outputs, if by plain guidance.
+
+    Which of the two is c is told by w > 1: from the other one it would be 1 - w < 0.
+    """
+    halves = outputs if len(outputs) == 2 else outputs[0].chunk(2) if len(outputs) == 1 else ()
+    pair = [_like(half, combined) for half in halves]
+    if len(pair) != 2 or pair[0] is None or pair[1] is None:
+        return None
+    a, b = pair[0].to(combined), pair[1].to(combined)
+    rounding, tolerance = (2e-2, 2e-2) if min(each.dtype.itemsize for each in outputs) < 4 else (1e-5, 1e-3)
+    for more in ([], [sample.to(combined)]):
+        k, g, error, size, guided = _fitted([a, b - a, *more], combined)
+        if k == 0 or error > tolerance * guided + rounding * size or (not more and abs(abs(k) - 1) > max(tolerance, rounding)):
+            continue
+        k = k if more else round(k)
+        u, difference, w = (a, b - a, g / k) if g / k > 0.5 else (b, a - b, 1 - g / k)
+        return Plain(None if more else k * u, k * difference, w, guided > 10 * rounding * size)
+    return None
+
+
+def _fitted(parts: list[Tensor], combined: Tensor) -> tuple[float, ...]:
+    """The first two coefficients of the least squares fit, its error, the size of what is added up, and that of the second part."""
+    stride = max(combined.numel() // _POINTS, 1)
+    columns = torch.stack([each.flatten()[::stride].cpu().double() for each in (*parts, combined)], dim=1)
+    sizes = columns.norm(dim=0).clamp(min=1e-30)
+    weights = torch.linalg.lstsq(columns[:, :-1] / sizes[:-1], columns[:, -1:], driver="gelsd").solution[:, 0] / sizes[:-1]
+    added = sizes[:-1] * weights.abs()
+    error = (columns[:, :-1] @ weights - columns[:, -1]).norm()
+    return float(weights[0]), float(weights[1]), float(error), float(added.sum()), float(added[1])
+
+
+def _like(output: Tensor, combined: Tensor) -> Tensor | None:
+    """The part of a network's output that the pipeline handed on: without a variance in further channels, without further tokens."""
+    if output.ndim == combined.ndim:
+        for axis in range(1, output.ndim):
+            output = output.narrow(axis, 0, min(output.shape[axis], combined.shape[axis]))
+    return output.reshape(combined.shape) if output.numel() == combined.numel() else None
+
+
+def steps_differ(steps: int, asked: int | None) -> str:
+    return f"the plan has {steps} steps, not {asked}: pass num_inference_steps={steps}"
+
+
+def without_variance(output: Tensor, channels: int) -> Tensor:
+    """The prediction of a network that also learned a variance, in twice the channels; others are left as they are."""
+    return output[:, :channels] if output.ndim > 1 and output.shape[1] == 2 * channels else output
+
+
+def _times(x: Tensor, scale: float) -> Tensor:
+    return (x.float() * scale).to(x.dtype)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float | int) else str(value)

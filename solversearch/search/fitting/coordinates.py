@@ -1,0 +1,81 @@
+"""The numbers that the polish moves: residuals on a table's times and coefficients.
+
+Coefficients of one row are nearly collinear (successive outputs resemble each other), so each row's residual is expressed in the
+orthonormal basis of its own columns; a time moves in its schedule's `position`, and the noise level of its input with it.
+"""
+
+from dataclasses import replace
+from math import atan2
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solversearch.models.base import Model
+from solversearch.runtime import Node, Row, Tableau
+from solversearch.search.fitting.design_matrix import Recorder, row, weights
+
+COLLINEAR = 1e-6
+"""Least eigenvalue of a row's columns, over the largest: below it single precision cannot tell directions apart."""
+SHIFT = 1e-4
+"""Of a position, for the slope of a node."""
+
+
+class Coordinates:
+    """theta (P,), zero at the given table, and the way from it to nodes and rows; all numbers float64."""
+
+    def __init__(self, model: Model, table: Tableau, seen: Recorder, times: bool) -> None:
+        self.model, self.table, self.times = model, table, times
+        self.told = [float(model.schedule.position(node.t)) for node in table.nodes]
+        self.level = [float(np.log(np.tan(atan2(node.sigma, node.alpha) / 2))) for node in table.nodes]
+        self.start: list[Tensor] = []
+        self.basis: list[Tensor] = []
+        for i, given in enumerate(table.rows):
+            values, vectors = torch.linalg.eigh(seen.gram(i) / seen.noise.numel())
+            self.basis.append(vectors / values.clamp(min=COLLINEAR * float(values.max())).sqrt())
+            self.start.append(weights(given, i, seen.split))
+        self.sizes = [table.nfe if times else 0, *map(len, self.start)]
+
+    def table_at(self, theta: Tensor) -> Tableau:
+        """The table of theta (P,), in plain numbers."""
+        shifts, *residuals = torch.split(theta, self.sizes)
+        nodes = [self._node(i, float(shift))[0] for i, shift in enumerate(shifts)] if self.times else self.table.nodes
+        rows = [row(self.start[i] + self.basis[i] @ residual, i) for i, residual in enumerate(residuals)]
+        return Tableau(tuple(nodes), tuple(rows))
+
+    def differentiable(self, theta: Tensor, like: Tensor) -> tuple[list[Node], list[Row]]:
+        """Nodes and rows of theta (B, P), one copy a sample, whose numbers broadcast against arrays like the given one, (B, *shape).
+
+        A gradient a sample is what keeps the sum over samples, and so the plan, independent of the batch size.
+        """
+        view = (-1, *[1] * (like.ndim - 1))
+        shifts, *residuals = torch.split(theta, self.sizes, dim=1)
+        nodes = list(self.table.nodes)
+        if self.times:
+            for i in range(len(nodes)):
+                shift = shifts[:, i]
+                node, slope = self._node(i, float(shift[0].detach()))
+                moved = shift - shift.detach()  # zero, but carries the gradient
+                t, alpha, sigma = (getattr(node, name) + getattr(slope, name) * moved for name in ("t", "alpha", "sigma"))
+                nodes[i] = Node(t.to(like), alpha.to(like).view(view), sigma.to(like).view(view), node.guidance)
+        rows = []
+        for i, residual in enumerate(residuals):
+            each: list[Any] = [w.to(like).view(view) for w in (self.start[i] + residual @ self.basis[i].T).unbind(1)]
+            rows.append(Row(each[0], tuple(each[1 : 1 + i]), tuple(each[1 + i :])))
+        return nodes, rows
+
+    def _node(self, i: int, shift: float, h: float = SHIFT) -> tuple[Node, Node]:
+        """The given node moved by a shift, kept within the schedule, and its derivative by the shift.
+
+        The time that the network is told and the noise level of its input may differ (`Candidate.input_shift`): both move alike.
+        """
+        schedule, given = self.model.schedule, self.table.nodes[i]
+
+        def at(moved: float) -> Node:
+            node = schedule.node(float(schedule.time_at(self.level[i] + moved)))
+            return replace(node, t=float(schedule.time_at(self.told[i] + moved)), guidance=given.guidance)
+
+        low, high = at(shift - h), at(shift + h)
+        t, alpha, sigma = ((getattr(high, name) - getattr(low, name)) / (2 * h) for name in ("t", "alpha", "sigma"))
+        return at(shift) if shift else given, Node(t, alpha, sigma)

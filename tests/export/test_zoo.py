@@ -1,0 +1,121 @@
+"""Plans in the pipelines that people use now, against the runtime on the pipeline's own denoiser."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from solversearch.pipeline_facts import facts
+from solversearch.plan import Plan, Provenance
+from solversearch.runtime import Row, Tableau
+from solversearch.schedules import CLEAN, NoiseSchedule
+from solversearch.solvers import get
+from solversearch.tableau import trace
+
+pytest.importorskip("diffusers")
+
+from solversearch.export.diffusers import PlanScheduler
+from solversearch.models.pipelines.schedule import schedule_of
+from tests.export import zoo
+from tests.export.families import error
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+NFE = 3
+
+
+class Recording(PlanScheduler):
+    """Keeps the last state of the loop, and leaves the pipeline there: there is nothing to decode with."""
+
+    def step(
+        self,
+        model_output: Any,
+        timestep: Any,
+        sample: Any,
+        generator: Any = None,
+        return_dict: bool = True,
+        eta: float = 0.0,
+        **others: Any,
+    ) -> Any:
+        output = super().step(model_output, timestep, sample, generator, return_dict, eta, **others)
+        self.last = output[0]
+        if self.step_index == NFE:
+            raise zoo.Answer
+        return output
+
+
+@cache
+def schedule(name: str) -> tuple[NoiseSchedule, str]:
+    kind, settings = zoo.ZOO[name].scheduler
+    return schedule_of({**settings, "_class_name": kind})[:2]
+
+
+def plan_for(name: str, kind: str, scale: float) -> Plan:
+    """A plan of no published solver; scale is that of its noise, kind how it guides."""
+    levels, prediction_type = schedule(name)
+    rng, high, low = np.random.default_rng(0), levels.t_start, levels.t_end
+    nodes = [levels.node(high + (low - high) * u) for u in np.linspace(0.02, 0.9, NFE)]
+    table = trace(get("dpmpp_2m").rule, levels, [*nodes, CLEAN])
+    guidance = {"per node": [4.0, 1.0, 2.5], "split": [4.0, 1.0, 3.0], "its own": [1.0] * NFE}.get(kind, [3.0 + zoo.ZOO[name].offset] * NFE)
+
+    def moved(i: int, row: Row) -> Row:
+        d = np.array([*row.d, *[0.0] * (i - len(row.d))]) + 0.03 * rng.standard_normal(i)
+        return Row(row.x if i else scale, tuple(map(float, d)), tuple(map(float, 0.1 * rng.standard_normal(i))) if kind == "split" else ())
+
+    table = Tableau(
+        tuple(replace(node, guidance=g) for node, g in zip(table.nodes, guidance, strict=True)),
+        tuple(moved(i, row) for i, row in enumerate(table.rows)),
+    )
+    return Plan(
+        prediction_type=prediction_type, guidance=guidance[0], nfe=NFE, network_calls=table.network_calls, nodes=table.nodes,
+        rows=table.rows, decisions=facts("", {}, {zoo.ZOO[name].guides: 3.0}) if kind == "its own" else {},
+        provenance=Provenance(model="", model_digest=""),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def expected(pipe: Any, name: str, plan: Plan, noise: torch.Tensor) -> torch.Tensor:
+    own = zoo.Own(pipe, name, plan.prediction_type, plan.tableau.split)
+    if plan.guidance == 1:  # the pipeline's guidance is a part of the model
+        return plan.sample(lambda x, node: own.data(x, node, 3.0), noise)
+    return plan.sample(own, noise)
+
+
+@pytest.fixture(scope="module", params=zoo.ZOO)
+def family(request: pytest.FixtureRequest) -> tuple[str, Any, torch.Tensor]:
+    name = request.param
+    noise = zoo.ZOO[name].unit * torch.randn(zoo.ZOO[name].latents, generator=torch.Generator().manual_seed(1))
+    return name, zoo.build(name), noise
+
+
+def test_bare(family: tuple[str, Any, torch.Tensor]) -> None:
+    name, pipe, noise = family
+    plan, known = plan_for(name, "constant", 1.0), zoo.ZOO[name]
+    right, stock = expected(pipe, name, plan, noise), pipe.scheduler
+    pipe.scheduler = Recording.from_plan(plan, stock)
+    try:
+        with pytest.raises(zoo.Answer):
+            zoo.call(pipe, known, noise, num_inference_steps=NFE, **{known.guides: 3.0})
+        assert error(pipe.scheduler.last, right) <= 1e-5
+    finally:
+        pipe.scheduler = stock
+
+
+@pytest.mark.parametrize("kind", ["constant", "per node", "split", "its own"])
+def test_attached(family: tuple[str, Any, torch.Tensor], kind: str) -> None:
+    name, pipe, noise = family
+    plan, known = plan_for(name, kind, 1.1), zoo.ZOO[name]
+    scheduler = Recording.from_plan(plan)
+    arguments = scheduler.attach(pipe)
+    try:
+        if kind in ("per node", "split") and not known.plain:
+            with pytest.raises(ValueError, match="other ways than by plain guidance"):
+                zoo.call(pipe, known, noise, **arguments)
+            return
+        with pytest.raises(zoo.Answer):
+            zoo.call(pipe, known, noise, **arguments)
+    finally:
+        scheduler.detach()
+    assert error(scheduler.last, expected(pipe, name, plan, noise)) <= 1e-5
