@@ -105,7 +105,7 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
         images=Decoder(seeing, lambda: asking.call(prompts[0] if prompts else None, known[0] if known else None), adapted.made_up, time),
         dtype=dtype, device=device, guidance=adapted.guidance, clip=clip,
         conditioning=hashlib.sha256(json.dumps(settings).encode()).hexdigest() if text else "",
-        weights=folder.digests(folder.networks), disjoint=text and count >= SPLITS,
+        weights=folder.digests(folder.networks), disjoint=text and count >= len(SPLITS),
         facts=facts(folder.pipeline, scheduler, told),
     )  # fmt: skip
 
