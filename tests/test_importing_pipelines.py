@@ -17,6 +17,7 @@ from solversearch.models.edm import Preconditioned
 from solversearch.models.pipelines.schedule import sigma_data_of
 from solversearch.plan import Plan
 from tests import tiny
+from tests.export.families import pack, unpack
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -64,7 +65,9 @@ class Opened:
         pipe.set_progress_bar_config(disable=True)
         guidance = {} if self.family == "flux" else {"guidance_scale": GUIDANCE}
         called = tiny.arguments(self.family) | guidance
-        return pipe(**called, latents=noise, num_inference_steps=steps, output_type="latent").images
+        latents = pack(noise) if self.family == "flux" else noise
+        result = pipe(**called, latents=latents, num_inference_steps=steps, output_type="latent").images
+        return unpack(result, *noise.shape[-2:]) if self.family == "flux" else result
 
     def replay(self, plan: Plan, scheduler: Any, noise: torch.Tensor) -> torch.Tensor:
         network = self.model.network

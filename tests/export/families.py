@@ -44,6 +44,17 @@ class Families:
         return pipe, model, pipe.scheduler
 
 
+def pack(x: Tensor) -> Tensor:
+    """Latents (B, C, 2h, 2w) as Flux has them: (B, h w, 4 C)."""
+    b, c, h, w = x.shape
+    return x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).flatten(1, 2).flatten(2)
+
+
+def unpack(patches: Tensor, height: int, width: int) -> Tensor:
+    b, _, c = patches.shape
+    return patches.view(b, height // 2, width // 2, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c // 4, height, width)
+
+
 def plan_of(model: Model, table: Tableau) -> Plan:
     return Plan(
         prediction_type=model.prediction_type,
@@ -62,7 +73,7 @@ def call(pipe: Any, family: str, noise: Tensor, **arguments: Any) -> Tensor:
     """What the pipeline samples from the noise, which those that only draw it take from a generator of the seed 5."""
     given: dict[str, Any] = {"generator": torch.Generator().manual_seed(5)}
     if family not in ("ddpm", "dit"):
-        given["latents"] = noise
+        given["latents"] = pack(noise) if family == "flux" else noise
     if family == "flux" and "true_cfg_scale" in arguments:
         given["negative_prompt"] = [""] * len(tiny.PROMPTS)
     pictures = pipe(
@@ -70,7 +81,7 @@ def call(pipe: Any, family: str, noise: Tensor, **arguments: Any) -> Tensor:
     ).images
     if family in ("ddpm", "dit"):
         return pipe.scheduler.last[: len(noise)].float()
-    return pictures.float()
+    return (unpack(pictures, *noise.shape[2:]) if family == "flux" else pictures).float()
 
 
 def noise_of(model: Model, count: int = 2) -> Tensor:

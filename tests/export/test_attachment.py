@@ -23,7 +23,7 @@ import diffusers
 from diffusers import DPMSolverMultistepScheduler
 
 from solversearch.export.diffusers import PlanScheduler
-from tests.export.families import Families, call, error, noise_of, reference
+from tests.export.families import Families, call, error, noise_of, pack, reference
 from tests.export.test_plan_scheduler import NFE, changed, hand_made, starting_from
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -288,7 +288,7 @@ def test_tokens_of_a_reference_picture_are_not_scaled(loaded: Families, width: i
     plan, tokens = hand_made(model, "none"), []
     hook = pipe.transformer.register_forward_pre_hook(lambda m, a, kw: tokens.append(kw["hidden_states"]), with_kwargs=True)
     scheduler = PlanScheduler.from_plan(plan)
-    noise = noise_of(model, 1)
+    noise = pack(noise_of(model, 1))
     editing(**given, latents=noise, **scheduler.attach(editing), generator=torch.Generator().manual_seed(3))
     hook.remove()
     scheduler.detach()

@@ -21,6 +21,7 @@ from solversearch.models.pipelines.adapter import Adapter
 from solversearch.models.pipelines.asking import Asking
 from solversearch.models.pipelines.guest import Guest, Misfit
 from solversearch.models.pipelines.library import library
+from solversearch.models.pipelines.packing import Packing, Unpacked
 from solversearch.models.pipelines.pictures import Decoder
 from solversearch.models.pipelines.prompts import Encoded, captions, encoded
 from solversearch.models.pipelines.schedule import schedule_of, sigma_data_of
@@ -47,7 +48,8 @@ def load(where: str, options: Options, name: str | None = None, alias: Alias | N
     name is what messages call it; one that begins with hf: is not looked for among the folders. Raises `UserError` with one line for
     whatever is missing, damaged or not supported.
     """
-    library()
+    for package in ("diffusers", "transformers"):
+        library(package)
     name, asked = name or where, _dtype(options.dtype or (alias.dtype if alias else None))
     folder = _folder(where, alias is not None or name.startswith("hf:"), asked == torch.float16)
     return _model(folder, options, name, _device(options.device), asked, alias)
@@ -86,7 +88,9 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
     if options.distilled_guidance is not None and not asking.tells:
         options.only(name, *_ANY, *_PROMPTED)
     schedule, _, _ = schedule_of(scheduler, guest.mu)
-    network: Network = adapted.network
+    packing, network = Packing.of(guest.pipe, adapted.shape, asking.fixed), adapted.network
+    if packing:
+        network = Unpacked(network, packing).eval()
     if kind == "edm":
         network = Preconditioned(network, *sigma_data_of(scheduler)).eval()
 
@@ -98,11 +102,12 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
     text = asking.kind == "prompt"
     tells = {asking.tells, asking.guides if adapted.why else ""} - {""}
     told = {name: asking.fixed[name] for name in sorted(tells) if name in asking.fixed}
+    decoder = Decoder(seeing, lambda: asking.call(prompts[0] if prompts else None, known[0] if known else None), adapted.made_up, time)
     return Model(
-        name, network, schedule, kind, adapted.shape,
+        name, network, schedule, kind, packing.shape(adapted.shape) if packing else adapted.shape,
         conditions=torch.arange(count, device=device) if count else None,
         null_condition=torch.tensor(count, device=device) if count and adapted.guided else None,
-        images=Decoder(seeing, lambda: asking.call(prompts[0] if prompts else None, known[0] if known else None), adapted.made_up, time),
+        images=packing.images(decoder) if packing else decoder,
         dtype=dtype, device=device, guidance=adapted.guidance, clip=clip,
         conditioning=hashlib.sha256(json.dumps(settings).encode()).hexdigest() if text else "",
         weights=folder.digests(folder.networks), disjoint=text and count >= len(SPLITS),
