@@ -24,6 +24,8 @@ from solversearch.models.pipelines.library import library, quiet
 from solversearch.models.pipelines.schedule import class_of_scheduler
 
 _LIBRARIES = ("diffusers", "transformers")
+_BROKEN = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, AssertionError)
+"""What libraries raise for files that do not fit."""
 _LEFT_OUT = ("feature_extractor", "image_encoder", "safety_checker", "watermarker")
 _DECODERS = ("vae", "movq", "vqvae", "vqgan", "vocoder")
 _SMALL = (".json", ".txt", ".model")
@@ -77,6 +79,7 @@ class Folder:
         for part in self.parts:
             if part in self.modules and part not in self.encoders:
                 continue
+            sha.update(json.dumps(self.index[part]).encode())
             for file in self.small_files(part) if part != "scheduler" else ():
                 sha.update(f"{part} {file.name}".encode() + file.read_bytes())
             if part in self.encoders:
@@ -94,9 +97,8 @@ class Folder:
         try:
             with quiet():
                 module, info = kind.from_pretrained(self.place(part), output_loading_info=True, **arguments)
-        except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self.place(part)}: the weights do not load ({reason}); download them again") from error
+        except (*_BROKEN, SafetensorError) as error:
+            raise UserError(f"{self.place(part)}: the weights do not load ({_line(error)}); download them again") from error
         if lacking := sorted(info["missing_keys"]):
             raise UserError(f"{self.place(part)}: the weights lack {len(lacking)} tensors, such as {lacking[0]}; download them again")
         return module.eval().requires_grad_(False)
@@ -104,39 +106,48 @@ class Folder:
     def without_weights(self, part: str, dtype: torch.dtype) -> Any:
         """The module of a part's settings, for whatever asks for them."""
         kind, config = self.class_of(part), self.config(part)
-        with quiet(), torch.device("meta"):
-            own = kind.from_config(config) if hasattr(kind, "from_config") else kind(kind.config_class.from_dict(config))
-            own = own.to(dtype)
+        try:
+            with quiet(), torch.device("meta"):
+                own = kind.from_config(config) if hasattr(kind, "from_config") else kind(kind.config_class.from_dict(config))
+                own = own.to(dtype)
+        except _BROKEN as error:
+            raise UserError(f"{self.place(part)}/config.json: no {kind.__name__} ({_line(error)}); download it again") from error
         return own.eval().requires_grad_(False)
 
     def settings(self, part: str) -> Any:
         """A part that is no module: a tokenizer, a scheduler."""
         try:
             return self.class_of(part).from_pretrained(self.place(part), local_files_only=True)
-        except (OSError, ValueError, TypeError, KeyError, ImportError) as error:  # some need sentencepiece
-            raise UserError(f"{self.place(part)}: the {part} does not load ({' '.join(str(error).split())[:200]})") from error
+        except (*_BROKEN, ImportError) as error:  # some need sentencepiece
+            raise UserError(
+                f"{self.place(part)}: the {part} does not load ({_line(error)}); download it again, or install what it needs"
+            ) from error
 
     def class_of(self, part: str) -> Any:
         """The class that model_index.json names for a part, of diffusers or of transformers."""
         where, name = self.index.get(part) or ("", "")
         own = getattr(library("diffusers.pipelines"), str(where), None)  # some parts are of a pipeline's own module
-        kind = getattr(library(where) if where in _LIBRARIES else own, str(name), None)
-        if not (inspect.isclass(kind) and kind.__module__.partition(".")[0] in _LIBRARIES and hasattr(kind, "from_pretrained")):
-            raise UserError(f"{self.path}: {part} is {where}.{name} in model_index.json, which is no part of diffusers or transformers")
+        kind: Any = getattr(library(where) if where in _LIBRARIES else own, str(name), None)
+        made = inspect.isclass(kind) and kind.__module__.partition(".")[0] in _LIBRARIES and hasattr(kind, "from_pretrained")
+        if not made or "Pipeline" in name or (name.startswith("Auto") and not issubclass(kind, torch.nn.Module)):  # these might run code
+            raise UserError(
+                f"{self.path}: {part} is {where}.{name} in model_index.json, which is no part of diffusers or transformers: not loaded"
+            )
         return kind
 
     @property
     def kind(self) -> Any:
         """The class of the pipeline."""
-        known = {name: each for name in dir(library()) if name.endswith("Pipeline") and inspect.isclass(each := getattr(library(), name))}
+        known = [name for name in dir(library()) if name.endswith("Pipeline")]
         if self.pipeline not in known:
-            raise UserError(f"{self.path}: {nearest(self.pipeline, list(known), 'pipeline class')}")
-        return known[self.pipeline]
+            raise UserError(f"{self.path}: {nearest(self.pipeline, known, 'pipeline class')}")
+        return getattr(library(), self.pipeline)
 
     @cached_property
     def modules(self) -> tuple[str, ...]:
         """The parts that are networks of some sort."""
-        return tuple(part for part in self.parts if issubclass(self.class_of(part), torch.nn.Module))
+        others = (part for part in self.parts if part != "scheduler")  # which is read from its settings, whatever class it names
+        return tuple(part for part in others if issubclass(self.class_of(part), torch.nn.Module))
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -145,8 +156,11 @@ class Folder:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """What is called while it samples."""
-        return tuple(part for part in self.modules if part in NETWORKS)
+        """What is called while it samples. Raises `UserError` where there is none."""
+        found = tuple(part for part in self.modules if part in NETWORKS)
+        if not found:
+            raise UserError(f"{self.path}: {self.pipeline or 'model_index.json'} has no {' or '.join(NETWORKS[::2])} to search a plan for")
+        return found
 
     @property
     def decoders(self) -> tuple[str, ...]:
@@ -174,12 +188,19 @@ class Folder:
                 made[name] = False if name == "requires_safety_checker" else self.index[name]
             elif parameter.default is parameter.empty:
                 made[name] = None
-        with quiet():
-            return self.kind(**made)
+        try:
+            with quiet():
+                return self.kind(**made)
+        except _BROKEN as error:
+            raise UserError(f"{self.path}: no {self.pipeline} of what its index names ({_line(error)}); download it again") from error
 
 
 def _parameters(kind: Any) -> dict[str, inspect.Parameter]:
     return {name: each for name, each in inspect.signature(kind.__init__).parameters.items() if name != "self"}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _there(entry: Any) -> bool:
