@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from solversearch.models.options import Options
     from solversearch.plan import Plan
     from solversearch.report.progress import Display
-    from solversearch.search.evaluating.workers import Fleet
+    from solversearch.search.evaluating.fleet import Fleet
     from solversearch.search.settings import Settings
     from solversearch.spaces import SearchSpace
 
@@ -309,9 +309,9 @@ class _Search:
                 "digits --nfe 5' ('solversearch list models' has the models), or go on with a run by --resume FOLDER"
             )
         from solversearch import models
+        from solversearch.search.evaluating.fleet import Fleet
         from solversearch.search.evaluating.resuming import OBJECT, begun
         from solversearch.search.evaluating.storage import check_reachable
-        from solversearch.search.evaluating.workers import Fleet
 
         fleet = Fleet(*[given.get(name, default) for name, default in _FLEET.items()])
         if given.get("resume") is not None:
@@ -327,6 +327,8 @@ class _Search:
         if not dry:
             check_reachable(fleet, given.get("storage") or (None if run is None else run.storage))
         model = models.load(source, options)
+        if fleet.remote:
+            models.check_repeats(model, str(source))
         if run is not None:
             return cls(given, run.model, model, options, settings, fleet)
         if given.get("guidance") is None:

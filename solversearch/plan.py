@@ -12,9 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, JsonValue, ValidationError, model_validator, with_config
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationError,
+    model_validator,
+    with_config,
+)
 
 from solversearch import plan_text
+from solversearch.components import Components
 from solversearch.errors import UserError
 from solversearch.notebook import Shown
 from solversearch.run_files import plan_file
@@ -30,11 +43,25 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Many = Annotated[tuple[T, ...], FailFast()]
 """A list of which the first wrong member is told: a finding for each would fill the memory."""
+
+
+class _Hashable(FailFast):
+    """As a member of a union has to be."""
+
+    __hash__ = object.__hash__
+
+
+_Numbers = Annotated[tuple[float, ...], _Hashable()]
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True, revalidate_instances="always")
-for _kind in (Node, Row):  # the runtime knows nothing of pydantic; its two records are checked as strictly as the rest
+for _kind in (Node, Row, Components):  # the runtime knows nothing of pydantic; its records are checked as strictly as the rest
     with_config(_STRICT)(_kind)
+_Each = Annotated[
+    Annotated[float, Tag("<number>")] | Annotated[_Numbers, Tag("<components>")],
+    Discriminator(lambda value: "<components>" if isinstance(value, list | tuple) else "<number>"),
+]
+Row.__dataclass_fields__["x"].type = _Each
 for _name in ("d", "delta", "z"):
-    Row.__dataclass_fields__[_name].type = Many[float]
+    Row.__dataclass_fields__[_name].type = Many[_Each]
 
 
 def _as_whole(value: Any) -> Any:
@@ -43,6 +70,9 @@ def _as_whole(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=0, le=plan_text.WHOLE), BeforeValidator(_as_whole)]
+Components.__dataclass_fields__["bands"].type = Many[float]
+Components.__dataclass_fields__["channels"].type = Many[Many[float]]
+Components.__dataclass_fields__["patch"].type = Count
 
 
 class _Part(BaseModel):
@@ -101,13 +131,14 @@ class Plan(_Part, Shown):
     """
 
     format: Literal["solversearch-plan"] = "solversearch-plan"
-    version: Annotated[Literal[1], BeforeValidator(_as_whole)] = 1
+    version: Annotated[Literal[1, 2], BeforeValidator(_as_whole)] = 1
     prediction_type: Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
     guidance: float
     nfe: Annotated[int, Field(ge=1, le=MAX_NFE), BeforeValidator(_as_whole)]
     network_calls: Annotated[int, Field(ge=1), BeforeValidator(_as_whole)]
     nodes: Annotated[Many[Node], Field(min_length=1, max_length=MAX_NFE)]
     rows: Annotated[Many[Row], Field(min_length=2, max_length=MAX_NFE + 1)]
+    components: Components | None = None
     threshold: Threshold | None = None
     decisions: dict[str, JsonValue] = {}
     scores: Many[Score] = ()
@@ -116,6 +147,8 @@ class Plan(_Part, Shown):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if (self.version == 2) != (self.components is not None):
+            raise ValueError("version: 2 is that of plans with components, 1 that of plans without")
         table = self.tableau  # checks the rows
         for name in ("nfe", "network_calls"):
             if getattr(self, name) != getattr(table, name):
@@ -142,7 +175,7 @@ class Plan(_Part, Shown):
 
     @property
     def tableau(self) -> Tableau:
-        return Tableau(self.nodes, self.rows)
+        return Tableau(self.nodes, self.rows, components=self.components)
 
     def content_digest(self) -> str:
         """Of everything but the digest: the numbers, however they are spelled. Plans of earlier writers may carry another."""
@@ -151,14 +184,20 @@ class Plan(_Part, Shown):
     def table_digest(self) -> str:
         """Of the nodes and the rows alone: equal for plans that sample alike, wherever they come from."""
         content = self._content()
-        return plan_text.digest({name: content[name] for name in ("nodes", "rows")})
+        return plan_text.digest({name: content[name] for name in ("nodes", "rows", "components") if name in content})
+
+    def content(self) -> dict[str, Any]:
+        """What the file holds."""
+        return self._content() | {"digest": self.digest}
 
     def _content(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"digest"})
+        """Every key but the digest. A plan without components is one of version 1, which has no such key."""
+        return self.model_dump(mode="json", exclude={"digest", *(() if self.components else ("components",))})
 
     def sample(self, denoise: Callable[[Array, Node], Any], noise: Array, **hooks: Any) -> Array:
-        """Runs the plan from unit noise; hooks are `runtime.run`'s ``draw`` and ``callback``."""
-        return run(self.nodes, self.rows, denoise, noise, threshold=self.threshold.function() if self.threshold else None, **hooks)
+        """Runs the plan from unit noise; hooks are `runtime.run`'s ``draw``, ``callback`` and ``grid``."""
+        threshold = self.threshold.function() if self.threshold else None
+        return run(self.nodes, self.rows, denoise, noise, threshold=threshold, components=self.components, **hooks)
 
     def with_scores(self, scores: tuple[Score, ...]) -> "Plan":
         """The same plan with other scores and the digest that belongs to them."""
@@ -172,7 +211,7 @@ class Plan(_Part, Shown):
             return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
         entries = []
-        for key, value in self.model_dump(mode="json").items():
+        for key, value in self.content().items():
             listed = "[\n  " + ",\n  ".join(map(line, value)) + "\n ]" if isinstance(value, list) and value else line(value)
             entries.append(f"{line(key)}: {listed}")
         return "{\n " + ",\n ".join(entries) + "\n}\n"
@@ -201,6 +240,8 @@ class Plan(_Part, Shown):
         for name in _MARKS:
             if name not in plan.model_fields_set:
                 raise UserError(f"{where}: {name}: missing; a plan file says its format and version and carries the digest of its content")
+        if plan.version == 1 and "components" in plan.model_fields_set:
+            raise UserError(f"{where}: components: unknown key; version 1 has none")
         return plan
 
 
@@ -223,7 +264,7 @@ def one_line(text: str, limit: int = 200) -> str:
 def first_error(error: ValidationError) -> str:
     """One line for a validation error: the first finding, where it is, and how many more there are."""
     findings = error.errors(include_url=False, include_context=False, include_input=False)
-    place = one_line(".".join(map(str, findings[0]["loc"])))
+    place = one_line(".".join(part for part in map(str, findings[0]["loc"]) if not part.startswith("<")))
     message = one_line(findings[0]["msg"].removeprefix("Value error, "), 400)
     if findings[0]["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         message = "unknown key"

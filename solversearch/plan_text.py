@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import chain, combinations
 from typing import Any
 
-COUNTS = frozenset(("version", "nfe", "network_calls", "samples", "seed"))
+COUNTS = frozenset(("version", "nfe", "network_calls", "samples", "seed", "patch"))
 """Keys of whole numbers, wherever they stand outside of `decisions`."""
 WHOLE = 2**53
 """Up to here every JSON reader keeps whole numbers exactly."""

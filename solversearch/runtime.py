@@ -8,16 +8,20 @@ last row forms the result:
 
 ``D_j`` is the data prediction of evaluation j, ``Delta_j`` the difference between its conditional and
 unconditional data predictions (only in plans with split guidance), ``z_k`` a fresh standard normal.
+Where a plan has `Components`, a coefficient may be a number for each of them.
 """
 
 import sys
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
+from .components import Components, Transform  # relative, since exports carry both files
+
 Array = Any  # a torch, NumPy or JAX array
 Output = Array | tuple[Array, Array]
+Coefficient = Any  # a float, or a tuple with one for each component
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +38,32 @@ class Node:
 class Row:
     """Coefficients of one state; ``d``, ``delta`` and ``z`` may be shorter than what is known so far."""
 
-    x: float
-    d: tuple[float, ...] = ()
-    delta: tuple[float, ...] = ()
-    z: tuple[float, ...] = ()
+    x: Coefficient
+    d: tuple[Coefficient, ...] = ()
+    delta: tuple[Coefficient, ...] = ()
+    z: tuple[Coefficient, ...] = ()
+
+
+def scalars(coefficient: Coefficient) -> tuple[float, ...]:
+    """Those of a coefficient."""
+    return coefficient if isinstance(coefficient, tuple) else (coefficient,)
+
+
+def used(coefficients: Sequence[Coefficient]) -> bool:
+    """Whether any of them is not zero."""
+    return any(any(scalars(each)) for each in coefficients)
 
 
 @dataclass(frozen=True)
 class Tableau:
-    """N nodes and N + 1 rows: a linear solver, unrolled. Raises ValueError where a row reads the future or is not finite."""
+    """N nodes and N + 1 rows: a linear solver, unrolled.
+
+    Raises ValueError where a row reads the future, is not finite, or has another number of components.
+    """
 
     nodes: tuple[Node, ...]
     rows: tuple[Row, ...]
+    components: Components | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.nodes or len(self.rows) != len(self.nodes) + 1:
@@ -53,9 +71,13 @@ class Tableau:
         for i, node in enumerate(self.nodes):
             if not all(map(isfinite, (node.t, node.alpha, node.sigma, node.guidance))) or node.alpha < 0 or node.sigma <= 0:
                 raise ValueError(f"node {i} needs finite numbers, alpha >= 0 and sigma > 0, got {node}")
+        count = len(self.components or ())
         for i, row in enumerate(self.rows):
-            if not all(map(isfinite, (row.x, *row.d, *row.delta, *row.z))):
-                raise ValueError(f"row {i} is not finite")
+            for each in (row.x, *row.d, *row.delta, *row.z):
+                if not all(map(isfinite, scalars(each))):
+                    raise ValueError(f"row {i} is not finite")
+                if isinstance(each, tuple) and len(each) != count:
+                    raise ValueError(f"row {i} has a coefficient of {len(each)} components, the table has {count or 'none'}")
             if max(len(row.d), len(row.delta)) > i:
                 raise ValueError(f"row {i} reads the future: only {i} evaluations are done before it")
 
@@ -66,11 +88,11 @@ class Tableau:
     @property
     def split(self) -> bool:
         """Whether a row gives the guidance difference a coefficient of its own, so that the denoiser must return it."""
-        return any(any(row.delta) for row in self.rows)
+        return any(used(row.delta) for row in self.rows)
 
     @property
     def stochastic(self) -> bool:
-        return any(any(row.z) for row in self.rows)
+        return any(used(row.z) for row in self.rows)
 
     @property
     def network_calls(self) -> int:
@@ -90,6 +112,8 @@ def run(
     draw: Callable[[int], Array] | None = None,
     threshold: Callable[[Array], Array] | None = None,
     callback: Callable[[int, Array, Array], None] | None = None,
+    components: Components | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> Array:
     """Samples by the table; returns an array of the shape and dtype of ``noise``.
 
@@ -97,7 +121,7 @@ def run(
     (data prediction, conditional minus unconditional) for plans with ``delta`` coefficients.
     The rest is `steps`'s. Raises ValueError where a row asks for a fresh noise or a guidance difference that is not supplied.
     """
-    sampler, output = steps(nodes, rows, noise, draw, threshold, callback), None
+    sampler, output = steps(nodes, rows, noise, draw, threshold, callback, components, grid), None
     while True:
         try:
             x, node = sampler.send(output)
@@ -114,6 +138,8 @@ def steps(
     draw: Callable[[int], Array] | None = None,
     threshold: Callable[[Array], Array] | None = None,
     callback: Callable[[int, Array, Array], None] | None = None,
+    components: Components | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> Generator[tuple[Array, Node], Output, Array]:
     """The loop itself, for callers that run the network on their own: yields each (x, node), is sent what `run`'s denoise
     returns for it, and returns the result.
@@ -122,49 +148,66 @@ def steps(
     draw(k) returns the k-th fresh standard normal; called only where a coefficient is not zero.
     threshold maps each data prediction, see `clamp` and `dynamic_threshold`.
     callback(i, x_i, D_i) is called after each evaluation, with the data prediction as later rows see it.
-    Weights, and the numbers of nodes, may be arrays that broadcast: then the result is differentiable in them.
+    components are those of the coefficients, grid is that of packed samples, see `Transform`.
+    Weights, and the numbers of nodes, may be arrays that broadcast (weights of components: (B, components)): then the result is
+    differentiable in them.
     """
+    transform = Transform(components, _wide(noise), grid) if components else None
+
+    def kept(array: Array) -> Array:
+        return transform.forward(_wide(array)) if transform and array is not None else array
+
+    start, dtype = kept(noise), noise.dtype
     d: list[Array] = []
     delta: list[Array] = []
-    z = _Draws(draw)
+    z = _Draws(draw, kept)
     for i, node in enumerate(nodes):
-        x = _combine(rows[i], noise, d, delta, z)
+        x = _combine(rows[i], start, d, delta, z, transform, dtype)
         output = yield x, node
         prediction, difference = output if isinstance(output, tuple) else (output, None)
-        d.append(threshold(prediction) if threshold else prediction)
-        delta.append(difference)
+        prediction = threshold(prediction) if threshold else prediction
+        d.append(kept(prediction))
+        delta.append(kept(difference))
         if callback:
-            callback(i, x, d[-1])
+            callback(i, x, prediction)
         del x, output, prediction, difference  # what later rows need is in d and delta: no state outlives its evaluation
-    return _combine(rows[-1], noise, d, delta, z)
+    return _combine(rows[-1], start, d, delta, z, transform, dtype)
 
 
-def _combine(row: Row, noise: Array, d: Sequence[Array], delta: Sequence[Array], z: "_Draws") -> Array:
-    total = row.x * _wide(noise)
+def _combine(
+    row: Row, noise: Array, d: Sequence[Array], delta: Sequence[Array], z: "_Draws", transform: Transform | None, dtype: Any
+) -> Array:
+    total = (transform.weight(row.x) if transform else row.x) * _wide(noise)
     for weights, known in ((row.d, d), (row.delta, delta), (row.z, z)):
         for j, weight in enumerate(weights):
             number = isinstance(weight, float | int)
-            if number and weight == 0:
+            if (number or isinstance(weight, tuple)) and not used((weight,)):
                 continue
             if known[j] is None:
                 raise ValueError(f"a row uses the guidance difference of evaluation {j}, but denoise returned no pair")
             array = _wide(known[j])
-            # A learned weight is an array itself; for a number torch multiplies and adds in one pass and in place.
-            total = total.add_(array, alpha=weight) if number and hasattr(total, "add_") else total + weight * array
-    return total if total.dtype == noise.dtype else _cast(total, noise.dtype)
+            # A learned weight is an array itself; for others torch multiplies and adds in one pass and in place.
+            if number and hasattr(total, "add_"):
+                total = total.add_(array, alpha=weight)
+            elif isinstance(weight, tuple) and transform and hasattr(total, "addcmul_"):
+                total = total.addcmul_(transform.weight(weight), array)
+            else:
+                total = total + (transform.weight(weight) if transform else weight) * array
+    total = transform.back(total) if transform else total
+    return total if total.dtype == dtype else _cast(total, dtype)
 
 
 class _Draws(dict[int, Array]):
     """Fresh noises, drawn when a coefficient first asks for them and kept for the rows that follow."""
 
-    def __init__(self, draw: Callable[[int], Array] | None) -> None:
+    def __init__(self, draw: Callable[[int], Array] | None, kept: Callable[[Array], Array]) -> None:
         super().__init__()
-        self.draw = draw
+        self.draw, self.kept = draw, kept
 
     def __missing__(self, k: int) -> Array:
         if self.draw is None:
             raise ValueError(f"the plan adds fresh noise {k}, but no draw(k) was given")
-        self[k] = self.draw(k)
+        self[k] = self.kept(self.draw(k))
         return self[k]
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from solversearch.errors import UserError
+from solversearch.errors import Halted, UserError
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite, Output, Request
 from solversearch.noise import fresh_noise
 from solversearch.plan import Threshold
@@ -42,6 +42,7 @@ def sample(
         draw=drawing(model, teacher),
         threshold=threshold.function() if threshold else None,
         callback=callback,
+        components=table.components,
     )
     return samples
 
@@ -52,7 +53,9 @@ def sample_together(
     """Like `sample` for several tables, in `lockstep`."""
     denoise = Denoiser(model, teacher.conditions, batch_size, any(table.split for table in tables), clock, lenient)
     draw = cache(drawing(model, teacher))
-    return lockstep(denoise, [steps(table.nodes, table.rows, teacher.noise, draw) for table in tables], len(teacher))
+    return lockstep(
+        denoise, [steps(table.nodes, table.rows, teacher.noise, draw, components=table.components) for table in tables], len(teacher)
+    )
 
 
 def drawing(model: Model, teacher: Teacher) -> Callable[[int], Tensor]:
@@ -95,7 +98,7 @@ def _together(denoise: Denoiser, samplers: Sequence[Sampler[T]]) -> list[T | Exc
                 waiting[k] = samplers[k].send(output)  # type: ignore[arg-type]
             except StopIteration as end:
                 ended[k] = end.value
-            except torch.cuda.OutOfMemoryError:
+            except (torch.cuda.OutOfMemoryError, Halted):
                 raise
             except FAILURES as failure:
                 ended[k] = failure

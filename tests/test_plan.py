@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from solversearch import plan as plan_module
+from solversearch.components import Components
 from solversearch.errors import UserError
 from solversearch.plan import MAX_BYTES, MAX_DEPTH, Interval, Plan, Provenance, Score, Threshold, one_line, schema, write_text
-from solversearch.runtime import Node, Row
-from tests.assets import make_attacks, make_plan_v1
+from solversearch.runtime import Node, Row, used
+from tests.assets import make_attacks, make_plan_v1, make_plan_v2
 
 ASSETS = Path(__file__).parent / "assets"
-GOLDEN = ASSETS / "plan_v1.json"
+GOLDEN, GOLDEN_2 = ASSETS / "plan_v1.json", ASSETS / "plan_v2.json"
 ATTACKS = {
     "alpha_negative": "node 1 ",
     "binary": "Invalid JSON",
@@ -85,6 +86,28 @@ ATTACKS = {
     "unknown_threshold": "threshold.kind: ",
     "unknown_version": "version: ",
     "utf16": "Invalid JSON",
+    "components_in_version_1": "version: 2 is that of plans with components",
+    "no_components_in_version_1": "components: unknown key",
+    "no_components_in_version_2": "version: 2 is that of plans with components",
+    "version_1_with_components": "version: 2 is that of plans with components",
+    "one_component": "two bands or two channels at least",
+    "unknown_key_in_components": "components.extra: unknown key",
+    "bands_out_of_order": "bands must ascend",
+    "bands_twice": "bands must ascend",
+    "band_zero": "bands must ascend",
+    "band_above_one": "bands must ascend",
+    "too_many_bands": "at most 64 bands",
+    "channels_not_orthonormal": "the channel directions 0 and 0 are not orthonormal",
+    "channels_that_repeat": "the channel directions 0 and 1 are not orthonormal",
+    "channels_ragged": "as many directions as a direction has numbers",
+    "too_many_channels": "128 channel directions",
+    "patch_negative": "components.patch: ",
+    "patch_as_fraction": "components.patch: ",
+    "too_few_coefficients": "row 1 has a coefficient of 1 components",
+    "coefficients_as_texts": "rows.1.x.0: ",
+    "coefficients_in_lists": "rows.1.x.0: ",
+    "coefficients_without_components": "row 1 has a coefficient of 6 components, the table has none",
+    "digest_mismatch_in_a_component": "the digest does not match",
 }
 """What the message for each file of attacks/ names."""
 NOT_JSON = {name for name, fragment in ATTACKS.items() if fragment == "Invalid JSON"}
@@ -92,7 +115,11 @@ NOT_JSON |= {"nan_literal", "infinity_literal", "overflow_to_infinity", "nan_in_
 BEYOND_A_SCHEMA = {  # legal JSON of legal parts: only the whole is wrong
     "deep_decisions", "digest_mismatch", "duplicate_key", "duplicate_key_in_decisions", "epsilon_at_pure_noise", "network_calls_mismatch",
     "nfe_mismatch", "row_reads_a_future_difference", "row_reads_the_future", "sigma_zero", "alpha_negative", "too_few_rows",
-    "too_many_fresh_noises",
+    "too_many_fresh_noises", "components_in_version_1", "no_components_in_version_1", "no_components_in_version_2",
+    "version_1_with_components",
+    "one_component", "bands_out_of_order", "bands_twice", "band_zero", "band_above_one", "too_many_bands", "channels_not_orthonormal",
+    "channels_that_repeat", "channels_ragged", "too_many_channels", "too_few_coefficients", "coefficients_without_components",
+    "digest_mismatch_in_a_component",
 }  # fmt: skip
 
 
@@ -133,6 +160,19 @@ def test_digest_as_documented() -> None:
     assert now == Plan.read(GOLDEN).content_digest() == make_plan_v1.make().digest
 
 
+def test_a_plan_with_components_reads_back_and_is_written_as_it_was() -> None:
+    made, kept = make_plan_v2.make(), Plan.read(GOLDEN_2)
+    assert made == kept and made.text() == GOLDEN_2.read_text(encoding="utf-8")
+    assert made.digest == kept.content_digest() != Plan.read(GOLDEN).content_digest()
+
+
+def test_the_digest_of_a_table_is_of_its_components_too() -> None:
+    made = make_plan_v2.make()
+    fields = {name: getattr(made, name) for name in Plan.model_fields if name != "digest"}
+    other = Plan(**fields | {"components": Components((0.05, 0.2, 0.9), made.components.channels, 2)})  # type: ignore[union-attr]
+    assert other.table_digest() != made.table_digest()
+
+
 def test_every_key_is_documented() -> None:
     page = (Path(plan_module.__file__).parent / "PLAN_FORMAT.md").read_text()
     names = {*Plan.model_fields, "alpha", "sigma", "t", "d", "delta", "z", "clamp", "dynamic", "model_digest"}
@@ -156,6 +196,9 @@ score = st.builds(
 )  # fmt: skip
 
 
+PARTS = (Components((0.1, 1.0)), Components((), ((0.6, 0.8), (-0.8, 0.6))), Components((0.02, 0.3, 0.9), ((0.6, 0.8), (-0.8, 0.6)), 2))
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     n = draw(st.integers(1, 4))
@@ -164,12 +207,17 @@ def plans(draw: st.DrawFn) -> Plan:
         Node(draw(number), draw(st.floats(1e-300, 1e300)), draw(st.floats(1e-300, 1e300)), draw(st.sampled_from([1.0, guidance])))
         for _ in range(n)
     )
-    rows = []
+    rows, components = [], draw(st.none() | st.sampled_from(PARTS))
+    each: st.SearchStrategy[Any] = number
+    if components:
+        each = number | st.tuples(*[number] * len(components))
     for i in range(n + 1):
-        d, delta, z = (tuple(draw(st.lists(number, max_size=most))) for most in (i, i if draw(st.booleans()) else 0, 3))
-        rows.append(Row(draw(number), d, delta, z))
-    split = any(any(row.delta) for row in rows)
+        d, delta, z = (tuple(draw(st.lists(each, max_size=most))) for most in (i, i if draw(st.booleans()) else 0, 3))
+        rows.append(Row(draw(each), d, delta, z))
+    split = any(used(row.delta) for row in rows)
     return Plan(
+        version=2 if components else 1,
+        components=components,
         prediction_type=draw(st.sampled_from(["epsilon", "v_prediction", "sample", "flow", "edm"])),
         guidance=guidance,
         nfe=n,
@@ -328,7 +376,7 @@ def test_how_many_more_findings_there_are(tmp_path: Path, changes: dict[str, Any
 
 
 def test_a_newer_or_another_file_is_told_what_it_may_be(tmp_path: Path) -> None:
-    for changes, hint in (({"version": 2}, "; a newer solversearch wrote this; update to read it"), ({"format": "x"}, "; is this a plan?")):
+    for changes, hint in (({"version": 3}, "; a newer solversearch wrote this; update to read it"), ({"format": "x"}, "; is this a plan?")):
         (tmp_path / "plan.json").write_text(json.dumps(json.loads(plan().text()) | changes))
         with pytest.raises(UserError, match=re.escape(hint) + "$"):
             Plan.read(tmp_path / "plan.json")
@@ -395,7 +443,7 @@ SCHEMA = schema()
 def test_schema_accepts_plans_and_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     validator = jsonschema.Draft202012Validator(SCHEMA)
-    for original in (plan(), Plan.read(GOLDEN)):
+    for original in (plan(), Plan.read(GOLDEN), Plan.read(GOLDEN_2)):
         validator.validate(json.loads(original.text()))
 
 

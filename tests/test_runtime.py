@@ -279,7 +279,7 @@ def test_gradients_through_inputs_and_mixed_rows(noise: Floats) -> None:
     start = torch.from_numpy(noise).requires_grad_()
 
     def sample(x: torch.Tensor, w: torch.Tensor) -> Any:
-        rows = [Row(1.0), Row(w, (0.5,)), Row(0.1, (w, 0.7)), Row(0.0, (0.2, w, w))]  # type: ignore[arg-type]
+        rows = [Row(1.0), Row(w, (0.5,)), Row(0.1, (w, 0.7)), Row(0.0, (0.2, w, w))]
         return run([Node(1.0, 0.5, 0.5)] * 3, rows, lambda x, node: torch.sin(x), x).sum()
 
     assert torch.autograd.gradcheck(sample, (start, weight))

@@ -100,10 +100,7 @@ def report(comparison: "Comparison") -> None:
     say(tables.verdict(comparison))
     if comparison.note:
         say(comparison.note)
-    say(
-        f"The teacher's own error is {number(comparison.teacher_error)}; "
-        f"{comparison.timing.wall_s:.0f} s, {comparison.timing.network_s:.0f} s of it in the network."
-    )
+    say(f"The teacher's own error is {number(comparison.teacher_error)}; {comparison.timing.told}.")
 
 
 def tell(message: str) -> None:

@@ -36,7 +36,7 @@ def sweep(
 
     from solversearch.report.progress import Display
     from solversearch.report.sweep_view import sweep_tables
-    from solversearch.search.evaluating.workers import Fleet
+    from solversearch.search.evaluating.fleet import Fleet
     from solversearch.studies.sweep_run import estimates
     from solversearch.studies.sweep_run import sweep as run
 

@@ -162,7 +162,7 @@ class _Cell:
         samples = alone(denoise, seen.watched(steps(table.nodes, table.rows, noise, threshold=self.threshold)))
         error = endpoint_mse(samples, self.fitting.endpoint)
         self.scale = max(float(error.median()) * (1.0 if self.guidance == 1 else GUIDED), 1e-12)
-        outputs = seen.gram(n) / noise.numel()
+        outputs = seen.gram(n)[0] / noise.numel()
         rows, columns, moves = self.entries
         curvature = torch.zeros(self.surfaces.size, self.surfaces.size, dtype=torch.float64)
         for i in range(n + 1):

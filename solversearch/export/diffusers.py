@@ -26,7 +26,7 @@ from solversearch.export.sampling_run import Generators, Numbers, Run, caller, c
 from solversearch.export.stock_scheduler import Frame, Settings, check_stock, scheduler_from
 from solversearch.pipeline_facts import facts_of
 from solversearch.plan import Plan
-from solversearch.runtime import Output
+from solversearch.runtime import Output, used
 
 _MIDDLE = (
     "a plan starts from noise, and its rows refer to every evaluation from there: it cannot be entered in the middle with a picture "
@@ -65,7 +65,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if plan is None:
             raise ValueError("this scheduler is made of a plan: PlanScheduler.from_plan('plan.json')")
         self.plan = Plan.parse(json.dumps(plan), "scheduler config")
-        if self.plan.rows[0].x == 0 or any(self.plan.rows[0].z):
+        start = self.plan.rows[0]
+        if not isinstance(start.x, float) or start.x == 0 or used(start.z):
             raise ValueError("row 0 of the plan is not the initial noise alone, from which pipelines start; use solversearch.runtime")
         self._here, self._stock = _Here(), None
         self._attached: Attachment | None = None
@@ -81,7 +82,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         Raises `UserError` for a file that is not a valid plan.
         """
         plan = plan if isinstance(plan, Plan) else Plan.read(plan)
-        scheduler = cls(plan=plan.model_dump(mode="json"))
+        scheduler = cls(plan=plan.content())
         if stock is not None:
             scheduler._take(stock)
         return scheduler
@@ -265,7 +266,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                     "call pipe(..., **scheduler.attach(pipe))"
                 )
             noise /= scale
-        return Run(self.plan, noise, generator, sample, 1 + doubled)
+        asked = caller(self)
+        size = (asked["height"], asked["width"]) if asked.get("height") and asked.get("width") else None
+        return Run(self.plan, noise, generator, sample, 1 + doubled, size)
 
     def _data_predictions(self, run: "Run", output: Tensor, sample: Tensor) -> Output:
         """What the runtime is sent: the data prediction at the node's guidance, with the guidance difference where rows use it."""

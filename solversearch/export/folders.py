@@ -3,12 +3,14 @@
 Each holds solversearch's own runtime.py, so a plan samples there by the loop that it was searched with.
 """
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from solversearch import plan_text, runtime
+from solversearch import components, plan_text, runtime
+from solversearch.components import Components
 from solversearch.errors import UserError
 from solversearch.export import shipped
 from solversearch.export.exporter import Exporter
@@ -19,7 +21,7 @@ from solversearch.runtime import Array, Node
 from solversearch.version import __version__
 
 _NOTICE = f"# From solversearch {__version__}, under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
-_COMMON = {"runtime": runtime, "plan_text": plan_text}
+_COMMON = {"components": components, "runtime": runtime, "plan_text": plan_text}
 """solversearch's own modules that every export holds."""
 
 
@@ -41,7 +43,13 @@ def write_numpy(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     check_place(out, "module", overwrite)
     _check_importable(out)
     main = _source("numpy_plan")
-    for placeholder, value in (('PLAN_TEXT = ""', _embedded(plan)), ("EXPECTED: list[float] = []", f"EXPECTED = {_expected(plan)}")):
+    shape = _shape(plan.components)
+    values = {
+        'PLAN_TEXT = ""': _embedded(plan),
+        "SHAPE = (2, 4)": f"SHAPE = {shape}",
+        "EXPECTED: list[float] = []": f"EXPECTED = {_expected(plan, shape)}",
+    }
+    for placeholder, value in values.items():
         main = main.replace(placeholder, value, 1)
     parts = [
         _NOTICE,
@@ -95,7 +103,18 @@ def _embedded(plan: Plan) -> str:
     return "PLAN_TEXT = (\n" + "".join(f"    {line!r}\n" for line in plan.text().splitlines(True)) + ")"
 
 
-def _expected(plan: Plan) -> list[float]:
+def _shape(parts: Components | None) -> tuple[int, ...]:
+    """Of samples that the exported file's check() runs: as small as the plan's components allow."""
+    if parts is None:
+        return (2, 4)
+    side = 2 * math.ceil(1 / min(parts.bands, default=1.0))
+    channels = len(parts.channels) or 1
+    if not parts.patch:
+        return (1, channels, side, side)
+    return (1, math.ceil(side / parts.patch) ** 2, channels * parts.patch**2)
+
+
+def _expected(plan: Plan, shape: tuple[int, ...]) -> list[float]:
     """What the exported file's check() computes, by solversearch itself."""
     split = plan.tableau.split
 
@@ -103,7 +122,7 @@ def _expected(plan: Plan) -> list[float]:
         d = node.alpha / (node.alpha**2 + node.sigma**2) * x
         return (d, d / 10) if split else d
 
-    noise = np.linspace(-2, 2, 8).reshape(2, 4)
+    noise = np.linspace(-2, 2, math.prod(shape)).reshape(shape)
     return [float(value) for value in plan.sample(denoise, noise, draw=lambda k: np.cos(noise + k)).ravel()]
 
 

@@ -1,6 +1,7 @@
 """One sampling of a plan's scheduler in a pipeline: the runtime's loop, driven from its steps."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,17 +21,22 @@ Generators = torch.Generator | list[torch.Generator] | None
 class Run:
     """One sampling: the runtime's loop, and the state and node at which it waits.
 
-    given is the state as the pipeline has it, which holds so many copies of each sample.
+    given is the state as the pipeline has it, which holds so many copies of each sample; size is (height, width) of the picture that was
+    asked for, where that is known: packed latents do not say it.
     """
 
-    def __init__(self, plan: Plan, noise: Tensor, generator: Generators, given: Tensor, copies: int) -> None:
+    def __init__(
+        self, plan: Plan, noise: Tensor, generator: Generators, given: Tensor, copies: int, size: tuple[int, int] | None = None
+    ) -> None:
         def draw(k: int) -> Tensor:
             return randn_tensor(noise.shape, generator=generator, device=noise.device, dtype=noise.dtype)
 
         def see(i: int, x: Tensor, prediction: Tensor) -> None:
             self.prediction, self.i = prediction, i + 1
 
-        self.loop = steps(plan.nodes, plan.rows, noise, draw, plan.threshold.function() if plan.threshold else None, see)
+        threshold = plan.threshold.function() if plan.threshold else None
+        grid = _grid(noise.shape[1], *size) if size and plan.components and plan.components.patch else None
+        self.loop = steps(plan.nodes, plan.rows, noise, draw, threshold, see, plan.components, grid)
         self.x, self.node = next(self.loop)
         self.i, self.given, self.copies, self.done = 0, given, copies, False
 
@@ -49,6 +55,12 @@ class Run:
         except StopIteration as end:
             self.x = self.prediction = end.value
             self.done = True
+
+
+def _grid(tokens: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of so many tokens of a picture."""
+    rows = max(1, round(math.sqrt(tokens * height / width)))
+    return rows, tokens // rows
 
 
 def needs_attachment(plan: Plan) -> str | None:

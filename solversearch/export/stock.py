@@ -113,6 +113,7 @@ def _check_plain(plan: Plan) -> None:
         "thresholds its data predictions": plan.threshold is not None,
         "adds fresh noise": table.stochastic,
         "has coefficients for the guidance difference": table.split,
+        "has coefficients for each frequency band or channel": table.components is not None,
         "has a guidance scale for each node": len({node.guidance for node in plan.nodes}) > 1,
         "guides by less than 1, at which pipelines do not guide": plan.nodes[0].guidance < 1,
     }

@@ -52,11 +52,16 @@ class StageResult(BaseModel):
 
 
 class Timing(BaseModel):
-    """Seconds, of which network_s inside the network (forward and backward)."""
+    """Seconds of the driver; seconds inside the network (forward and backward), of all workers together where there are any."""
 
     model_config = _STRICT
     wall_s: float
     network_s: float
+
+    @property
+    def told(self) -> str:
+        where = "of it in the network" if self.network_s <= self.wall_s else "in the network, on all workers together"
+        return f"{self.wall_s:.0f} s, {self.network_s:.0f} s {where}"
 
 
 class Tau(BaseModel):

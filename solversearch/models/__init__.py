@@ -44,6 +44,14 @@ def load(source: Any, options: Options = DEFAULT, known: bool = False) -> "Model
     return with_features(_own(fspath(source), options, known) if named else _of_object(source, options), options)
 
 
+def check_repeats(model: "Model", name: str) -> None:
+    """Whether other processes would load the same by this name; code of a person's own may not do so. Raises `UserError`."""
+    if name.startswith("python:"):
+        from solversearch.models.custom import check_repeats as check
+
+        check(model, name)
+
+
 def _of_object(source: Any, options: Options) -> "Model":
     from solversearch.models.base import Model
 

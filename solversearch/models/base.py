@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solversearch.errors import UserError
+from solversearch.errors import Halted, UserError, blaming
 from solversearch.judging.distances import Moments, Reference
 from solversearch.models.digest import Identified
 from solversearch.runtime import Node
@@ -186,6 +186,11 @@ class Denoiser:
                 raise
             self._halve(model.filled(size))
             return None
+        except (UserError, MemoryError):
+            raise
+        except Exception:
+            with blaming(f"the network of {model.name!r}", kind=Halted):
+                raise
         self.clock.evaluations += size
         return output
 

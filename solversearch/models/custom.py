@@ -17,6 +17,7 @@ guidance; `features`, `data`, `images`, `disjoint`, `dtype`, `device`, `pad` and
             return self.layer(features).view_as(x)
 
     def factory():
+        torch.manual_seed(0)  # here, where there are no weights: every process has the same network
         network = Network()  # then network.load_state_dict(torch.load("weights.pt", weights_only=True))
         return {"network": network, "schedule": DiscreteVP.named("scaled_linear"), "prediction_type": "epsilon",
                 "shape": (1, 8, 8), "conditions": torch.arange(10), "null_condition": torch.tensor(10)}
@@ -34,9 +35,7 @@ import importlib
 import importlib.util
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,10 +43,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solversearch.errors import UserError, nearest
+from solversearch.errors import UserError, blaming, nearest, short
 from solversearch.models.base import Model
 from solversearch.models.denoising import check
-from solversearch.models.digest import nearly, old_digest
+from solversearch.models.digest import exact, nearly, old_digest
 from solversearch.noise import SPLITS
 from solversearch.schedules import PREDICTION_TYPES, NoiseSchedule, data_prediction, unknown_prediction_type
 
@@ -73,9 +72,18 @@ def load_custom(spec: str, known: bool = False) -> Model:
     return made_by(factory, f"{target}: {name}()", f"{Path(target).stem}.{name}", getattr(module, "__file__", None) or "", known)
 
 
+def check_repeats(model: Model, spec: str) -> None:
+    """Whether other processes would have the same model. Raises `UserError`."""
+    if exact(load_custom(spec, known=True)) != exact(model):
+        raise UserError(
+            f"{spec}: the factory makes other weights every time, so no other process could have this model; load them from a file, or "
+            "begin it with torch.manual_seed(0)"
+        )
+
+
 def made_by(factory: Callable[[], Any], where: str, name: str, file: str, known: bool = False) -> Model:
     """The model that a factory returns. where is what messages call it, file has its code. Raises `UserError`."""
-    with _blaming(where, file):
+    with blaming(where, file):
         made = factory()
     model = Model(**_checked(_fields_of(made, where), where, name))
     if not isinstance(model.network, nn.Module) and not model.weights:
@@ -87,7 +95,7 @@ def made_by(factory: Callable[[], Any], where: str, name: str, file: str, known:
 
 def checked(model: Model, where: str = "", file: str = "") -> Model:
     """The model, where it denoises, see `denoising.check`."""
-    with _blaming(where or model.name, file):
+    with blaming(where or model.name, file):
         check(model, where or model.name)
     return model
 
@@ -109,7 +117,7 @@ def _import(target: str) -> ModuleType:
             found = None
         if found is None:
             raise UserError(f"{target}: there is no module of this name; a file is named with its .py")
-        with _blaming(target, found.origin or ""):
+        with blaming(target, found.origin or ""):
             return importlib.import_module(target)
     if not path.is_file():
         siblings = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
@@ -120,24 +128,9 @@ def _import(target: str) -> ModuleType:
         raise UserError(f"{target}: not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module  # dataclasses and pickle look there
-    with _blaming(target, str(path)):
+    with blaming(target, str(path)):
         found.loader.exec_module(module)
     return module
-
-
-@contextmanager
-def _blaming(what: str, file: str) -> Iterator[None]:
-    """Turns whatever foreign code raises into one line: the exception, and the last place in the person's own file."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from None
-    except (Exception, SystemExit) as error:
-        places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-        message, place = str(error), next((each for each in reversed(places) if each[0] == file), places[-1])
-        if isinstance(error, SyntaxError):
-            message, place = error.msg, (error.filename or file, error.lineno)
-        raise UserError(f"{what} raised {type(error).__name__}: {_short(message)} at {place[0]}:{place[1]}") from error
 
 
 # What the factory returned -------------------------------------------------------------------------------------
@@ -184,7 +177,7 @@ def _as_tensor(value: Any, where: str, device: str) -> Tensor:
     try:
         return torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{where} is no tensor: {_short(error)}") from None
+        raise UserError(f"{where} is no tensor: {short(error)}") from None
 
 
 def _check_types(fields: Mapping[str, Any], where: str) -> None:
@@ -244,7 +237,7 @@ def _try(model: Model, where: str, file: str) -> None:
         for conditions in chosen:
             times = torch.full((2,), t, device=model.device, dtype=model.time_dtype)
             arguments = (noise, times, *(() if conditions is None else (conditions,)))
-            with _blaming(f"{where}: the network, tried at t = {t:g},", file):
+            with blaming(f"{where}: the network, tried at t = {t:g},", file):
                 output, again = (model.network(*(each.clone() for each in arguments)) for _ in range(2))
             for returned in (output, again):
                 _check_output(returned, model, f"{where}: the network, tried at t = {t:g},")
@@ -256,7 +249,7 @@ def _try(model: Model, where: str, file: str) -> None:
     for each in ("features", "images"):
         function: Callable[[Tensor], Tensor] | None = getattr(model, each)
         if function is not None:
-            with _blaming(f"{where}: {each}, tried on two samples,", file):
+            with blaming(f"{where}: {each}, tried on two samples,", file):
                 result = function(noise.float().clone())
             if not isinstance(result, Tensor) or len(result) != 2:
                 raise UserError(f"{where}: {each} must return a tensor with one row a sample, got {_kind(result)} for two")
@@ -272,12 +265,8 @@ def _check_output(output: Any, model: Model, where: str) -> None:
         raise UserError(f"{where} returned NaN or inf; check its weights and dtype")
 
 
-def _short(text: object) -> str:
-    return " ".join(str(text).split())[:300]
-
-
 def _kind(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    shown = _short(repr(value))
+    shown = short(repr(value))
     return f"{type(value).__name__} {shown}" if len(shown) <= 60 else f"an object of type {type(value).__name__}"

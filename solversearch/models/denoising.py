@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from solversearch.errors import UserError
-from solversearch.models.base import Denoiser, Model, Network
+from solversearch.models.base import Denoiser, Model, Network, NotFinite
 from solversearch.models.edm import Preconditioned
 from solversearch.runtime import Node
 from solversearch.schedules import PREDICTION_TYPES, Floats
@@ -83,7 +83,7 @@ class Trial:
             x = node.alpha * self.clean + node.sigma * _noise(model, len(self.clean), k)
             try:
                 own = float((denoise(x, node) - self.clean).double().square().mean())  # type: ignore[operator]
-            except UserError:
+            except NotFinite:
                 own = np.inf
             found.append((own, *self._others(x, node)))
         return np.maximum(np.array(found), 1e-12)
@@ -200,7 +200,7 @@ def _own(model: Model) -> Trial | None:
         conditions = conditions[torch.arange(2 * count, device=conditions.device) % len(conditions)]
     try:
         samples = solve(model, Denoiser(model, conditions), _noise(model, 2 * count, 9), 1.0, STEPS)
-    except UserError:
+    except NotFinite:
         return None
     trial = Trial(samples[:count], None if conditions is None else conditions[:count], samples[count:])
     return trial if bool(samples.isfinite().all()) and 0 < trial.spread < np.inf else None

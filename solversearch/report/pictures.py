@@ -187,17 +187,38 @@ def _measures(ax: Axes, comparison: Comparison) -> None:
 
 
 def plan_picture(plan: Plan, schedule: NoiseSchedule) -> Figure:
-    """The times on the noise schedule, and the coefficients."""
+    """The times on the noise schedule, and the coefficients; where these are of frequency bands, those of the result over the frequency."""
     names = column_names(plan)
     written = len(names) <= NUMBERS
     wide, high = (4.2 + 0.62 * len(names), max(4.2, 1.6 + 0.5 * len(plan.rows))) if written else (8.0, 6.0)
-    figure = Figure(figsize=(4.6 + wide, high), layout="constrained")
+    bands = plan.components is not None and len(plan.components.bands) > 1
+    widths = [4.6, wide, *([4.6] if bands else [])]
+    figure = Figure(figsize=(sum(widths), high), layout="constrained")
     guidance = "" if plan.guidance == 1 else f", guidance {plan.guidance:g}"
     figure.suptitle(f"Plan for {plan.provenance.model or 'any model'}: {_evaluations(plan.nfe)}{guidance}", fontsize=12)
-    left, right = figure.subplots(1, 2, width_ratios=[4.6, wide])
+    left, right, *rest = figure.subplots(1, len(widths), width_ratios=widths)
     _times(left, plan, schedule)
     _heat_map(figure, right, plan, names)
+    for ax in rest:
+        _over_frequency(ax, plan)
     return figure
+
+
+def _over_frequency(ax: Axes, plan: Plan) -> None:
+    """The coefficients of the last row at the bands' centres, means over the channel directions."""
+    assert plan.components
+    bands, row = plan.components.bands, plan.rows[-1]
+    named = [("noise", row.x), *((f"D{j}", w) for j, w in enumerate(row.d)), *((f"Δ{j}", w) for j, w in enumerate(row.delta))]
+    for k, (name, coefficient) in enumerate(named):
+        numbers = np.broadcast_to(
+            np.array(coefficient).reshape(-1, len(bands)).mean(0) if isinstance(coefficient, tuple) else coefficient, len(bands)
+        )
+        ax.plot(bands, numbers, marker="o", markersize=4, color=f"C{k % 10}", linestyle=("-", "--", ":")[k // 10 % 3], label=name)
+    ax.set_xscale("log")
+    ax.axhline(0, color="gray", linewidth=0.8)
+    ax.set(xlabel="frequency, 1 is the finest pattern", ylabel="coefficient", title="Of the result, over the frequency")
+    ax.grid(alpha=0.25)
+    legend_below(ax, 4)
 
 
 def _times(ax: Axes, plan: Plan, schedule: NoiseSchedule) -> None:
@@ -237,7 +258,8 @@ def _heat_map(figure: Figure, ax: Axes, plan: Plan, names: list[str]) -> None:
         ax.set_yticks(range(len(plan.rows)), [*(f"input {i}" for i in range(plan.nfe)), "result"])
         if plan.nfe > 12:
             ax.tick_params(labelsize=8)
-    ax.set(title="Coefficients of the noise and the network's outputs", xlabel="D: data predictions" + _legend(names))
+    means = f" (means of {len(plan.components)} components)" if plan.components else ""
+    ax.set(title=f"Coefficients of the noise and the network's outputs{means}", xlabel="D: data predictions" + _legend(names))
     figure.colorbar(mesh, ax=ax, shrink=0.9, pad=0.02, format=FuncFormatter(lambda value, _: f"{value:g}"))
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from math import inf, log
+from statistics import fmean
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from solversearch.components import Components
 from solversearch.pipeline_facts import shown
 from solversearch.plan import Interval, Plan, Score
 from solversearch.report.screen import Fitted, facts
+from solversearch.runtime import Coefficient, scalars
 
 MAX_COLUMNS = 26
 """Columns up to which a plan's coefficients are shown."""
@@ -40,6 +43,7 @@ def summary(plan: Plan) -> dict[str, str]:
         "guidance": f"{plan.guidance:g}",
         "prediction type": plan.prediction_type,
         "kind": ", ".join(["deterministic" if not plan.tableau.stochastic else "", *kinds]).strip(", "),
+        "components": components_text(plan.components),
         "threshold": "none" if plan.threshold is None else f"{plan.threshold.kind}, limit {plan.threshold.limit:g}",
         "decisions": ", ".join(f"{key} {value}" for key, value in shown(plan.decisions).items()) or "none",
         "model": f"{origin.model} ({origin.model_digest[:16]})" if origin.model_digest else "any with these noise levels",
@@ -49,6 +53,13 @@ def summary(plan: Plan) -> dict[str, str]:
         "digest": plan.digest,
         "table's digest": plan.table_digest(),
     }
+
+
+def components_text(components: Components | None) -> str:
+    if components is None:
+        return "none: every coefficient is one number"
+    parts = {"frequency bands": components.bands, "channel directions": components.channels}
+    return " x ".join(f"{len(each)} {name}" for name, each in parts.items() if each)
 
 
 def _nodes(plan: Plan) -> Fitted:
@@ -67,13 +78,15 @@ def column_names(plan: Plan) -> list[str]:
 
 
 def coefficients(plan: Plan) -> list[list[float | None]]:
-    """The whole table, a row a state; None where a row cannot reach: outputs that do not exist yet."""
+    """The whole table, a row a state, of several components their mean; None where a row cannot reach: outputs that do not exist yet."""
     delta, z = _widths(plan)
 
-    def filled(weights: Sequence[float], size: int, known: int) -> list[float | None]:
-        return [weights[j] if j < len(weights) else 0.0 if j < known else None for j in range(size)]
+    def filled(weights: Sequence[Coefficient], size: int, known: int) -> list[float | None]:
+        return [fmean(scalars(weights[j])) if j < len(weights) else 0.0 if j < known else None for j in range(size)]
 
-    return [[r.x, *filled(r.d, plan.nfe, i), *filled(r.delta, delta, i), *filled(r.z, z, z)] for i, r in enumerate(plan.rows)]
+    return [
+        [fmean(scalars(r.x)), *filled(r.d, plan.nfe, i), *filled(r.delta, delta, i), *filled(r.z, z, z)] for i, r in enumerate(plan.rows)
+    ]
 
 
 def _widths(plan: Plan) -> tuple[int, int]:
@@ -85,7 +98,8 @@ def _rows(plan: Plan) -> RenderableType:
     names = column_names(plan)
     if len(names) > MAX_COLUMNS:
         return Text(f"Rows: {len(plan.rows)} of {len(names)} coefficients; the file has them")
-    table = Fitted(("state", *names), "Rows: each state as a sum of the noise and the outputs so far")
+    means = f"; means over {len(plan.components)} components" if plan.components else ""
+    table = Fitted(("state", *names), f"Rows: each state as a sum of the noise and the outputs so far{means}")
     for i, row in enumerate(coefficients(plan)):
         cells = ["" if value is None else f"{value:.4f}".replace("-0.0000", "0.0000") for value in row]
         table.add_row("result" if i == plan.nfe else f"x{i}", *cells, strong=i == plan.nfe)

@@ -17,6 +17,7 @@ from solversearch.search.fitting.design_matrix import CHUNK
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import polish
 from solversearch.search.stages.baseline import STARTS
+from solversearch.search.stages.components import choices
 from solversearch.search.stages.search import OBSERVED
 from solversearch.search.strategies import predicts
 from solversearch.search.surrogates.anchored import NOISES
@@ -69,6 +70,7 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
         "baselines": nfe * (_screening(model, count, settings.validation_samples) + 2 * settings.validation_samples),
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
+        "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,
         "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on if way else 0,
         "comparison": nfe * (_racing(count, settings.samples) + FULL * settings.samples)
         + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples),
@@ -76,7 +78,7 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     evaluations = {name: value * guided for name, value in stages.items()}
     evaluations["teacher"] += taught * (settings.guidance != 1)
     if settings.evaluations is not None:
-        for name in ("fit", "search", "polish"):
+        for name in ("fit", "search", "components", "polish"):
             evaluations[name] = min(evaluations[name], settings.evaluations)
     return evaluations
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from solversearch.errors import Interrupted
+from solversearch.errors import Halted, Interrupted, UserError
 from solversearch.judging.baselines import baselines
 from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, Trial, compare
 from solversearch.judging.measures import finite
@@ -31,12 +31,13 @@ from solversearch.runtime import Tableau
 from solversearch.search.evaluating.evaluations import NAME as LOG
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Origin
+from solversearch.search.evaluating.fleet import HERE, Fleet
 from solversearch.search.evaluating.pareto import front
 from solversearch.search.evaluating.resuming import OBJECT, go_on
 from solversearch.search.evaluating.run_folder import Run, held, versions, without_password
 from solversearch.search.evaluating.storage import Trials, check_reachable
 from solversearch.search.evaluating.warm_start import EARLIER, read_records, write_records
-from solversearch.search.evaluating.workers import HERE, Fleet, Workers
+from solversearch.search.evaluating.workers import Workers
 from solversearch.search.pipeline import Found, run_stages
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages.search import Setup
@@ -83,6 +84,8 @@ def optimize(
             plan, pareto = _searched(task, found, folder, run.command)
             comparison = _compared(task, found, plan, held_out).model_copy(update={"pareto": pareto})
             return _exported(task, found, plan, comparison, folder, run.command)
+        except Halted as error:
+            raise UserError(f"{error}; {go_on(run, folder)}") from error
         except KeyboardInterrupt:
             raise Interrupted(_kept(task, found, folder, run)) from None
 
@@ -132,6 +135,7 @@ def plan_of(task: Task, stages: Sequence[StageResult], table: Tableau, origin: O
     versions = {"solversearch": __version__, "torch": torch.__version__, "python": platform.python_version()}
     passed: list[Origin | str] = [stage.name for stage in stages]
     return Plan(
+        version=2 if table.components else 1, components=table.components,
         prediction_type=model.prediction_type, guidance=settings.guidance, nfe=table.nfe, network_calls=table.network_calls,
         nodes=table.nodes, rows=table.rows, threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
         decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": passed}

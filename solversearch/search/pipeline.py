@@ -1,6 +1,7 @@
 """The stages of a search in their order, each from the best so far. They see fitting and validation noise only.
 
-    best baseline -> instant (on the surrogate) -> fit (closed form) -> search (each candidate fitted) -> polish (gradient), or descent
+    best baseline -> instant (on the surrogate) -> fit (closed form) -> search (each candidate fitted)
+    -> components (fitted) -> polish (gradient), or descent
 
 The settings say which of them run; from the instant plan the polish may go on at once (`Settings.straight`).
 """
@@ -12,10 +13,9 @@ from functools import partial
 
 from solversearch.judging.baselines import Baseline
 from solversearch.judging.compare import StageResult
-from solversearch.search.evaluating.evaluations import Evaluations
 from solversearch.search.evaluating.evaluator import Result
 from solversearch.search.loop import Loop
-from solversearch.search.stages import baseline, descent, fit, instant, polish, search, surrogate
+from solversearch.search.stages import baseline, components, descent, fit, instant, polish, search, surrogate
 from solversearch.search.stages.search import ALONE, Setup
 from solversearch.search.stages.task import Budget, Task
 from solversearch.search.surrogates.predictor import Predictor
@@ -77,12 +77,15 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         with stage("search"):
             found.loop = search.prepare(task, evaluator, starts, surrogates, setup)
             with setup.source(evaluator) as source:
-                add(search.run(task, budget, found.loop, Evaluations(source, task.clock, task.log)))
+                add(search.run(task, budget, found.loop, source))
                 found.befell = source.befell
     if settings.polish == "decisions":
         with stage("descent"):
             add(descent.run(task, evaluator, budget, starts, found.loop.tried if found.loop else ()))
     elif settings.polish:
+        if components.choices(settings.space.components, task.model.shape):
+            with stage("components"):
+                add(components.run(task, evaluator, budget, tuple(candidates)))
         with stage("polish"):
             add(polish.run(task, evaluator, budget, tuple(candidates)))
     return found

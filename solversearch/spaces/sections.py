@@ -1,9 +1,10 @@
 """The sections of a search-space file beside the decisions: timesteps, the guidance interval and how the space is searched."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from solversearch.components import MOST_BANDS
 from solversearch.errors import nearest
 from solversearch.schedules import GRIDS
 from solversearch.spaces.grammar import Choice, Kind, Section, typed, wrong
@@ -120,6 +121,13 @@ class GuidanceInterval(Section):
         if least > most:
             wrong(f"an empty interval: above {least:g} and below {most:g}", "above")
         return self
+
+
+class ComponentChoice(Section):
+    """Numbers of frequency bands, and whether channel directions count, of which the best table may have coefficients each."""
+
+    bands: tuple[Annotated[int, Field(ge=1, le=MOST_BANDS)], ...] = Field((1,), min_length=1)
+    channels: tuple[bool, ...] = Field((False,), min_length=1)
 
 
 class Stages(Section):

@@ -10,7 +10,7 @@ from pydantic import ValidationInfo, create_model, field_validator, model_valida
 from solversearch.errors import UserError, nearest
 from solversearch.solvers.mixed import FAMILIES
 from solversearch.spaces.grammar import KINDS, Choice, Section, same, typed, wrong
-from solversearch.spaces.sections import GuidanceInterval, SearchDefaults, Timesteps
+from solversearch.spaces.sections import ComponentChoice, GuidanceInterval, SearchDefaults, Timesteps
 from solversearch.spaces.source import load, place
 
 DEFAULT: dict[str, Any] = {
@@ -21,6 +21,7 @@ DEFAULT: dict[str, Any] = {
     "prediction": ["data", "noise"],
     "corrector": [True, False],
     "ridge": {"low": 1e-6, "high": 1e-2, "log": True},
+    "components": {"bands": [1, 3, 5], "channels": [False, True]},
     "search": {"trials": 0},
 }
 """`search_spaces/default.yaml`."""
@@ -50,6 +51,7 @@ class SearchSpace(_Decisions):
     space."""
 
     guidance_interval: GuidanceInterval = GuidanceInterval()
+    components: ComponentChoice = ComponentChoice()
     search: SearchDefaults = SearchDefaults()
 
     @model_validator(mode="before")

@@ -13,10 +13,10 @@ from solversearch.models.base import Model
 from solversearch.outputs import check_free, slug
 from solversearch.plan import Plan, read_json, write_text
 from solversearch.search.estimate import estimate
+from solversearch.search.evaluating.fleet import Fleet
 from solversearch.search.evaluating.pareto import undominated
 from solversearch.search.evaluating.run_folder import NAME as RUN
 from solversearch.search.evaluating.run_folder import Run
-from solversearch.search.evaluating.workers import Fleet
 from solversearch.search.settings import check
 from solversearch.search.stages.task import Progress
 from solversearch.studies.sweep import NAME, Cell, Sweep, SweepRow, SweepSpec
@@ -41,6 +41,8 @@ def sweep(
         check_free(folder, None, lambda name: name == LOGS or any(fnmatch(name, own) for own in OWN))
     fleet.check()
     loaded, cells = _loaded(asked, options)
+    for name, model in loaded.items():
+        models.check_repeats(model, name)
     for name, cell in cells.items():
         _check(name, cell, loaded[cell.model], folder)
     open_cells = {name: cell for name, cell in cells.items() if not (folder / name / "comparison.json").exists()}

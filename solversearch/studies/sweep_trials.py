@@ -13,8 +13,8 @@ from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison
 from solversearch.judging.race import MEAN
 from solversearch.report.draw import draw_run
+from solversearch.search.evaluating.fleet import Fleet, cluster
 from solversearch.search.evaluating.run_folder import NAME as RUN
-from solversearch.search.evaluating.workers import Fleet, cluster
 from solversearch.search.optimize import optimize
 from solversearch.search.stages.task import Progress
 from solversearch.studies.sweep import Cell

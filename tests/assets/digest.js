@@ -1,6 +1,6 @@
 // The digest of a plan by PLAN_FORMAT.md alone. node digest.js PLAN...: prints each digest, and writes PLAN.js, the plan as JavaScript writes it.
 const fs = require("fs"), crypto = require("crypto");
-const COUNTS = ["version", "nfe", "network_calls", "samples", "seed"];
+const COUNTS = ["version", "nfe", "network_calls", "samples", "seed", "patch"];
 
 function float(x) {  // shortest digits; a point from 1e-4 up to below 1e16, else an exponent of two digits at least
   if (x === 0) return "0.0";

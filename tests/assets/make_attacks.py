@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 GOOD = (Path(__file__).parent / "plan_v1.json").read_text(encoding="utf-8")
+GOOD_2 = (Path(__file__).parent / "plan_v2.json").read_text(encoding="utf-8")
 
 
-def changed(*path: Any, to: Any) -> bytes:
+def changed(*path: Any, to: Any, good: str = GOOD) -> bytes:
     """The good plan with another value at the path."""
-    plan = deepcopy(json.loads(GOOD))
+    plan = deepcopy(json.loads(good))
     inner = plan
     for step in path[:-1]:
         inner = inner[step]
@@ -34,6 +35,7 @@ def attacks() -> Iterator[tuple[str, bytes]]:
     yield from not_json()
     yield from wrong_parts()
     yield from wrong_wholes()
+    yield from wrong_components()
 
 
 def not_json() -> Iterator[tuple[str, bytes]]:
@@ -72,7 +74,7 @@ def wrong_parts() -> Iterator[tuple[str, bytes]]:
     yield "unknown_key_in_interval", changed("scores", 1, "endpoint_mse", "extra", to=1)
     yield "unknown_key_in_provenance", changed("provenance", "extra", to=1)
     yield "unknown_format", changed("format", to="other")
-    yield "unknown_version", changed("version", to=2)
+    yield "unknown_version", changed("version", to=3)
     yield "unknown_prediction_type", changed("prediction_type", to="eps")
     yield "unknown_threshold", changed("threshold", "kind", to="soft")
     for key in ("format", "version", "nodes", "rows", "nfe", "network_calls", "provenance", "digest"):
@@ -99,6 +101,32 @@ def wrong_wholes() -> Iterator[tuple[str, bytes]]:
     yield "network_calls_mismatch", changed("network_calls", to=3)
     yield "too_many_fresh_noises", changed("rows", 0, "z", to=[0.0] * 1001)
     yield "digest_mismatch", replaced("0.9539392014169457", "0.9539392014169458")
+
+
+def wrong_components() -> Iterator[tuple[str, bytes]]:
+    good: dict[str, Any] = json.loads(GOOD_2)["components"]
+    yield "components_in_version_1", changed("components", to=good)
+    yield "no_components_in_version_1", changed("components", to=None)
+    yield "no_components_in_version_2", changed("components", to=None, good=GOOD_2)
+    yield "version_1_with_components", changed("version", to=1, good=GOOD_2)
+    yield "one_component", changed("components", to={"bands": [0.5]}, good=GOOD_2)
+    yield "unknown_key_in_components", changed("components", "extra", to=1, good=GOOD_2)
+    yield "bands_out_of_order", changed("components", "bands", to=good["bands"][::-1], good=GOOD_2)
+    yield "bands_twice", changed("components", "bands", to=[0.1, 0.1, 1.0], good=GOOD_2)
+    yield "band_zero", changed("components", "bands", 0, to=0.0, good=GOOD_2)
+    yield "band_above_one", changed("components", "bands", 2, to=1.5, good=GOOD_2)
+    yield "too_many_bands", changed("components", "bands", to=[k / 65 for k in range(1, 66)], good=GOOD_2)
+    yield "channels_not_orthonormal", changed("components", "channels", 0, 0, to=0.9, good=GOOD_2)
+    yield "channels_that_repeat", changed("components", "channels", to=[good["channels"][0]] * 2, good=GOOD_2)
+    yield "channels_ragged", changed("components", "channels", 1, to=[1.0], good=GOOD_2)
+    yield "too_many_channels", changed("components", "channels", to=[[float(i == j) for j in range(129)] for i in range(129)], good=GOOD_2)
+    yield "patch_negative", changed("components", "patch", to=-1, good=GOOD_2)
+    yield "patch_as_fraction", changed("components", "patch", to=1.5, good=GOOD_2)
+    yield "too_few_coefficients", changed("rows", 1, "x", to=[0.5], good=GOOD_2)
+    yield "coefficients_as_texts", changed("rows", 1, "x", to=["0.5"] * 6, good=GOOD_2)
+    yield "coefficients_in_lists", changed("rows", 1, "x", to=[[0.5]] * 6, good=GOOD_2)
+    yield "coefficients_without_components", changed("rows", 1, "x", to=[0.5] * 6)
+    yield "digest_mismatch_in_a_component", changed("rows", 1, "x", 3, to=0.25, good=GOOD_2)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ PLACES = (0.95, 0.7, 0.5, 0.3, 0.1)
 class Simulated:
     """A source of evaluations whose workers know the answer."""
 
-    befell = ""
+    befell = at_work = ""
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain

@@ -19,7 +19,8 @@ import torch
 from solversearch import models
 from solversearch.search.evaluating.evaluations import InProcess, Source
 from solversearch.search.evaluating.evaluator import Evaluator
-from solversearch.search.evaluating.workers import Fleet, Workers
+from solversearch.search.evaluating.fleet import Fleet
+from solversearch.search.evaluating.workers import Workers
 from solversearch.search.pipeline import run_stages
 from solversearch.search.settings import Settings
 from solversearch.search.stages.search import Setup

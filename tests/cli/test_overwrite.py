@@ -202,7 +202,7 @@ def test_a_long_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert told.startswith(f"--workers: the temporary folder {tmp_path}/xxx") and "set TMPDIR to a shorter one, such as /tmp" in told
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    from solversearch.search.evaluating.workers import Fleet
+    from solversearch.search.evaluating.fleet import Fleet
 
     Fleet(2).check()
     assert json.loads(call("optimize", "--model", "digits", "--nfe", "3", "--dry-run", "--json").out)

@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solversearch.components import Components
 from solversearch.plan import Plan, Provenance, Threshold
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import VE, DiscreteVP, Flow, NoiseSchedule, data_prediction, grid
@@ -38,7 +39,8 @@ def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
 def plan_of(table: Tableau, kind: str, guidance: float = 1.0, **fields: Any) -> Plan:
     return Plan(
         prediction_type=SCHEDULES[kind][1], guidance=guidance, nfe=table.nfe, network_calls=table.network_calls, nodes=table.nodes,
-        rows=table.rows, provenance=Provenance(model="tiny", model_digest=""), **fields,
+        rows=table.rows, version=2 if table.components else 1, components=table.components,
+        provenance=Provenance(model="tiny", model_digest=""), **fields,
     )  # fmt: skip
 
 
@@ -56,6 +58,18 @@ def _fitted(table: Tableau, split: bool = False) -> Tableau:
         return replace(given, d=tuple(weight * (1 + 0.05 * rng.standard_normal()) for weight in given.d), delta=tuple(map(float, delta)))
 
     return Tableau(table.nodes, tuple(map(row, table.rows)))
+
+
+def _in_components(table: Tableau) -> Tableau:
+    """Other coefficients in three bands of four channel directions, but for the first row."""
+    rng = np.random.default_rng(1)
+    directions = np.linalg.qr(rng.standard_normal((4, 4)))[0].tolist()
+
+    def each(weights: Sequence[float]) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple((weight * (1 + 0.1 * rng.standard_normal(12))).tolist()) for weight in weights)
+
+    rows = [replace(row, d=each(row.d), delta=each(row.delta)) for row in table.rows]
+    return replace(table, rows=tuple(rows), components=Components((0.2, 0.5, 1.0), tuple(map(tuple, directions))))
 
 
 def _with_nodes(table: Tableau, change: Callable[[int, Node], Node]) -> Tableau:
@@ -80,6 +94,10 @@ PLANS: dict[str, Callable[[str], Plan]] = {
     "fresh noise": lambda kind: plan_of(table_of("dpmpp_2m_sde", kind), kind),
     "clamped": lambda kind: plan_of(table_of("ddim", kind), kind, threshold=Threshold(kind="clamp", limit=0.5)),
     "dynamic": lambda kind: plan_of(table_of("ddim", kind), kind, threshold=Threshold(kind="dynamic", percentile=0.9, limit=0.3)),
+    "components": lambda kind: plan_of(_in_components(table_of("unipc_2", kind)), kind),
+    "components of split guidance": lambda kind: plan_of(
+        _in_components(_fitted(table_of("unipc_2", kind).guided(4.0), split=True)), kind, 4.0
+    ),
     "two evaluations at one level": lambda kind: plan_of(table_of("heun", kind), kind),
 }
 

@@ -57,6 +57,8 @@ def unpack(patches: Tensor, height: int, width: int) -> Tensor:
 
 def plan_of(model: Model, table: Tableau) -> Plan:
     return Plan(
+        version=2 if table.components else 1,
+        components=table.components,
         prediction_type=model.prediction_type,
         guidance=table.nodes[0].guidance,
         nfe=table.nfe,

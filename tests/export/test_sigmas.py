@@ -97,7 +97,9 @@ def test_imported_schedulers_are_known_in_spite_of_their_rounding(name: str) -> 
     assert stock_solver(plan) == expected.get(name, "ddim")
 
 
-@pytest.mark.parametrize("name", ["a solver", "split guidance", "guidance for each node", "other times", "clamped", "fresh noise"])
+@pytest.mark.parametrize(
+    "name", ["a solver", "split guidance", "guidance for each node", "other times", "clamped", "fresh noise", "components"]
+)
 def test_plans_that_are_more_than_a_schedule_say_so(name: str) -> None:
     plan = PLANS[name]("epsilon")
     assert stock_solver(plan) is None and "its coefficients are lost" in sigma_text(plan)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from solversearch.components import Components
 from solversearch.errors import UserError
 from solversearch.importing import from_diffusers, scheduler_by_name
 from solversearch.models import Model
@@ -98,6 +99,13 @@ def test_own_coefficients_are_refused_with_the_nearest_scheduler() -> None:
     rows = (*plan.rows[:-1], replace(plan.rows[-1], d=(0.0, 0.0, 0.0, -0.02, 1.02)))
     with pytest.raises(UserError, match=r"nearest stock scheduler, DPMSolverMultistepScheduler\(.*\), is 0.02 away.*PlanScheduler"):
         as_stock(plan_of(SD, Tableau(plan.nodes, rows)))
+
+
+def test_components_are_no_schedule() -> None:
+    plan = published(SD, "dpmpp_2m", guidance=1.0)
+    rows = (*plan.rows[:-1], replace(plan.rows[-1], d=(0.0, 0.0, 0.0, 0.0, (1.0, 1.0))))
+    with pytest.raises(UserError, match="the plan has coefficients for each frequency band or channel: it is more than a schedule"):
+        as_stock(plan_of(SD, Tableau(plan.nodes, rows, components=Components((0.5, 1.0)))))
 
 
 def test_times_between_the_whole_ones_are_no_timesteps() -> None:

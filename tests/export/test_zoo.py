@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from solversearch.components import Components
 from solversearch.pipeline_facts import facts
 from solversearch.plan import Plan, Provenance
 from solversearch.runtime import Row, Tableau
@@ -52,6 +53,14 @@ def schedule(name: str) -> tuple[NoiseSchedule, str]:
     return schedule_of({**settings, "_class_name": kind})[:2]
 
 
+def parts_for(latents: tuple[int, ...]) -> Components:
+    if len(latents) == 3:
+        return Components((0.2, 1.0), (), 2)
+    if latents[-1] == 1:
+        return Components((), tuple(tuple(float(i == j) for j in range(latents[1])) for i in range(latents[1])))
+    return Components((0.2, 1.0))
+
+
 def plan_for(name: str, kind: str, scale: float) -> Plan:
     """A plan of no published solver; scale is that of its noise, kind how it guides."""
     levels, prediction_type = schedule(name)
@@ -62,13 +71,19 @@ def plan_for(name: str, kind: str, scale: float) -> Plan:
 
     def moved(i: int, row: Row) -> Row:
         d = np.array([*row.d, *[0.0] * (i - len(row.d))]) + 0.03 * rng.standard_normal(i)
-        return Row(row.x if i else scale, tuple(map(float, d)), tuple(map(float, 0.1 * rng.standard_normal(i))) if kind == "split" else ())
+        delta = tuple(map(float, 0.1 * rng.standard_normal(i))) if kind == "split" else ()
+        return Row(
+            row.x if i else scale, tuple(tuple(w * (1 + 0.1 * k) for k in range(len(parts))) if parts else w for w in d.tolist()), delta
+        )
 
+    parts = parts_for(zoo.ZOO[name].latents) if kind == "components" else None
     table = Tableau(
         tuple(replace(node, guidance=g) for node, g in zip(table.nodes, guidance, strict=True)),
         tuple(moved(i, row) for i, row in enumerate(table.rows)),
+        components=parts,
     )
     return Plan(
+        version=2 if parts else 1, components=parts,
         prediction_type=prediction_type, guidance=guidance[0], nfe=NFE, network_calls=table.network_calls, nodes=table.nodes,
         rows=table.rows, decisions=facts("", {}, {zoo.ZOO[name].guides: 3.0}) if kind == "its own" else {},
         provenance=Provenance(model="", model_digest=""),
@@ -103,7 +118,7 @@ def test_bare(family: tuple[str, Any, torch.Tensor]) -> None:
         pipe.scheduler = stock
 
 
-@pytest.mark.parametrize("kind", ["constant", "per node", "split", "its own"])
+@pytest.mark.parametrize("kind", ["constant", "per node", "split", "its own", "components"])
 def test_attached(family: tuple[str, Any, torch.Tensor], kind: str) -> None:
     name, pipe, noise = family
     plan, known = plan_for(name, kind, 1.1), zoo.ZOO[name]

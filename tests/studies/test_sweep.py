@@ -13,8 +13,8 @@ from solversearch.judging.compare import Comparison
 from solversearch.models import DEFAULT
 from solversearch.plan import Plan, read_json
 from solversearch.search.estimate import estimate
+from solversearch.search.evaluating.fleet import Fleet
 from solversearch.search.evaluating.run_folder import Run
-from solversearch.search.evaluating.workers import Fleet
 from solversearch.search.optimize import optimize
 from solversearch.search.settings import Settings
 from solversearch.spaces import SearchSpace

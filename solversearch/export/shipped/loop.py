@@ -51,4 +51,4 @@ def sample(
                 call = calls[i]
                 callback({"x": call.scale * x, "i": i, "sigma": call.sigma, "sigma_hat": call.sigma, "denoised": d})
 
-        return run(plan.nodes, plan.rows, denoise, noise.to(wide), draw, plan.threshold, report).to(noise.dtype)
+        return run(plan.nodes, plan.rows, denoise, noise.to(wide), draw, plan.threshold, report, plan.components).to(noise.dtype)

@@ -8,6 +8,7 @@ the condition and without; where PLAN.split is true, it is the pair (D, D_c - D_
 the k-th fresh standard normal. Run as a program, this file checks itself.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -16,15 +17,21 @@ from .reader import coefficients, parse
 from .runtime import Array, Node, Output, run
 
 PLAN_TEXT = ""
+SHAPE = (2, 4)
 EXPECTED: list[float] = []
-"""What solversearch itself computes in `check`."""
+"""Of the noise in `check`, and what solversearch itself computes from it."""
 
 PLAN = parse(PLAN_TEXT)
 
 
-def sample(denoise: Callable[[Array, Node], Output], noise: Array, draw: Callable[[int], Array] | None = None) -> Array:
-    """Samples the plan from standard normal noise, of any shape."""
-    return run(PLAN.nodes, PLAN.rows, denoise, noise, draw, PLAN.threshold)
+def sample(
+    denoise: Callable[[Array, Node], Output],
+    noise: Array,
+    draw: Callable[[int], Array] | None = None,
+    grid: tuple[int, int] | None = None,
+) -> Array:
+    """Samples the plan from standard normal noise; grid is (rows, columns) of packed samples that are no square."""
+    return run(PLAN.nodes, PLAN.rows, denoise, noise, draw, PLAN.threshold, components=PLAN.components, grid=grid)
 
 
 def data_prediction(output: Array, x: Array, node: Node) -> Array:
@@ -40,7 +47,7 @@ def check() -> float:
         d = node.alpha / (node.alpha**2 + node.sigma**2) * x
         return (d, d / 10) if PLAN.split else d
 
-    noise = np.linspace(-2, 2, 8).reshape(2, 4)
+    noise = np.linspace(-2, 2, math.prod(SHAPE)).reshape(SHAPE)
     result = sample(denoise, noise, lambda k: np.cos(noise + k))
     return float(np.max(np.abs(result.ravel() - EXPECTED)))
 

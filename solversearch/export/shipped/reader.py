@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .components import Components
 from .plan_text import WHOLE, belongs, decoded, loaded, numbers
 from .runtime import Array, Node, Row, Tableau, clamp, dynamic_threshold
 
@@ -19,6 +20,10 @@ class ShippedPlan(Tableau):
     digest: str
 
 
+class _Coefficient:
+    """A number, or a list of numbers."""
+
+
 _INTERVAL: dict[Any, Any] = {"mean": float, "low": float, "high": float, "median": (float, None)}
 _SCORE: dict[Any, Any] = {
     "name": str, "kind": {"plan", "baseline"}, "solver": str, "grid": str, "nfe": int, "network_calls": int, "samples": int,
@@ -28,7 +33,8 @@ _PLAN: dict[Any, Any] = {
     "format": {"solversearch-plan"}, "version": int, "prediction_type": {"epsilon", "v_prediction", "sample", "flow", "edm"},
     "guidance": float, "nfe": int, "network_calls": int,
     "nodes": [{"t": float, "alpha": float, "sigma": float, "guidance": (float, 1.0)}],
-    "rows": [{"x": float, "d": ([float], ()), "delta": ([float], ()), "z": ([float], ())}],
+    "rows": [{"x": _Coefficient, "d": ([_Coefficient], ()), "delta": ([_Coefficient], ()), "z": ([_Coefficient], ())}],
+    "components": ({"bands": ([float], ()), "channels": ([[float]], ()), "patch": (int, 0)}, None),
     "threshold": ({"kind": {"clamp", "dynamic"}, "limit": (float, 1.0), "percentile": (float, 0.995)}, None),
     "decisions": (dict, {}), "scores": ([_SCORE], ()),
     "provenance": {"model": str, "model_digest": str, "seed": (int, None), "versions": ({...: str}, {}), "command": (str, "")},
@@ -42,9 +48,13 @@ _MOST, _DEEPEST = 1000, 32
 def parse(text: str | bytes) -> ShippedPlan:
     """The plan of a JSON text. Raises ValueError where it is not one, is of another version, or was changed."""
     given = loaded(decoded(text))
-    if not isinstance(given, dict) or given.get("format") != "solversearch-plan" or given.get("version") != 1:
-        raise ValueError("this is not a plan of version 1; a newer solversearch may have written it: export it again")
+    if not isinstance(given, dict) or given.get("format") != "solversearch-plan" or given.get("version") not in (1, 2):
+        raise ValueError("this is not a plan of version 1 or 2; a newer solversearch may have written it: export it again")
     content = _checked(given, _PLAN, "plan")
+    if (content["version"] == 2) != (given.get("components") is not None) or (content["version"] == 1 and "components" in given):
+        raise ValueError("version 2 is that of plans with components, 1 that of plans without")
+    if content["version"] == 1:
+        del content["components"]
     digest = content.pop("digest")
     if not _fits(content["decisions"], _DEEPEST):
         raise ValueError(f"decisions: nested deeper than {_DEEPEST}")
@@ -58,6 +68,7 @@ def parse(text: str | bytes) -> ShippedPlan:
         _threshold(content["threshold"]),
         bool(content["decisions"].get("input_shift")),
         digest,
+        components=Components(**content["components"]) if "components" in content else None,
     )
     if (content["nfe"], content["network_calls"]) != (plan.nfe, plan.network_calls):
         raise ValueError(f"nfe and network_calls are not what the table spends, {plan.nfe} and {plan.network_calls}")
@@ -74,6 +85,8 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
         kind, default = kind
         if value is None and default is None:
             return None
+    if kind is _Coefficient:
+        kind = [float] if isinstance(value, list) else float
     if isinstance(kind, list) and isinstance(value, list):
         return tuple(_checked(each, kind[0], f"{where}.{number}") for number, each in enumerate(value))
     if isinstance(kind, dict) and isinstance(value, dict):

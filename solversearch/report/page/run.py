@@ -227,7 +227,7 @@ def _provenance(plan: Plan, comparison: Comparison) -> dict[str, str]:
         "plan": plan.digest,
         "seed": "none" if origin.seed is None else str(origin.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()) or "unknown",
-        "time": f"{timing.wall_s:.0f} s, {timing.network_s:.0f} s of it in the network",
+        "time": timing.told,
         "teacher": f"its own error is {number(comparison.teacher_error)}",
         "page": f"solversearch {__version__}",
     }

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from safetensors.torch import load, save
 from torch import Tensor
 
+from solversearch.components import Components
 from solversearch.errors import UserError
 from solversearch.models.base import Clock
 from solversearch.outputs import KEPT, clear_kept
@@ -45,10 +46,15 @@ class _Kept(_Frozen):
     error: Many[Number]
     values: Many[Number]
     origin: dict[str, JsonValue]
+    components: Components | None = None
+
+    @property
+    def table(self) -> Tableau:
+        return Tableau(self.nodes, self.rows, components=self.components)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        Tableau(self.nodes, self.rows)
+        assert self.table  # checks it
         return self
 
 
@@ -73,7 +79,12 @@ class Entry(_Frozen):
             return cls(key=key, evaluations=evaluations, seconds=seconds, failure=outcome.reason)
         table = outcome.table
         kept = _Kept.model_construct(
-            nodes=table.nodes, rows=table.rows, error=tuple(outcome.error.tolist()), values=outcome.values, origin=outcome.origin
+            nodes=table.nodes,
+            rows=table.rows,
+            error=tuple(outcome.error.tolist()),
+            values=outcome.values,
+            origin=outcome.origin,
+            components=table.components,
         )
         return cls.model_construct(key=key, evaluations=evaluations, seconds=seconds, result=kept)
 
@@ -82,7 +93,7 @@ class Entry(_Frozen):
         if self.result is None:
             return Failure(self.failure or "")
         error = torch.tensor(self.result.error, dtype=torch.float64)
-        return Result(Tableau(self.result.nodes, self.result.rows), error, self.result.values, self.result.origin)
+        return Result(self.result.table, error, self.result.values, self.result.origin)
 
 
 class Log:
@@ -235,10 +246,14 @@ class Arrival(NamedTuple):
 
 
 class Source(Protocol):
-    """Evaluates candidates on the first n samples, or all; hands on what arrives together. befell says what went wrong meanwhile."""
+    """Evaluates candidates on the first n samples, or all; hands on what arrives together. befell says what went wrong meanwhile,
+    at_work who evaluates."""
 
     @property
     def befell(self) -> str: ...
+
+    @property
+    def at_work(self) -> str: ...
 
     def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterable[Sequence[Arrival]]: ...
 
@@ -246,7 +261,7 @@ class Source(Protocol):
 class InProcess:
     """Evaluates here, a network batch of candidates after the other."""
 
-    befell = ""
+    befell = at_work = ""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator

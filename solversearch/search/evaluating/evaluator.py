@@ -121,7 +121,9 @@ class Evaluator:
         _, validation = self.teachers(n)
         states: list[Tensor] = []
         draw = drawing(self.model, validation)
-        samples = yield from steps(table.nodes, table.rows, validation.noise, draw, callback=self._keeping(states))
+        samples = yield from steps(
+            table.nodes, table.rows, validation.noise, draw, callback=self._keeping(states), components=table.components
+        )
         return self._judged(table, validation, samples, states, origin)
 
     def _fitted(self, prior: Tableau, ridge: float, origin: Origin, n: int | None) -> Sampler[Result]:

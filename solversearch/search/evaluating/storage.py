@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial
 
 from solversearch.errors import UserError
 from solversearch.search.evaluating.evaluations import drop_torn_line
+from solversearch.search.evaluating.fleet import Fleet
 from solversearch.search.evaluating.run_folder import without_password
-from solversearch.search.evaluating.workers import Fleet
 
 JOURNAL = "journal.log"
 ATTEMPTS = 8

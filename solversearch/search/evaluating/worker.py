@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 
 from solversearch import models
-from solversearch.errors import UserError
+from solversearch.errors import Halted, UserError
 from solversearch.judging.objectives import parse_many
 from solversearch.models.base import Clock, Denoiser
 from solversearch.models.digest import exact
@@ -19,6 +19,7 @@ from solversearch.search.evaluating.evaluations import Entry, arrivals
 from solversearch.search.evaluating.evaluator import Evaluator, Failure
 from solversearch.spaces import Candidate
 from solversearch.teacher import Teacher
+from solversearch.version import __version__
 
 Shared = dict[str, Any]
 """A teacher as plain arrays, which the workers of one machine read from the same memory."""
@@ -31,6 +32,7 @@ CANDIDATES = TypeAdapter(list[Candidate])
 class Job:
     """What a worker must know to evaluate as the driver would."""
 
+    version: str
     model: str
     options: models.Options
     exact: str
@@ -56,19 +58,21 @@ def _teacher(values: Shared, device: str) -> Teacher:
 class Worker:
     """An actor of Ray."""
 
-    def load(self, job: Job, fitting: Shared, validation: Shared) -> None:
-        """Loads the model and takes the teachers; raises `UserError` where the model is not the driver's."""
+    def load(self, job: Job, fitting: Shared, validation: Shared) -> str:
+        """Loads the model and takes the teachers; returns the name of its node. Raises `UserError` where the model is not the driver's."""
+        import ray
+
+        if job.version != __version__:
+            raise UserError(f"has version {__version__} of the package, the driver {job.version}")
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         if job.folder.is_dir():  # names of files are relative to where the driver is
             os.chdir(job.folder)
         model = models.load(job.model, job.options, known=True)
         if exact(model) != job.exact:
-            raise UserError(
-                f"model {job.model!r} has other weights on a worker than on the driver, or another precision; "
-                "use the same files on all machines"
-            )
+            raise UserError(f"model {job.model!r} has other weights on a worker than on the driver, or another precision")
         teachers = _teacher(fitting, model.device), _teacher(validation, model.device)
         self.evaluator = Evaluator(model, *teachers, parse_many(job.objective), job.scale, job.split, job.batch_size, Clock())
+        return ray.get_runtime_context().get_node_id()
 
     def evaluate(self, candidates: str, n: int | None) -> tuple[list[str], int]:
         """An `Entry` for each, keyed by its place, and how often memory ran out."""
@@ -77,6 +81,8 @@ class Worker:
         asked = CANDIDATES.validate_json(candidates)
         try:
             outcomes = self.evaluator.candidates(asked, n)
+        except Halted:
+            raise
         except (UserError, MemoryError) as error:  # there is no memory for one sample, which another process may have taken
             outcomes = [Failure(str(error) or "out of memory")] * len(asked)
         halved = (batch // self._batch()).bit_length() - 1

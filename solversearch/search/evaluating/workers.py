@@ -5,110 +5,30 @@ long, is asked for again candidate by candidate, so that the one at fault is fou
 the driver's own process; they are handed on as they arrive.
 """
 
-import os
-import socket
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any, Self
 
-from solversearch.errors import UserError
+from solversearch.errors import Halted, UserError, short
 from solversearch.models import Options
 from solversearch.models.digest import exact
 from solversearch.search.evaluating.evaluations import Arrival, Entry
 from solversearch.search.evaluating.evaluator import Evaluator, Failure
+from solversearch.search.evaluating.fleet import Fleet, cluster
 from solversearch.search.evaluating.worker import CANDIDATES, Job, Worker, shared
 from solversearch.spaces import Candidate
+from solversearch.version import __version__
 
 DEATHS, HANGS = 5, 2
-"""Workers that a candidate may cost, by their death or by its slowness, before it has failed."""
-SOCKET = 107
-"""Bytes that the name of a socket may have."""
-PATIENCE = 10.0
-"""Seconds in which a cluster must answer."""
+"""Workers that a candidate may cost, by their death or by its slowness, before it has failed; or the start of one, by their death."""
 STARTS = 300.0
 """Seconds in which some worker must have started."""
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """The workers that a person asks for. gpus is the share of a GPU that each takes; limit the seconds that a candidate may take."""
-
-    count: int = 1
-    gpus: float = 0.0
-    address: str | None = None
-    limit: float = 600.0
-
-    def __post_init__(self) -> None:
-        for option, value, least in (("--workers", self.count, 1), ("--gpus-per-worker", self.gpus, 0), ("--time-limit", self.limit, 1)):
-            if value < least:
-                raise UserError(f"{option} {value}: write {least} or more")
-
-    @property
-    def remote(self) -> bool:
-        """One worker that is not on a cluster is the driver itself."""
-        return self.count > 1 or self.address is not None
-
-    def check(self) -> None:
-        """Before any work: whether Ray can be there. Raises `UserError`."""
-        if self.address is not None:
-            _check_listens(self.address)
-        elif self.remote and len(os.fsencode(_socket())) > SOCKET:
-            raise UserError(
-                f"--workers: the temporary folder {_temporary()} is {len(os.fsencode(_socket())) - SOCKET} bytes too long for the names of "
-                "Ray's sockets; set TMPDIR to a shorter one, such as /tmp"
-            )
-
-
-HERE = Fleet()
-
-
-def _temporary() -> str:
-    """Where Ray puts its sockets."""
-    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-
-
-def _socket() -> str:
-    """A name as long as the longest of Ray's."""
-    return f"{_temporary()}/ray/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
-
-
-def _check_listens(address: str) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":  # Ray itself looks for a cluster on this machine, and says at once that there is none
-        return
-    if not host or not port.isdecimal():
-        raise UserError(f"--ray-address {address}: write HOST:PORT, or auto")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--ray-address {address}: nobody listens there ({reason}); start a cluster with 'ray start --head'") from None
-
-
-@contextmanager
-def cluster(cpus: int, address: str | None) -> Iterator[None]:
-    """Ray: that at an address, or one of its own with so many workers; raises `UserError` where there is none.
-
-    Ray prints what befalls its processes to stdout, which is for results.
-    """
-    import ray
-
-    with ExitStack() as leave:
-        leave.enter_context(redirect_stdout(leave.enter_context(open(os.devnull, "w"))))
-        if not ray.is_initialized():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            own = {"num_cpus": cpus, "include_dashboard": False} if address is None else {}
-            try:
-                ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
-            except ConnectionError as error:
-                raise UserError(f"--ray-address {address}: {' '.join(str(error).split())}") from None
-            leave.callback(ray.shutdown)
-        yield
 
 
 @dataclass
@@ -120,13 +40,19 @@ class _Task:
 
 @dataclass
 class _Actor:
-    """ref is what it is at: a task, or loading the model, where it has none."""
+    """ref is what it is at: a task, or loading the model, where it has none. node is where it is, once it has loaded that; before it,
+    so many have died in its place."""
 
     handle: Any
     ref: Any
+    before: int = 0
     task: _Task | None = None
-    ready: bool = False
+    node: str = ""
     deadline: float = inf
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.node)
 
 
 class Workers:
@@ -135,16 +61,18 @@ class Workers:
     def __init__(self, fleet: Fleet, model: str, options: Options, objective: str, evaluator: Evaluator) -> None:
         self.fleet, self.evaluator = fleet, evaluator
         self.job = Job(
-            model, options, exact(evaluator.model), Path.cwd(), objective, evaluator.scale, evaluator.split, evaluator.batch_size
+            __version__, model, options, exact(evaluator.model), Path.cwd(), objective, evaluator.scale, evaluator.split,
+            evaluator.batch_size,
         )  # fmt: skip
         self.actors: list[_Actor] = []
         self.incidents: Counter[str] = Counter()
+        self.last = ""
 
     def __enter__(self) -> Self:
         import ray
 
         self.leave = ExitStack()
-        self.leave.enter_context(cluster(self.fleet.count, self.fleet.address))
+        self.head = self.leave.enter_context(cluster(self.fleet.count, self.fleet.address))
         self.leave.callback(self._dismiss)
         self.teachers = [ray.put(shared(teacher)) for teacher in (self.evaluator.fitting, self.evaluator.validation)]
         self.actors = [self._started() for _ in range(self.fleet.count)]
@@ -156,7 +84,19 @@ class Workers:
     @property
     def befell(self) -> str:
         """What the workers suffered, in a few words; empty where nothing did."""
-        return ", ".join(f"{what} {count} time{'s' * (count > 1)}" for what, count in self.incidents.items())
+        told = {what: f"{what} {count} time{'s' * (count > 1)}" for what, count in self.incidents.items()}
+        if self.last:
+            told["died"] += f" (the last {self.last})"
+        return ", ".join(told.values())
+
+    @property
+    def at_work(self) -> str:
+        """How many workers are ready, on how many nodes, and what befell them."""
+        nodes = {actor.node for actor in self.actors if actor.ready}
+        ready = sum(actor.ready for actor in self.actors)
+        count = f"{ready} of {self.fleet.count}" if ready < self.fleet.count else str(ready)
+        told = f"{count} worker{'s' * (self.fleet.count > 1)} on {len(nodes)} node{'s' * (len(nodes) != 1)}"
+        return ", ".join([told, *(f"{what} {number}" for what, number in self.incidents.items())])
 
     def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterator[list[Arrival]]:
         """A task fills a network batch; whoever has finished one is given the next before its results are handed on."""
@@ -167,6 +107,7 @@ class Workers:
         tasks = deque(_Task(list(range(first, min(first + size, count)))) for first in range(0, count, size))
         since = time.monotonic()
         while tasks or any(actor.task for actor in self.actors):
+            self.head.wait()
             self._give(tasks, candidates, n)
             at_work = [actor for actor in self.actors if actor.ref is not None]
             now = time.monotonic()
@@ -184,14 +125,14 @@ class Workers:
             if any(actor.ready for actor in self.actors):
                 since = time.monotonic()
             elif time.monotonic() - since > STARTS:
-                raise UserError(f"no worker has started in {STARTS:.0f} s: the cluster has {_resources()}; ask for fewer --workers")
+                raise Halted(f"no worker has started in {STARTS:.0f} s: the cluster has {_resources()}; ask for fewer --workers")
 
-    def _started(self) -> _Actor:
+    def _started(self, before: int = 0) -> _Actor:
         import ray
 
         environment = {"env_vars": {"OMP_NUM_THREADS": "1"}}
         handle = ray.remote(num_cpus=1, num_gpus=self.fleet.gpus, runtime_env=environment)(Worker).remote()
-        return _Actor(handle, handle.load.remote(self.job, *self.teachers))
+        return _Actor(handle, handle.load.remote(self.job, *self.teachers), before)
 
     def _give(self, tasks: deque[_Task], candidates: Sequence[Candidate], n: int | None) -> None:
         """A task to everyone who has none."""
@@ -207,13 +148,17 @@ class Workers:
 
         try:
             answer = ray.get(actor.ref)
-        except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.ObjectLostError,
-                ray.exceptions.OutOfMemoryError):  # fmt: skip
-            return self._lost(actor, tasks, "died")
         except ray.exceptions.RayTaskError as error:
-            raise UserError(f"a worker: {error.cause}") if isinstance(error.cause, UserError) else error from None
-        task, actor.task, actor.ref, actor.ready, actor.deadline = actor.task, None, None, True, inf
+            raise Halted(f"a worker {_where(error)}: {_told(error.cause, actor.ready)}") from None
+        except ray.exceptions.RayError as error:
+            if getattr(error, "actor_init_failed", False):  # it has none of its own: the package cannot be imported
+                reason = str(error).splitlines()[-1]
+                raise Halted(f"a worker {_where(error)}: {reason}; every node needs the same version of the package") from None
+            self.last = _reason(error)
+            return self._lost(actor, tasks, "died")
+        task, actor.task, actor.ref, actor.deadline = actor.task, None, None, inf
         if task is None:
+            actor.node, actor.before = answer, 0
             return []
         lines, halved = answer
         if halved:
@@ -222,17 +167,21 @@ class Workers:
         return [Arrival(task.places[int(each.key)], each.outcome, each.evaluations, each.seconds) for each in entries]
 
     def _lost(self, actor: _Actor, tasks: deque[_Task], how: str) -> list[Arrival]:
-        """Replaces a worker; its candidates are asked for again one by one, or have failed."""
+        """Replaces a worker; its candidates are asked for again one by one, or have failed. Raises `Halted` where none can start."""
         import ray
 
+        self.head.wait()
         self.incidents[how] += 1
+        before = 0 if actor.ready else actor.before + 1
+        if before == DEATHS:
+            raise Halted(f"{DEATHS} workers in a row died before they had loaded the model, the last {self.last}")
         ray.kill(actor.handle)
-        self.actors[self.actors.index(actor)] = self._started()
+        self.actors[self.actors.index(actor)] = self._started(before)
         if actor.task is None:
             return []
         deaths, hangs = actor.task.deaths + (how == "died"), actor.task.hangs + (how != "died")
         if deaths >= DEATHS or hangs >= HANGS:
-            failure = Failure(f"its worker {how}, {deaths + hangs} times")
+            failure = Failure(f"its worker {how}, {deaths + hangs} times" + (f", the last {self.last}" if how == "died" else ""))
             return [Arrival(place, failure, 0, 0.0) for place in actor.task.places]
         tasks.extendleft(_Task([place], deaths, hangs) for place in reversed(actor.task.places))
         return []
@@ -243,6 +192,30 @@ class Workers:
         for actor in self.actors:
             ray.kill(actor.handle)
         self.actors = []
+
+
+def _told(error: Exception, ready: bool) -> str:
+    """What a worker has raised."""
+    if not isinstance(error, UserError):
+        return f"{type(error).__name__}: {short(error)}"
+    return str(error) if ready else f"{error}; every node needs the same package, and files at the same paths"
+
+
+def _where(error: Exception) -> str:
+    """The node that Ray names in what it says."""
+    named = re.search(r"\bip[=:] ?([\w.:]*\w)", str(error), re.IGNORECASE)
+    return f"on node {named[1]}" if named else "on a node"
+
+
+def _reason(error: Exception) -> str:
+    """Why a worker has died, in some words of Ray's pages."""
+    import ray
+
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        used = re.search(r"was (\S+ used / \S+ limit)", str(error))
+        return f"{_where(error)}: killed by Ray's memory monitor{f', {used[1]}' if used else ''}"
+    line = str(error).strip().splitlines()[-1].rpartition("exit detail: ")[2].partition(" Some common causes")[0]
+    return f"{_where(error)}: {short(line)[:120].rstrip('.')}"
 
 
 def _resources() -> str:

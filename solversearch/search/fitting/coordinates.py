@@ -14,7 +14,7 @@ from torch import Tensor
 
 from solversearch.models.base import Model
 from solversearch.runtime import Node, Row, Tableau
-from solversearch.search.fitting.design_matrix import Recorder, row, weights
+from solversearch.search.fitting.design_matrix import Recorder, columns_of, row, weights
 
 COLLINEAR = 1e-6
 """Least eigenvalue of a row's columns, over the largest: below it single precision cannot tell directions apart."""
@@ -27,22 +27,23 @@ class Coordinates:
 
     def __init__(self, model: Model, table: Tableau, seen: Recorder, times: bool) -> None:
         self.model, self.table, self.times = model, table, times
+        self.parts = [seen.parts(i) for i in range(len(table.rows))]
         self.told = [float(model.schedule.position(node.t)) for node in table.nodes]
         self.level = [float(np.log(np.tan(atan2(node.sigma, node.alpha) / 2))) for node in table.nodes]
         self.start: list[Tensor] = []
         self.basis: list[Tensor] = []
         for i, given in enumerate(table.rows):
             values, vectors = torch.linalg.eigh(seen.gram(i) / seen.noise.numel())
-            self.basis.append(vectors / values.clamp(min=COLLINEAR * float(values.max())).sqrt())
-            self.start.append(weights(given, i, seen.split))
-        self.sizes = [table.nfe if times else 0, *map(len, self.start)]
+            self.basis.append(vectors / values.clamp(min=COLLINEAR * float(values.max())).sqrt()[:, None])
+            self.start.append(weights(given, i, seen.split, seen.parts(i)))
+        self.sizes = [table.nfe if times else 0, *(start.numel() for start in self.start)]
 
     def table_at(self, theta: Tensor) -> Tableau:
         """The table of theta (P,), in plain numbers."""
         shifts, *residuals = torch.split(theta, self.sizes)
         nodes = [self._node(i, float(shift))[0] for i, shift in enumerate(shifts)] if self.times else self.table.nodes
-        rows = [row(self.start[i] + self.basis[i] @ residual, i) for i, residual in enumerate(residuals)]
-        return Tableau(tuple(nodes), tuple(rows))
+        rows = [row(self._moved(i, residual[None])[0], i, self.parts[i]) for i, residual in enumerate(residuals)]
+        return Tableau(tuple(nodes), tuple(rows), components=self.table.components)
 
     def differentiable(self, theta: Tensor, like: Tensor) -> tuple[list[Node], list[Row]]:
         """Nodes and rows of theta (B, P), one copy a sample, whose numbers broadcast against arrays like the given one, (B, *shape).
@@ -61,9 +62,15 @@ class Coordinates:
                 nodes[i] = Node(t.to(like), alpha.to(like).view(view), sigma.to(like).view(view), node.guidance)
         rows = []
         for i, residual in enumerate(residuals):
-            each: list[Any] = [w.to(like).view(view) for w in (self.start[i] + residual @ self.basis[i].T).unbind(1)]
+            columns = columns_of(self._moved(i, residual).to(like), self.parts[i])
+            each: list[Any] = [w if self.parts[i] else w.reshape(view) for w in columns.unbind(1)]
             rows.append(Row(each[0], tuple(each[1 : 1 + i]), tuple(each[1 + i :])))
         return nodes, rows
+
+    def _moved(self, i: int, residuals: Tensor) -> Tensor:
+        """Row i's coefficients (B, directions, columns * bands) at residuals (B, numbers)."""
+        start, basis = self.start[i], self.basis[i]
+        return start + (basis @ residuals.reshape(-1, *start.shape)[..., None])[..., 0]
 
     def _node(self, i: int, shift: float, h: float = SHIFT) -> tuple[Node, Node]:
         """The given node moved by a shift, kept within the schedule, and its derivative by the shift.

@@ -10,7 +10,7 @@ from math import inf, isfinite
 
 import numpy as np
 
-from solversearch.errors import UserError
+from solversearch.errors import Halted, UserError
 from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.memo import NO_MEMO, Memo
 from solversearch.models.base import Clock, Model, NotFinite
@@ -66,6 +66,8 @@ def descend(
             points = [np.clip(point, *np.transpose(bounds)) for point in points]
         try:
             here, *around = losses(points, fitting) / unit
+        except Halted:
+            raise
         except UserError:  # of a table that cannot be made
             here, around = inf, []
         if not np.isfinite([here, *around]).all():

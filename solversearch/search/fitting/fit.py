@@ -6,7 +6,8 @@ Given the nodes, row i asks for the coefficients a that bring the state nearest 
 
 where F_s holds the noise and the outputs so far *of the fitted plan itself*, so later rows mend what earlier ones left. No
 backpropagation, one network evaluation a node. The prior is a hand-made table: published ablations lose a third to a half of
-the gain without it. w_s are robust weights (iteratively reweighted), for errors are heavy-tailed.
+the gain without it. Where the prior has components, a coefficient is a number for each. w_s are robust weights (iteratively
+reweighted), for errors are heavy-tailed.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,24 +41,28 @@ class _FittedRows(Sequence[Row]):
         return self.solved[index]
 
     def _solve(self, i: int) -> Row:
-        start = weights(self.prior.rows[i], i, self.seen.split)
+        components = self.seen.parts(i)
+        start = weights(self.prior.rows[i], i, self.seen.split, components)
         grams, moments, square = self._products(i, start)
         weight, change = torch.ones(len(square), dtype=torch.float64), torch.zeros_like(start)
         for _ in range(3 if self.robust else 1):
             gram, moment = (torch.tensordot(weight / weight.mean(), each, 1) for each in (grams, moments))
-            change = torch.linalg.solve(gram + self.ridge * torch.diag(gram.diagonal() + 1e-12), moment)
-            error = (square - 2 * moments @ change + (grams @ change) @ change).clamp(min=0) / self.teacher.noise[0].numel()
+            change = torch.linalg.solve(gram + self.ridge * torch.diag_embed(gram.diagonal(dim1=1, dim2=2) + 1e-12), moment)
+            left = square - 2 * (moments * change).sum((1, 2)) + ((grams @ change[..., None])[..., 0] * change).sum((1, 2))
+            error = left.clamp(min=0) / self.teacher.noise[0].numel()
             weight = 1 / (error + error.median() + 1e-12)
-        return row(start + change, i)
+        return row(start + change, i, components)
 
     def _products(self, i: int, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each sample: F^T F (n, columns, columns), F^T r (n, columns) and r^T r (n,), r being what the prior leaves; on the CPU."""
-        nodes, teacher = self.prior.nodes, self.teacher
-        target = (teacher.endpoint if i == len(nodes) else teacher.state(nodes[i])).flatten(1)
-        parts = []
-        for some, features in self.seen.features(i, len(teacher)):
-            residual = target[some, :, None].double() - features @ start.to(features.device)[:, None]
-            parts.append(((features.mT @ features).cpu(), (features.mT @ residual)[:, :, 0].cpu(), residual.square().sum((1, 2)).cpu()))
+        """Of each sample, for what the prior leaves of the target, r: F^T F and F^T r, a direction each, and r^T r; on the CPU."""
+        nodes, teacher, seen = self.prior.nodes, self.teacher, self.seen
+        target = seen.transformed(teacher.endpoint if i == len(nodes) else teacher.state(nodes[i]))
+        hats, parts = seen.hats(i), []
+        given = start.to(hats.device).reshape(len(start), -1, len(hats)) @ hats
+        for some, columns in seen.columns(i, len(teacher)):
+            residual = target[some].double().reshape(len(columns), len(start), -1) - (columns * given).sum(2)
+            moments = torch.stack([(columns @ (residual * hat)[..., None])[..., 0] for hat in hats], dim=3).flatten(2)
+            parts.append((seen.products(i, columns), moments.cpu(), residual.square().sum((1, 2)).cpu()))
         grams, moments, square = map(torch.cat, zip(*parts, strict=True))
         return grams, moments, square
 
@@ -72,10 +77,10 @@ def fitting(
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Sampler[Fitted]:
     """`fit` as a sampling loop, for callers that run the network on their own, as `runtime.steps` is one; split as their denoiser is."""
-    seen = Recorder(noise, split)
+    seen = Recorder(noise, split, prior.components)
     rows = _FittedRows(prior, teacher, seen, ridge, robust)
-    samples = yield from seen.watched(steps(prior.nodes, rows, noise, callback=callback))
-    return Tableau(prior.nodes, tuple(rows.solved)), samples
+    samples = yield from seen.watched(steps(prior.nodes, rows, noise, callback=callback, components=prior.components))
+    return Tableau(prior.nodes, tuple(rows.solved), components=prior.components), samples
 
 
 def fit(

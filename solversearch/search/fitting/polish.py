@@ -83,7 +83,7 @@ class _Gradients:
         nodes, rows = self.coordinates.differentiable(copies, noise)
         denoise = _denoiser(replace(self.model, network=network), teacher, places, self.split, self.way.batch, clock)
         before = clock.evaluations
-        error = endpoint_mse(run(nodes, rows, denoise, noise), teacher.endpoint[places])
+        error = endpoint_mse(run(nodes, rows, denoise, noise, components=self.coordinates.table.components), teacher.endpoint[places])
         start = time.perf_counter()
         (gradient,) = torch.autograd.grad(error.sum(), copies)
         clock.seconds += time.perf_counter() - start
@@ -144,9 +144,9 @@ def polish(
     clock, batch_size = clock or Clock(), model.filled(batch_size)
     way = way or backward(model, 2 * table.nfe if split else table.network_calls, batch, batch_size)
     some = range(min(SEEN, len(fitting)))
-    seen = Recorder(fitting.noise[: len(some)], split)
+    seen = Recorder(fitting.noise[: len(some)], split, table.components)
     with torch.no_grad():
-        watched = seen.watched(steps(table.nodes, table.rows, seen.noise))
+        watched = seen.watched(steps(table.nodes, table.rows, seen.noise, components=table.components))
         alone(memoized(_denoiser(model, fitting, list(some), split, batch_size, clock), memo), watched)
     coordinates = Coordinates(model, table, seen, times)
     gradients, order = _Gradients(model, coordinates, fitting, split, clock, way), _batches(len(fitting), batch, seed)

@@ -14,10 +14,10 @@ from solversearch.judging.objectives.ays import ays_times
 from solversearch.models.base import NotFinite
 from solversearch.runtime import Tableau
 from solversearch.schedules import CLEAN, Floats, explicit
-from solversearch.search.evaluating.evaluations import InProcess, Source
+from solversearch.search.evaluating.evaluations import Evaluations, InProcess, Source
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.fitting.compensation import SAMPLES, greedy_ratios
-from solversearch.search.loop import Candidates, Halving, Loop
+from solversearch.search.loop import Halving, Loop
 from solversearch.search.stages import polish
 from solversearch.search.stages.task import Budget, Task
 from solversearch.search.strategies import Context, predicts, strategy
@@ -79,12 +79,13 @@ def prepare(task: Task, evaluator: Evaluator, starts: Sequence[Baseline], surrog
     return Loop(study, settings.strategy, domain, halving, predictor, setup.record, setup.earlier)
 
 
-def run(task: Task, budget: Budget, loop: Loop, evaluator: Candidates) -> Iterator[Result]:
+def run(task: Task, budget: Budget, loop: Loop, source: Source) -> Iterator[Result]:
     """Results on all validation samples, as they come. The surrogates learn from the first of them, a few at a time."""
+    evaluator = Evaluations(source, task.clock, task.log)
     trials, share = task.settings.trials, _searched(task, budget)
 
     def told(done: int, best: float) -> None:
-        task.progress("search", done, trials, f"best {task.unit} {best:.3g}")
+        task.progress("search", done, trials, ", ".join(filter(None, [source.at_work, f"best {task.unit} {best:.3g}"])))
 
     for result in loop.run(evaluator, trials, lambda: _room(task, budget, share, loop.predictor is not None), told):
         yield result

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ import pytest
 import solversearch.judging.baselines as peers
 from solversearch.errors import UserError
 from solversearch.plan import Plan
+from solversearch.search.evaluating import fleet
+from solversearch.search.evaluating.fleet import HERE, Fleet
 from solversearch.search.evaluating.storage import check_reachable, database
-from solversearch.search.evaluating.workers import HERE, Fleet
 from tests.assets import coins
 from tests.cli.calling import call, good
 from tests.search.postgres import server
@@ -84,6 +86,26 @@ def test_what_cannot_be_reached() -> None:
     with pytest.raises(UserError, match=r"^--ray-address 127\.0\.0\.1:1: nobody listens there"):
         check_reachable(Fleet(address="127.0.0.1:1"), None)
     check_reachable(HERE, None)
+
+
+def test_what_listens_and_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.setattr(fleet, "ANSWERS", 6.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"^--ray-address {address}: no Ray cluster answers there in 6 s"):
+            check_reachable(Fleet(address=address), None)
+
+
+def test_no_cluster_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    if subprocess.run(["pgrep", "-f", "gcs_server"], stdout=subprocess.DEVNULL, check=False).returncode == 0:
+        pytest.skip("there is a cluster on this machine")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where Ray notes the clusters of a machine
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=r"^--ray-address auto: .*[Cc]ould not find any running Ray") as told:
+        check_reachable(Fleet(address="auto"), None)
+    assert "\n" not in str(told.value)
 
 
 def test_a_database_of_something_else_is_told_at_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Workers on a cluster of several nodes, whose processes are really killed: nothing is lost, and the results are the driver's own."""
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from solversearch.errors import UserError
+from solversearch.errors import Halted, UserError
 from solversearch.judging.objectives import parse_many
 from solversearch.models import DEFAULT
 from solversearch.models.base import Clock
 from solversearch.search.evaluating.evaluations import Evaluations, InProcess, Log
 from solversearch.search.evaluating.evaluator import Evaluator, Failure, Result
-from solversearch.search.evaluating.workers import HANGS, Fleet, Workers
+from solversearch.search.evaluating.fleet import Fleet
+from solversearch.search.evaluating.workers import DEATHS, HANGS, Workers, _reason
 from solversearch.spaces import Candidate, Domain, SearchSpace
 from solversearch.teacher import teach
+from solversearch.version import __version__
 from tests.assets import troubles
 from tests.cli.calling import good
 
@@ -112,7 +115,10 @@ def test_a_worker_that_is_killed_loses_nothing(workers: Workers, evaluator: Eval
     expected = evaluator.candidates(candidates, None)
     (folder / "die").touch()
     check_same(arrived(workers, candidates), expected)
-    assert workers.incidents["died"] == 1 and "died 1 time" in workers.befell
+    assert workers.incidents["died"] == 1 and re.search(r"died 1 time \(the last on node [\d.]+: Worker unexpectedly exits", workers.befell)
+    while not all(actor.ready for actor in workers.actors):
+        arrived(workers, candidates)
+    assert workers.at_work == "2 workers on 2 nodes, died 1"
 
 
 def test_a_worker_that_hangs_is_replaced_and_a_candidate_that_hangs_fails(
@@ -144,9 +150,50 @@ def test_other_weights_on_a_worker_are_told(cluster: Any, evaluator: Evaluator, 
     workers._dismiss()  # the cluster has room for two
     with (
         Workers(Fleet(1, address=cluster.address), NAME, DEFAULT, "endpoint", other) as strangers,
-        pytest.raises(UserError, match=r"^a worker: model .* has other weights on a worker than on the driver"),
+        pytest.raises(
+            UserError,
+            match=r"^a worker on node \S+: model .* other weights on a worker than on the driver.*; every node",
+        ),
     ):
         arrived(strangers, candidates)
+
+
+def test_another_version_on_a_worker_is_told(cluster: Any, evaluator: Evaluator, candidates: list[Candidate]) -> None:
+    with Workers(Fleet(1, address=cluster.address), NAME, DEFAULT, "endpoint", evaluator) as strangers:
+        strangers._dismiss()
+        strangers.job = replace(strangers.job, version="0.0.1")
+        strangers.actors = [strangers._started()]
+        with pytest.raises(Halted, match=rf"^a worker on node \S+: has version {__version__} of the package, the driver 0.0.1; every node"):
+            arrived(strangers, candidates)
+
+
+def test_a_file_that_a_node_lacks_is_told(cluster: Any, evaluator: Evaluator, candidates: list[Candidate]) -> None:
+    with (
+        Workers(Fleet(1, address=cluster.address), "python:/not/here.py:factory", DEFAULT, "endpoint", evaluator) as strangers,
+        pytest.raises(Halted, match=r"^a worker on node \S+: /not/here.py: there is no such file; every node needs the same package"),
+    ):
+        arrived(strangers, candidates)
+
+
+def test_a_worker_that_cannot_load_has_a_few_tries(cluster: Any, evaluator: Evaluator, candidates: list[Candidate], tmp_path: Path) -> None:
+    (tmp_path / "deadly.py").write_text("import os\n\ndef factory():\n    os._exit(1)\n")
+    with (
+        Workers(Fleet(1, address=cluster.address), f"python:{tmp_path}/deadly.py:factory", DEFAULT, "endpoint", evaluator) as strangers,
+        pytest.raises(Halted, match=rf"^{DEATHS} workers in a row died before they had loaded the model, the last on node \S+: Worker un"),
+    ):
+        arrived(strangers, candidates)
+    assert strangers.incidents["died"] == DEATHS
+
+
+def test_why_ray_killed_a_worker() -> None:
+    """The beginning of what Ray 2.60 said when its memory monitor did."""
+    text = (
+        "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, ID: a54826f2) was 3.12GB used / "
+        "23.54GB limit (0.132674)\nOOM kill reason: Memory usage 3221409792B exceeded threshold of 3033127168B\nTop 10 memory users: PID"
+    )
+    expected = "on node 192.0.2.2: killed by Ray's memory monitor, 3.12GB used / 23.54GB limit"
+    assert _reason(ray.exceptions.OutOfMemoryError(text)) == expected
+    assert _reason(ray.exceptions.RayError("no more\n\n")) == "on a node: no more"
 
 
 def test_a_node_that_is_lost_loses_nothing(cluster: Any, evaluator: Evaluator, candidates: list[Candidate], folder: Path) -> None:

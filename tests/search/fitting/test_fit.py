@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.fft import dctn, idctn
 
+from solversearch.components import Components
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Denoiser, Model
-from solversearch.runtime import Row, Tableau, steps
+from solversearch.runtime import Row, Tableau, run, scalars, steps
 from solversearch.sampling import alone, sample
 from solversearch.schedules import CLEAN, VE, explicit, grid
 from solversearch.search.fitting import design_matrix as columns
@@ -90,10 +92,73 @@ def test_infinite_ridge_is_the_prior_and_no_ridge_is_least_squares(digits: Model
     alone(denoiser(digits, fitting), seen.watched(steps(free.nodes, free.rows, fitting.noise)))
     for i in range(3):
         target = fitting.endpoint if i == 2 else fitting.state(free.nodes[i + 1])
-        features = torch.cat([each for _, each in seen.features(i + 1, len(fitting))]).flatten(0, 1)
+        features = torch.cat([each[:, 0].mT for _, each in seen.columns(i + 1, len(fitting))]).flatten(0, 1)
         solution = np.linalg.lstsq(features.numpy(), target.double().flatten().numpy(), rcond=None)[0]
-        fitted = weights(free.rows[i + 1], i + 1, False)
+        fitted = weights(free.rows[i + 1], i + 1, False)[0]
         np.testing.assert_allclose(features.numpy() @ fitted.numpy(), features.numpy() @ solution, atol=1e-5)
+
+
+BANDS, MIXED = (0.1, 0.3, 1.0), ((0.6, 0.8), (-0.8, 0.6))
+
+
+def coloured() -> tuple[Model, torch.Tensor]:
+    """Gaussian pictures of two channels whose spectrum in the frame of `MIXED` is such that the exact flow scales a component with the
+    hats of `BANDS`; and these scales, (2, 12, 8) over frequencies.
+    """
+    most, scales = 10.0, torch.tensor([[0.9, 0.3, 0.05], [0.5, 0.2, 0.1]], dtype=torch.float64)
+    down, across = torch.meshgrid(torch.arange(12) / 12, torch.arange(8) / 8, indexing="ij")
+    place = np.interp(np.log(np.maximum(torch.hypot(down, across) / 2**0.5, 1e-9)), np.log(BANDS), range(3))
+    hats = torch.tensor(np.maximum(0, 1 - abs(place - np.arange(3)[:, None, None])))
+    scale = torch.einsum("cb,bhw->chw", scales, hats)
+    variance = scale**2 / (1 - (scale / most) ** 2)  # the flow takes noise most z to sqrt(variance / (variance + most^2)) most z
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        y = torch.tensor(dctn(np.einsum("cd,bdhw->bchw", MIXED, x.double().numpy()), axes=(2, 3), norm="ortho"))
+        y = y * variance / (variance + t.double()[:, None, None, None] ** 2)
+        return torch.tensor(np.einsum("cd,bchw->bdhw", MIXED, idctn(y.numpy(), axes=(2, 3), norm="ortho"))).to(x)
+
+    return Model("coloured", network, VE(0.001, most), "sample", (2, 12, 8)), scale
+
+
+def test_one_evaluation_is_exact_where_the_spectrum_is_of_the_bands() -> None:
+    model, scale = coloured()
+    teacher = teach(model, "fit", 48, steps=128)
+    nodes = (model.schedule.node(10.0),)
+    plain = Tableau(nodes, (Row(1.0), Row(0.05, (0.5,))))
+    errors = {}
+    for components in (None, Components(BANDS), Components((), MIXED), Components(BANDS, MIXED)):
+        fitted, samples = fit(replace(plain, components=components), teacher, Denoiser(model, None), teacher.noise, ridge=1e-10)
+        errors[len(components or ())] = float((samples - teacher.endpoint).square().mean())
+        assert fitted.components == components
+    assert errors[6] < 1e-4 * errors[0] and errors[3] < errors[0] > errors[2] > errors[6] < errors[3]
+    assert scale.std() > 0.1
+
+
+def test_components_are_least_squares_on_columns_made_by_hand() -> None:
+    model, _ = coloured()
+    teacher = teach(model, "fit", 24, steps=32)
+    components = Components(BANDS, MIXED)
+    prior = Tableau(tuple(map(model.schedule.node, (10.0, 0.5))), (Row(1.0), Row(0.3, (0.6,)), Row(0.0, (0.1, 0.9))), components=components)
+    kept, _ = fit(prior, teacher, Denoiser(model, None), teacher.noise, ridge=1e12)
+    assert all(np.allclose(scalars(a), scalars(b), atol=1e-9) for a, b in zip(prior.rows[2].d, kept.rows[2].d, strict=True))
+    free, _ = fit(prior, teacher, Denoiser(model, None), teacher.noise, ridge=0.0)
+    states: list[torch.Tensor] = []
+    run(free.nodes, free.rows, Denoiser(model, None), teacher.noise, callback=lambda i, x, d: states.append(d), components=components)
+    place = np.interp(
+        np.log(np.maximum(np.hypot(*np.mgrid[:12, :8] / np.array([12, 8])[:, None, None]) / 2**0.5, 1e-9)), np.log(BANDS), range(3)
+    )
+    columns = []
+    for each in (teacher.noise, *states):
+        y = dctn(np.einsum("cd,bdhw->bchw", MIXED, each.double().numpy()), axes=(2, 3), norm="ortho")
+        for c in range(2):
+            for b in range(3):
+                part = np.zeros_like(y)
+                part[:, c] = y[:, c] * np.maximum(0, 1 - abs(place - b))
+                columns.append(np.einsum("cd,bchw->bdhw", MIXED, idctn(part, axes=(2, 3), norm="ortho")).ravel())
+    features, target = np.stack(columns, 1), teacher.endpoint.double().numpy().ravel()
+    solution = np.linalg.lstsq(features, target, rcond=None)[0]
+    fitted = np.concatenate([scalars(each) for each in (free.rows[2].x, *free.rows[2].d)])
+    np.testing.assert_allclose(features @ fitted, features @ solution, atol=1e-5)
 
 
 def test_linear_model_is_solved_exactly() -> None:

@@ -89,7 +89,7 @@ def test_starts_at_the_given_table_and_moves_told_time_and_noise_level_alike(dig
         assert all(torch.all(getattr(node, name) == getattr(given, name)) for name in ("t", "alpha", "sigma"))
     for i, (row, start) in enumerate(zip(rows, table.rows, strict=True)):
         numbers: list[Any] = [row.x, *row.d]
-        assert torch.equal(torch.stack(numbers)[:, 0].flatten(), weights(start, i, False))
+        assert torch.equal(torch.stack(numbers)[:, 0].flatten(), weights(start, i, False)[0])
     theta[1] = -0.1
     moved, given = coordinates.table_at(theta).nodes[1], table.nodes[1]
     assert float(schedule.position(moved.t) - schedule.position(given.t)) == pytest.approx(-0.1, abs=1e-9)
