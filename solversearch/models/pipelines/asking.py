@@ -36,12 +36,7 @@ class Asking:
         negative = options.negative_prompt
         if negative is None and guides == "true_cfg_scale":
             negative = ""  # without one these do not guide
-        asking = cls(
-            kind,
-            negative if "negative_prompt" in known else None,
-            _size(guest, options, alias) | (dict(alias.call) if alias else {}),
-            guides,
-        )
+        asking = cls(kind, negative if "negative_prompt" in known else None, _size(guest, options, alias) | (dict(alias.call) if alias else {}), guides)
         if "use_resolution_binning" in known:
             asking.fixed["use_resolution_binning"] = False
         longest = _longest(guest.pipe)
@@ -75,9 +70,7 @@ def _size(guest: Guest, options: Options, alias: Alias | None) -> dict[str, int]
         for each in size.values():
             if each % multiple:
                 near = max(round(each / multiple), 1) * multiple
-                raise UserError(
-                    f"--resolution {resolution}: {each} is no multiple of {multiple} pixels, as {guest.name} needs; the nearest is {near}"
-                )
+                raise UserError(f"--resolution {resolution}: {each} is no multiple of {multiple} pixels, as {guest.name} needs; the nearest is {near}")
     elif options.resolution is not None:
         raise UserError(f"{guest.name} makes pictures of one size only; leave out --resolution")
     if frames is not None and "num_frames" in guest.parameters:

@@ -32,14 +32,7 @@ class Replayed(nn.Module):
     have several samples.
     """
 
-    def __init__(
-        self,
-        networks: Mapping[str, nn.Module],
-        shape: Sequence[int],
-        ranges: Sequence[Range],
-        calls: Callable[[int, int], Calls],
-        count: int,
-    ) -> None:
+    def __init__(self, networks: Mapping[str, nn.Module], shape: Sequence[int], ranges: Sequence[Range], calls: Callable[[int, int], Calls], count: int) -> None:
         super().__init__()
         self.core = nn.ModuleDict(networks)
         self.shape, self.ranges, self.calls, self.count, self.joint = tuple(shape), list(ranges), calls, max(count, 1), True

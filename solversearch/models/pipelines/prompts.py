@@ -68,15 +68,7 @@ def encoded(file: Path | None, asking: Asking, key: str, guest: Callable[[], Gue
     key says what its encoders are; an empty one keeps nothing.
     """
     prompts = captions(file)
-    settings = [
-        VERSION,
-        library().__version__,
-        library("transformers").__version__,
-        key,
-        prompts,
-        asking.negative,
-        sorted(asking.arguments("").items()),
-    ]
+    settings = [VERSION, library().__version__, library("transformers").__version__, key, prompts, asking.negative, sorted(asking.arguments("").items())]
     path = cache_folder() / f"prompts-{hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:32]}.safetensors"
     known = _read(path) if key else None
     if known is None:

@@ -32,9 +32,7 @@ class Step:
     made: Tensor
 
 
-def record(
-    guest: Guest, call: Call, times: Sequence[Time], states: Sequence[Tensor], respond: Callable[[int, str, Arguments], Any]
-) -> list[Step]:
+def record(guest: Guest, call: Call, times: Sequence[Time], states: Sequence[Tensor], respond: Callable[[int, str, Arguments], Any]) -> list[Step]:
     """A visit of as many steps as there are times: the first starts from noise, the others from the given states.
 
     respond(k, name, arguments) is what the k-th call of a network in all returns.
@@ -155,9 +153,7 @@ def _told(seen: Sequence[Tensor], times: Sequence[float]) -> Told:
         for early in (False, True):
             told = Told(offset, scale, early, seen[0].dtype, shape)
             values = told(torch.tensor(times, dtype=torch.float32))
-            error = max(
-                float((value - each).abs().max()) for value, each in zip(values.double(), (s.double().cpu() for s in seen), strict=True)
-            )
+            error = max(float((value - each).abs().max()) for value, each in zip(values.double(), (s.double().cpu() for s in seen), strict=True))
             if best is None or error < best[0]:
                 best = error, told
         if best is not None and best[0] == 0:
@@ -257,10 +253,7 @@ def _slots(k: int, name: str, given: list[Arguments], twice: Arguments | None, c
         places = _read(taken[0][path].flatten(), [each[path].flatten() for each in taken[1 : count + 1]])
         if (places < 0).all():
             raise Misfit("the state is scaled on its way into its network")
-        seen = {
-            p: _told([torch.as_tensor(each[p]) for each in (taken[0], taken[count + 1], taken[last])], [each.t for each in times])
-            for p in told
-        }
+        seen = {p: _told([torch.as_tensor(each[p]) for each in (taken[0], taken[count + 1], taken[last])], [each.t for each in times]) for p in told}
         slots.append(Slot(name, k, row, kinds, path, places, seen, torch.empty(0)))
     return slots
 
