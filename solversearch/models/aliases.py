@@ -34,7 +34,7 @@ ALIASES: dict[str, Alias] = {
     ),
     # Each of these from the documentation and the source of diffusers 0.42.1: docs/source/en/api/pipelines (docs) and the signature or the
     # example of the pipeline in src/diffusers/pipelines (source). Guidance is in the pipeline's own terms.
-    # Flux2Pipeline: id, dtype from its example; 1024 = default_sample_size 128 * vae_scale_factor 8; its guidance_scale (4) is told the network
+    # Flux2Pipeline: id, dtype from its example; 1024 = default_sample_size 128 * vae_scale_factor 8; its guidance_scale is told the network
     "flux2-dev": Alias("black-forest-labs/FLUX.2-dev", 1024, "bfloat16", 1.0, "FLUX.2 dev, flow matching, guidance-distilled"),
     # Flux2KleinPipeline: id docs/source/en/modular_diffusers/modular_pipeline.md; size as Flux2Pipeline; is_distilled switches guidance off
     "flux2-klein": Alias(

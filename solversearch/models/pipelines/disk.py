@@ -5,6 +5,7 @@ looked for in the Hub's cache and never fetched.
 """
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,15 @@ class Changed(Folder):
         """The checkpoint's, by their names, without their content."""
         return {} if self.file is None else header(self.file)
 
+    def weights(self, part: str) -> tuple[str | None, list[Path]]:
+        """Of the configuration, for a part that the checkpoint does not have."""
+        try:
+            return super().weights(part)
+        except UserError as error:
+            if self.file is None:
+                raise
+            raise UserError(f"{self.file} has no {part}: name a whole pipeline with --config FOLDER ({error})") from error
+
     def dtype(self, part: str) -> torch.dtype:
         if self.file is None or not self.has(part):
             return super().dtype(part)
@@ -91,16 +101,8 @@ class Changed(Folder):
         return module.eval().requires_grad_(False)
 
     def _own(self, part: str, dtype: torch.dtype, **more: Any) -> Any:
-        if self.file is None:
+        if self.file is None or not self.has(part):
             return super().load(part, dtype, **more)
-        if not self.has(part):
-            try:
-                return super().load(part, dtype)
-            except UserError as error:
-                raise UserError(
-                    f"{self.file}: the checkpoint has no {part}, and its configuration lacks one ({error}); name a pipeline's whole folder "
-                    "with --config FOLDER"
-                ) from error
         place = {"config": str(self.path), "torch_dtype": dtype, "local_files_only": True}
         kind = self.class_of(part)
         try:
@@ -117,7 +119,10 @@ class Changed(Folder):
                 "--config FOLDER"
             ) from error
         if lacking := [name for name, each in module.named_parameters() if each.is_meta]:
-            raise UserError(f"{self.file}: the {part} lacks {len(lacking)} tensors, such as {lacking[0]}; download it again")
+            raise UserError(
+                f"{self.file}: its {part} lacks {len(lacking)} tensors that it has by {self.path}, such as {lacking[0]}; name the right "
+                "configuration with --config FOLDER, or download it again"
+            )
         return module.eval().requires_grad_(False)
 
     def _quantization(self, dtype: torch.dtype) -> dict[str, Any]:
@@ -180,7 +185,14 @@ def single(where: str, config: Path | None, half: bool) -> Folder:
     if file.suffix.lower() == ".gguf" and find_spec("gguf") is None:
         raise UserError(f"{where}: a file in this format needs gguf, which is not there: pip install gguf")
     folder = local(str(config) if config is not None else _configuration(file), half)
-    return Changed(folder.path, folder.index, folder.half, file)
+    result = Changed(folder.path, folder.index, folder.half, file)
+    kind = result.config("scheduler").get("prediction_type", "epsilon")
+    if "v_pred" in result.tensors and kind != "v_prediction":  # how some fine-tuned models of Stable Diffusion XL say so
+        raise UserError(
+            f"{where}: says that it predicts v, and {folder.path / 'scheduler' / 'scheduler_config.json'} says {kind}; name a folder with "
+            "--config in which that is v_prediction"
+        )
+    return result
 
 
 def header(file: Path) -> dict[str, Tensor]:
@@ -197,15 +209,21 @@ def _configuration(file: Path) -> str:
     sort = utils.infer_diffusers_model_type(found)
     if sort == "v1" and utils.CHECKPOINT_KEY_NAMES["inpainting"] not in found:  # what diffusers takes all others for
         raise UserError(
-            f"{file}: no checkpoint that diffusers knows, by its tensors ({next(iter(found), 'none')[:60]}); a LoRA goes with --lora, parts of "
-            "a pipeline go with --config FOLDER"
+            f"{file}: no checkpoint that diffusers knows, by its tensors ({next(iter(found), 'none')[:60]}); a LoRA goes with --lora, "
+            "parts of a pipeline go with --config FOLDER"
         )
     repository = utils.DIFFUSERS_DEFAULT_PIPELINE_PATHS[sort]["pretrained_model_name_or_path"]
     repository = _MOVED.get(repository, repository)
+    if sort == "v2":
+        warnings.warn(
+            f"{file}: taken for Stable Diffusion 2.1, which predicts v; for the base model, which does not and has the same tensors, name "
+            "its folder with --config",
+            stacklevel=2,
+        )
     place = cached(repository)
     if place is None or not (Path(place) / "model_index.json").is_file():
         raise UserError(
-            f"{file}: its configuration, that of {repository}, is not in the Hub's cache; name a folder that has it with --config FOLDER, or "
-            f"fetch it: hf download {repository} --include '*.json' '*.txt' '*.model'"
+            f"{file}: its configuration, that of {repository}, is not in the Hub's cache; name a folder that has it with --config FOLDER, "
+            f"or fetch it: hf download {repository} --include '*.json' '*.txt' '*.model'"
         )
     return place
