@@ -32,7 +32,10 @@ def list_(
     from solversearch.report.screen import Fitted
 
     if what == "models":
-        entries = [entry | {"pixels": f"{entry['pixels']}x{entry['frames']}" if entry["frames"] else entry["pixels"]} for entry in entries]
+        entries = [
+            entry | {"pixels": f"{entry['pixels']}x{entry['frames']}" if entry["frames"] not in (1, "its own") else entry["pixels"]}
+            for entry in entries
+        ]
         left_out = ("frames",) if stdout().width >= WIDE else ("frames", "dtype", "from")
         entries = [{name: value for name, value in entry.items() if name not in left_out} for entry in entries]
     table = Fitted(tuple(entries[0]), left=tuple(entries[0]), prose=PROSE)
@@ -51,13 +54,13 @@ def _models() -> list[dict[str, Any]]:
         "FILE.safetensors": ("A checkpoint, such as of Stable Diffusion or Flux", "a file"),
         "python:FILE:FACTORY": ("Your own network; see the README", "a file or a module"),
     }
-    its_own = dict.fromkeys(("pixels", "guidance", "dtype"), "its own")
+    its_own = dict.fromkeys(("pixels", "guidance", "dtype", "frames"), "its own")
     return [
-        *({"name": name, "description": text, "pixels": 8, "guidance": 1.0, "dtype": "float32", "from": "the package", "frames": None}
+        *({"name": name, "description": text, "pixels": 8, "guidance": 1.0, "dtype": "float32", "from": "the package", "frames": 1}
           for name, text in MODELS.items()),
         *({"name": name, "description": alias.text, "pixels": alias.resolution, "guidance": alias.guidance, "dtype": alias.dtype,
-           "from": alias.repository, "frames": alias.frames} for name, alias in ALIASES.items()),
-        *({"name": name, "description": text, **its_own, "from": source, "frames": None} for name, (text, source) in own.items()),
+           "from": alias.repository, "frames": alias.frames or 1} for name, alias in ALIASES.items()),
+        *({"name": name, "description": text, **its_own, "from": source} for name, (text, source) in own.items()),
     ]  # fmt: skip
 
 

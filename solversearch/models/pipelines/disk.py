@@ -113,7 +113,7 @@ class Changed(Folder):
                     others = dict.fromkeys(each for each in self.modules if each != part)
                     module = getattr(self.kind.from_single_file(str(self.file), **place, **others), part)
         except _FAILURES as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = "tensors are missing" if "meta tensor" in str(error) else " ".join(str(error).split())[:160]
             raise UserError(
                 f"{self.file}: its {part} does not load as {self.path} says it is built ({reason}); name the right configuration with "
                 "--config FOLDER"
