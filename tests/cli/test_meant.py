@@ -40,9 +40,11 @@ def test_a_model_that_is_named_otherwise(name: str, message: str) -> None:
         assert told.startswith(f"--model {name}: ") and message in told and "Known" not in told
 
 
-def test_a_file_of_weights_that_is_there_is_told_like_one_that_is_not() -> None:
-    Path("mine.safetensors").touch()
-    assert "a file of weights does not say" in bad("optimize", "--nfe", 3, "--model", "mine.safetensors")
+def test_a_file_of_weights_that_is_there() -> None:
+    for name in ("mine.safetensors", "mine.pt"):
+        Path(name).write_bytes(b"0000")
+    assert "the weights are damaged or cut short" in bad("optimize", "--nfe", 3, "--model", "mine.safetensors")
+    assert "only safetensors and gguf are opened" in bad("optimize", "--nfe", 3, "--model", "mine.pt")
 
 
 def test_diffusers_is_no_export() -> None:

@@ -16,6 +16,7 @@ from solversearch.models.base import Model
 from solversearch.models.pipelines import disk
 from solversearch.models.pipelines.library import library, quiet
 from tests import tiny
+from tests.cli.calling import good
 from tests.models.originals import checkpoint
 
 Folder = Callable[[str], Path]
@@ -149,6 +150,15 @@ def test_wrong_checkpoints(pipeline: Folder, tmp_path: Path) -> None:
     assert "only safetensors and gguf are opened" in refusal(tmp_path / "model.ckpt")
 
 
+def test_the_command_line_takes_them(pipeline: Folder, prompts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    file = checkpoint(opened(pipeline("sd")), tmp_path / "model.safetensors")
+    style = lora(tmp_path / "style.safetensors", f"unet.{LAYER}")
+    told = ("--config", pipeline("sd"), "--prompts", prompts, "--device", "cpu", "--resolution", "16x32")
+    facts = good("optimize", "--model", file, "--nfe", 2, "--dry-run", *told, "--lora", f"{style}:0.5", "--lora", style)
+    assert "evaluations" in facts
+
+
 # LoRAs -----------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +245,24 @@ def test_quantisation_that_cannot_be(pipeline: Folder, monkeypatch: pytest.Monke
     assert "needs bitsandbytes" in (line := refusal(folder, quantize="4bit")) and "pip install bitsandbytes" in line
     monkeypatch.setattr(disk, "find_spec", lambda name: object())
     assert "needs a GPU" in refusal(folder, quantize="8bit")
+
+
+def test_a_network_in_eight_bits(pipeline: Folder, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the processor, where the backend has its layers too; diffusers asks for a GPU."""
+    pytest.importorskip("bitsandbytes")
+    pytest.importorskip("peft")
+    from diffusers.quantizers.bitsandbytes.bnb_quantizer import BnB8BitDiffusersQuantizer as Quantizer
+
+    monkeypatch.setattr(Quantizer, "validate_environment", lambda self, *given, **named: None)
+    monkeypatch.setattr(Quantizer, "update_device_map", lambda self, device_map: {"": "cpu"})
+    monkeypatch.setattr(disk, "_checked", lambda options, file, device: options.quantize)
+    asked = [(f"{lora(tmp_path / 'mine.safetensors', f'unet.{LAYER}')}:0.5",), None]
+    for each in asked:
+        found, plain = load(pipeline("sd"), "sd", prompts, quantize="8bit", lora=each), load(pipeline("sd"), "sd", prompts, lora=each)
+        assert isinstance(found.network, torch.nn.Module)
+        assert "Linear8bitLt" in {type(module).__name__ for module in found.network.modules()}
+        apart = (output(found) - output(plain)).norm() / output(plain).norm()
+        assert 0 < apart < 0.05 and found.digest != plain.digest
 
 
 def test_a_network_in_gguf(pipeline: Folder, prompts: Path, tmp_path: Path) -> None:
