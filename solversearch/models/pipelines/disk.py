@@ -217,17 +217,17 @@ def _configuration(file: Path) -> str:
             "parts of a pipeline go with --config FOLDER"
         )
     repository = utils.DIFFUSERS_DEFAULT_PIPELINE_PATHS[sort]["pretrained_model_name_or_path"]
-    repository = _MOVED.get(repository, repository)
     if sort == "v2":
         warnings.warn(
             f"{file}: taken for Stable Diffusion 2.1, which predicts v; for the base model, which does not and has the same tensors, name "
             "its folder with --config",
             stacklevel=2,
         )
-    place = cached(repository)
+    names = [repository, *([_MOVED[repository]] if repository in _MOVED else [])]
+    place = next(filter(None, map(cached, names)), None)
     if place is None or not (Path(place) / "model_index.json").is_file():
         raise UserError(
-            f"{file}: its configuration, that of {repository}, is not in the Hub's cache; name a folder that has it with --config FOLDER, "
-            f"or fetch it: hf download {repository} --include '*.json' '*.txt' '*.model'"
+            f"{file}: its configuration, that of {names[-1]}, is not in the Hub's cache; name a folder that has it with --config FOLDER, "
+            f"or fetch it: hf download {names[-1]} --include '*.json' '*.txt' '*.model'"
         )
     return place
