@@ -19,7 +19,9 @@ from solversearch.models.edm import Preconditioned
 from solversearch.models.options import Options
 from solversearch.models.pipelines.adapter import Adapter
 from solversearch.models.pipelines.asking import Asking
+from solversearch.models.pipelines.disk import changed, single
 from solversearch.models.pipelines.guest import Guest, Misfit
+from solversearch.models.pipelines.kinds import check_kind
 from solversearch.models.pipelines.library import library
 from solversearch.models.pipelines.packing import Packing, Unpacked
 from solversearch.models.pipelines.pictures import Decoder
@@ -34,6 +36,8 @@ __all__ = ["ALIASES", "load", "load_alias", "schedule_of"]
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _ANY = ("device", "dtype", "resolution", "frames", "compiled", "offload")
 """Options that every pipeline takes."""
+_STORED = ("config", "lora", "quantize")
+"""Those that every stored one does."""
 _PROMPTED = ("prompts", "negative_prompt")
 
 
@@ -43,7 +47,7 @@ def load_alias(name: str, options: Options) -> Model:
 
 
 def load(where: str, options: Options, name: str | None = None, alias: Alias | None = None) -> Model:
-    """The model of a pipeline's folder or, where there is no such folder, of a repository of the Hub.
+    """The model of a pipeline's folder, of a checkpoint in a single file or, where there is neither, of a repository of the Hub.
 
     name is what messages call it; one that begins with hf: is not looked for among the folders. Raises `UserError` with one line for
     whatever is missing, damaged or not supported.
@@ -51,8 +55,8 @@ def load(where: str, options: Options, name: str | None = None, alias: Alias | N
     for package in ("diffusers", "transformers"):
         library(package)
     name, asked = name or where, _dtype(options.dtype or (alias.dtype if alias else None))
-    folder = _folder(where, alias is not None or name.startswith("hf:"), asked == torch.float16)
-    return _model(folder, options, name, _device(options.device), asked, alias)
+    folder, device = _folder(where, alias is not None or name.startswith("hf:"), asked == torch.float16, options), _device(options.device)
+    return _model(changed(folder, options, device), options, name, device, asked, alias)
 
 
 def of_object(pipe: Any, options: Options) -> Model:
@@ -72,12 +76,14 @@ def _model(folder: Folder, options: Options, name: str, device: str, asked: torc
 
 
 def _adapted(folder: Folder, options: Options, name: str, device: str, asked: torch.dtype | None, alias: Alias | None) -> Model:
+    check_kind(folder)
+    own = () if isinstance(folder, InMemory) else _STORED
     dtype = asked or folder.dtype(folder.networks[0])
     if device == "cpu" and dtype == torch.float16 and options.dtype is None:
         dtype = torch.float32  # processors are slow in float16
     guest = Guest(folder.pipe({}, dtype, device), device)
     asking = Asking.of(guest, options, alias)
-    options.only(name, *_ANY, *(_PROMPTED if asking.kind == "prompt" else ()), "distilled_guidance")
+    options.only(name, *_ANY, *own, *(_PROMPTED if asking.kind == "prompt" else ()), "distilled_guidance")
     scheduler = folder.config("scheduler")
     schedule, kind, clip = schedule_of(scheduler)
     prompts, known = _prompts(folder, guest, asking, options, dtype, device)
@@ -86,7 +92,7 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
         alias.guidance if alias else None, options.distilled_guidance
     )
     if options.distilled_guidance is not None and not asking.tells:
-        options.only(name, *_ANY, *_PROMPTED)
+        options.only(name, *_ANY, *own, *_PROMPTED)
     schedule, _, _ = schedule_of(scheduler, guest.mu)
     packing, network = Packing.of(guest.pipe, adapted.shape, asking.fixed), adapted.network
     if packing:
@@ -135,8 +141,10 @@ def _dtype(name: str | None) -> torch.dtype | None:
     return None if name is None else _DTYPES[name]
 
 
-def _folder(where: str, hub: bool, half: bool) -> Folder:
+def _folder(where: str, hub: bool, half: bool, options: Options) -> Folder:
     path = Path(where).expanduser()
+    if not hub and path.is_file():
+        return single(where, options.config, half)
     return from_hub(where, half) if hub or (where.count("/") == 1 and where[0] not in "./~" and not path.exists()) else local(where, half)
 
 
@@ -167,7 +175,7 @@ def _placed(core: Any, device: str, options: Options) -> Any:
     """The network on its device; under offload its layers go there one after the other, when they are at work."""
     if options.offload:
         library("accelerate").cpu_offload(core, execution_device=torch.device(device))
-    else:
+    elif not str(core.device).startswith(device):  # quantised networks are there already, and must not be moved
         core.to(device)
     if options.compiled:
         core.compile()

@@ -89,11 +89,11 @@ class Folder:
     def small_files(self, part: str) -> list[Path]:
         return sorted(each for each in self.place(part).iterdir() if each.suffix in _SMALL)
 
-    def load(self, part: str, dtype: torch.dtype) -> Any:
-        """A frozen module in evaluation mode that got every weight from its files."""
+    def load(self, part: str, dtype: torch.dtype, **more: Any) -> Any:
+        """A frozen module in evaluation mode that got every weight from its files; more goes to `from_pretrained`."""
         kind = self.class_of(part)
         variant, _ = self.weights(part)
-        arguments = {"torch_dtype": dtype, "variant": variant, "use_safetensors": True, "local_files_only": True}
+        arguments = {"torch_dtype": dtype, "variant": variant, "use_safetensors": True, "local_files_only": True} | more
         try:
             with quiet():
                 module, info = kind.from_pretrained(self.place(part), output_loading_info=True, **arguments)
@@ -235,7 +235,7 @@ class InMemory(Folder):
         tensors = getattr(self.object, part).state_dict()
         return weights.digest_of(tensors, tensors.__getitem__)
 
-    def load(self, part: str, dtype: torch.dtype) -> Any:
+    def load(self, part: str, dtype: torch.dtype, **more: Any) -> Any:
         """The part itself, frozen and in evaluation mode; a copy where it is of another dtype."""
         own = getattr(self.object, part)
         return (own if self.dtype(part) == dtype else deepcopy(own).to(dtype)).eval().requires_grad_(False)
@@ -312,10 +312,10 @@ def from_hub(repository: str, half: bool) -> Folder:
         raise
     except Exception as error:  # the client raises what its HTTP library raises, and that has changed before
         refused = _refusal(repository, error)
-        cached = None if refused else _cached(repository)
-        if cached is None:
+        place = None if refused else cached(repository)
+        if place is None:
             raise UserError(refused or _unreachable(repository, error)) from error
-        return local(cached, half)
+        return local(place, half)
 
 
 def _needed(names: Sequence[str], parts: Sequence[str], half: bool) -> list[str]:
@@ -331,7 +331,8 @@ def _needed(names: Sequence[str], parts: Sequence[str], half: bool) -> list[str]
     return sorted({f"{folder}/{file}".lstrip("/") for folder, chosen in needed.items() for file in chosen})
 
 
-def _cached(repository: str) -> str | None:
+def cached(repository: str) -> str | None:
+    """Where the Hub's cache has a repository, or some of it."""
     try:
         return str(library("huggingface_hub").snapshot_download(repository, local_files_only=True))
     except Exception:
