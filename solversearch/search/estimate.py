@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from solversearch import memory
-from solversearch.judging.baselines import BETTER, OF_EACH, baselines, rounds, screening
+from solversearch.judging.baselines import baselines, screening
 from solversearch.judging.objectives import parse_many
 from solversearch.judging.objectives.ays import LEVELS
 from solversearch.judging.race import first_round, hard_samples
@@ -16,11 +16,10 @@ from solversearch.search.fitting.compensation import SAMPLES as FEWEST
 from solversearch.search.fitting.design_matrix import CHUNK
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import polish
-from solversearch.search.stages.baseline import STARTS
+from solversearch.search.stages.baseline import SCREENED, STARTS
 from solversearch.search.stages.search import OBSERVED
 from solversearch.search.strategies import predicts
 from solversearch.search.surrogates.anchored import NOISES
-from solversearch.solvers import SOLVERS
 from solversearch.spaces import Domain
 from solversearch.teacher import STEPS, cost
 
@@ -66,7 +65,7 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     taught = cost(settings.fit_samples) + cost(settings.validation_samples)
     stages = {
         "teacher": taught + cost(settings.samples),
-        "baselines": nfe * (_screening(model, count, settings.validation_samples) + 2 * settings.validation_samples),
+        "baselines": nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
         "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on if way else 0,
@@ -93,13 +92,6 @@ def _prepared(model: Model, settings: Settings, bounds: bool) -> int:
 def _racing(count: int, samples: int) -> int:
     """Samples of the first two rounds of a race of so many baselines."""
     return int(count * (first_round(samples) + GOING_ON * hard_samples(samples)))
-
-
-def _screening(model: Model, count: int, samples: int) -> int:
-    """Samples that the screening of so many baselines makes."""
-    first, *more = rounds(model, screening(samples))
-    going_on = min(count, count // BETTER + OF_EACH * len(SOLVERS))
-    return count * first + sum(going_on * size for size in more)
 
 
 def _memory(model: Model, settings: Settings) -> dict[str, str]:

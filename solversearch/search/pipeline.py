@@ -56,15 +56,16 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
     stage = partial(_stage, task, found)
     fitting, validation = task.teacher("fit", settings.fit_samples), task.teacher("validate", settings.validation_samples)
     with stage("best baseline"):
-        starts, best, evaluator = baseline.run(task, fitting, validation)
+        surrogates = surrogate.run(task, fitting, validation)
+        starts, best, evaluator = baseline.run(task, fitting, validation, surrogates)
+        surrogates.anchored.scale = evaluator.scale
         candidates = [found.keep(best)]
-    surrogates = surrogate.run(task, evaluator)
     budget = Budget(settings.evaluations, task.clock, task.clock.evaluations)
 
     def add(results: Iterable[Result]) -> None:
         candidates.extend(map(found.keep, results))
 
-    if surrogates and (settings.instant or settings.only_instant):
+    if settings.instant or settings.only_instant:
         with stage("instant"):
             add(instant.run(task, evaluator, budget, surrogates))
         starts = [*(Baseline("instant", "surrogate", each.table) for each in candidates[1:]), *starts]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from solversearch.judging.baselines import Baseline
+from solversearch.judging.baselines import Baseline, baselines, screening
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Clock, NotFinite
 from solversearch.sampling import sample
@@ -16,7 +16,7 @@ from solversearch.schedules import grid
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.settings import Settings
-from solversearch.search.stages import descent, fit, polish, search
+from solversearch.search.stages import baseline, descent, fit, polish, search, surrogate
 from solversearch.search.stages.task import Budget, Task
 from solversearch.solvers import get
 from solversearch.spaces import SearchSpace
@@ -147,3 +147,16 @@ def test_the_search_begins_no_more_candidates_than_the_budget_has_room_for() -> 
     seen = 3 * 8 * 64  # what the surrogates observe after it: eight tables on 64 samples
     assert search._room(task, Budget(10 * candidate + seen, Clock(), 0), 1.0, True) == 10
     assert search._room(task, Budget(1, Clock(), 0), 1.0, True) == 1
+
+
+def test_the_network_is_asked_about_baselines_that_the_surrogates_rank_first() -> None:
+    task, clock = task_of(), Clock()
+    fitting, validation = (teach(MODEL, split, 32, clock=clock) for split in ("fit", "validate"))
+    surrogates = surrogate.run(task, fitting, validation)
+    found, best, evaluator = baseline.run(task, fitting, validation, surrogates)
+    assert task.clock.evaluations == 3 * (baseline.SCREENED * screening(32) + 2 * 32)
+    assert len({each.grid for each in found}) == len(found) <= baseline.STARTS and not best.table.stochastic
+    assert best.table == found[0].table and evaluator.scale == pytest.approx(float(best.error.median()))
+    everyone = [each.table for each in baselines(MODEL, 3, 1.0) if not each.table.stochastic]
+    errors = [float(endpoint_mse(sample(MODEL, table, validation), validation.endpoint).mean()) for table in everyone]
+    assert sum(error < float(best.error.mean()) for error in errors) < len(errors) / 20
