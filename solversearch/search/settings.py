@@ -98,6 +98,11 @@ class Settings(BaseModel):
         return self.instant and not self.searches and self.polish in ("all", "coefficients")
 
     @property
+    def fits(self) -> bool:
+        """Whether anything is fitted to the trajectories of the samples for fitting; where not, their ends are enough."""
+        return not self.only_instant and (self.searches or (self.fit and not self.straight) or self.polish == "decisions")
+
+    @property
     def splits(self) -> bool:
         """Whether the guidance difference has columns of its own: by default where coefficients are fitted under guidance."""
         return (self.guidance != 1 and self.fit) if self.split is None else self.split

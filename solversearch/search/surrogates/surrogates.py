@@ -41,7 +41,7 @@ class Surrogates:
     def of(
         cls, model: Model, fitting: Teacher, validation: Teacher, unguided: Sequence[Teacher] = (), guidance: float = 1.0, seed: int = 0
     ) -> Self:  # fmt: skip
-        """fitting and validation are teachers at `guidance`, with trajectories; unguided ones give samples where that is not 1."""
+        """Teachers at `guidance`, validation with trajectories; unguided ones give samples where that is not 1."""
         samples = tuple(unguided) or (fitting, validation)
         mixture = Mixture.fit(samples, seed)
         anchored = Anchored(mixture, model, validation, guidance)
