@@ -22,6 +22,7 @@ from solversearch.search.strategies import predicts
 from solversearch.search.surrogates.anchored import NOISES
 from solversearch.spaces import Domain
 from solversearch.teacher import STEPS, cost
+from solversearch.threads import few_threads
 
 RUNGS, FULL, GOING_ON = 3, 16, 0.4
 """Of the comparison, usually: NFEs of its ladder, baselines that are run on all samples, and what share of them goes on to hard samples."""
@@ -34,7 +35,8 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
     settings = settings.sized(model)
     check(model, settings)
     evaluations = _evaluations(model, settings)
-    speed = _speed(model, settings)
+    with few_threads(model):
+        speed = _speed(model, settings)
     total = sum(evaluations.values()) - evaluations["search"] // 2  # few candidates see all samples
     return {
         "model": model.name,

@@ -41,6 +41,7 @@ from solversearch.search.settings import Settings, check
 from solversearch.search.stages.search import Setup
 from solversearch.search.stages.task import Progress, Task
 from solversearch.search.surrogates.predictor import Record
+from solversearch.threads import few_threads
 from solversearch.version import __version__
 
 
@@ -58,7 +59,7 @@ def optimize(
     settings = settings.sized(model)
     check(model, settings)
     check_reachable(fleet, storage)
-    with held(folder):
+    with held(folder), few_threads(model):
         if resume:
             run = Run.unfinished(folder)
             run.check(model, settings, folder)
