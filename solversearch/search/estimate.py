@@ -18,12 +18,15 @@ from solversearch.search.settings import Settings, check
 from solversearch.search.stages import polish
 from solversearch.search.stages.baseline import SCREENED, STARTS
 from solversearch.search.stages.search import OBSERVED
+from solversearch.search.stages.task import ROUGH
 from solversearch.search.strategies import predicts
 from solversearch.search.surrogates.anchored import NOISES
 from solversearch.spaces import Domain
 from solversearch.teacher import STEPS, cost
 from solversearch.threads import few_threads
 
+TAUGHT = 5
+"""Steps of the teacher that the comparison mostly needs, an evaluation of the plan."""
 RUNGS, FULL, GOING_ON = 3, 16, 0.4
 """Of the comparison, usually: NFEs of its ladder, baselines that are run on all samples, and what share of them goes on to hard samples."""
 SECONDS, CALLS, FEW = 0.3, 50, 8
@@ -64,9 +67,9 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     )
     gradient = settings.polish in ("all", "coefficients")
     way = memory.backward(model, nfe * guided, polish.batch(settings), settings.batch_size) if gradient else None
-    taught = cost(settings.fit_samples) + cost(settings.validation_samples)
+    taught = cost(settings.fit_samples, STEPS if settings.fits else ROUGH) + cost(settings.validation_samples)
     stages = {
-        "teacher": taught + cost(settings.samples),
+        "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe)),
         "baselines": nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
@@ -75,7 +78,9 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
         + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples),
     }  # fmt: skip
     evaluations = {name: value * guided for name, value in stages.items()}
-    evaluations["teacher"] += taught * (settings.guidance != 1)
+    evaluations["teacher"] += sum(cost(count, ROUGH) for count in (settings.fit_samples, settings.validation_samples)) * (
+        settings.guidance != 1
+    )
     if settings.evaluations is not None:
         for name in ("fit", "search", "polish"):
             evaluations[name] = min(evaluations[name], settings.evaluations)
