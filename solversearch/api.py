@@ -217,6 +217,7 @@ def compare(
     from solversearch.models.denoising import check_samples
     from solversearch.spaces import SearchSpace
     from solversearch.teacher import STEPS, teach
+    from solversearch.threads import few_threads
 
     chosen = read_plan(plan) if isinstance(plan, str | Path) else plan
     chosen = chosen if guidance is None else reguided(chosen, guidance)
@@ -227,7 +228,7 @@ def compare(
     check_model(chosen, loaded)
     sized = settings.sized(loaded)
     clock, start, rounds = Clock(), time.perf_counter(), iter(range(1, 10**6))
-    with _display(progress) as display:
+    with _display(progress) as display, few_threads(loaded):
         teacher = teach(
             loaded, "held_out", sized.samples, chosen.guidance, seed, "trajectory" in decider.needs,
             batch_size=sized.batch_size, clock=clock,
