@@ -71,7 +71,7 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         starts = [*(Baseline("instant", "surrogate", each.table) for each in candidates[1:]), *starts]
     if settings.only_instant:
         return found
-    if settings.fit and settings.fits:
+    if settings.fit and settings.fits and not (settings.straight and len(candidates) > 1):
         with stage("fit"):
             add(fit.run(task, evaluator, budget, starts))
     if settings.searches:
