@@ -14,7 +14,7 @@ import torch
 
 from solversearch.errors import UserError, nearest
 from solversearch.models.aliases import ALIASES, Alias
-from solversearch.models.base import Model, Network
+from solversearch.models.base import Model
 from solversearch.models.edm import Preconditioned
 from solversearch.models.options import Options
 from solversearch.models.pipelines.adapter import Adapter
@@ -81,11 +81,14 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
     dtype = asked or folder.dtype(folder.networks[0])
     if device == "cpu" and dtype == torch.float16 and options.dtype is None:
         dtype = torch.float32  # processors are slow in float16
+    scheduler = folder.config("scheduler")
+    try:
+        schedule, kind, clip = schedule_of(scheduler)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder.path}: scheduler_config.json gives no noise schedule ({error}); download it again") from error
     guest = Guest(folder.pipe({}, dtype, device), device)
     asking = Asking.of(guest, options, alias)
     options.only(name, *_ANY, *own, *(_PROMPTED if asking.kind == "prompt" else ()), "distilled_guidance")
-    scheduler = folder.config("scheduler")
-    schedule, kind, clip = schedule_of(scheduler)
     prompts, known = _prompts(folder, guest, asking, options, dtype, device)
     networks = {part: _placed(folder.load(part, dtype), device, options) for part in folder.networks}
     adapted = Adapter(guest, networks, asking, prompts, known, schedule, kind).adapt(

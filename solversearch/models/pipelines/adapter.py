@@ -146,8 +146,8 @@ class Adapter:
         network.joint = self._pair() is not None
         if len(self.prompts) > 1:
             network.check_opposite(1)
-        for span, step in enumerate(firsts):
-            self._check(network, step, ranges[span], self.times[span][0].t)
+        for own, times, step in zip(ranges, self.times, firsts, strict=True):
+            self._check(network, step, own, times[0].t)
         return network
 
     @torch.no_grad()

@@ -72,14 +72,12 @@ def _size(guest: Guest, options: Options, alias: Alias | None) -> dict[str, int]
         width, height = pixels(resolution)
         size = {"height": height, "width": width}
         multiple = _multiple(guest.pipe)
-        for each in size.values():
-            if each % multiple:
-                near = max(round(each / multiple), 1) * multiple
-                raise UserError(
-                    f"--resolution {resolution}: {each} is no multiple of {multiple} pixels, as {guest.name} needs; the nearest is {near}"
-                )
-    elif options.resolution is not None:
-        raise UserError(f"{guest.name} makes pictures of one size only; leave out --resolution")
+        sides = [max(round(each / multiple), 1) * multiple for each in (width, height)]
+        if sides != [width, height]:
+            told = f"{sides[0]}x{sides[1]}" if "x" in str(resolution).lower() else sides[0]
+            raise UserError(f"--resolution {resolution} is no multiple of {multiple} pixels, as {guest.name} needs; the nearest is {told}")
+    elif options.resolution is not None and pixels(options.resolution) != ((side := _own_side(guest)), side):
+        raise UserError(f"{guest.name} makes pictures of {side or 'its own'} pixels only; leave out --resolution")
     if frames is not None and "num_frames" in guest.parameters:
         size["num_frames"] = frames
         step = getattr(guest.pipe, "vae_scale_factor_temporal", None) or getattr(guest.pipe, "vae_temporal_compression_ratio", None) or 1
@@ -97,6 +95,13 @@ def pixels(resolution: int | str) -> tuple[int, int]:
     if match is None:
         raise UserError(f"--resolution {resolution}: pixels of a side, such as 1024, or WIDTHxHEIGHT, such as 1024x576")
     return int(match[1]), int(match[2] or match[1])
+
+
+def _own_side(guest: Guest) -> int | None:
+    """Pixels of the pictures that a pipeline makes which takes no size; None where its network does not say."""
+    side = next(iter(guest.networks.values())).config.get("sample_size")
+    vae = getattr(guest.pipe, "vae", None)
+    return side * 2 ** (len(vae.config.block_out_channels) - 1 if vae is not None else 0) if isinstance(side, int) else None
 
 
 def _multiple(pipe: Any) -> int:

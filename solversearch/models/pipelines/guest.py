@@ -114,8 +114,9 @@ class Guest:
         kind = type(pipe)
         self.pipe = object.__new__(kind)
         self.pipe.__dict__.update(pipe.__dict__)
-        self.name, self.stock, self._respond = kind.__name__, pipe.scheduler, _unasked
-        self.networks = {name: part for name in NETWORKS if isinstance(part := getattr(pipe, name, None), nn.Module)}
+        self.name, self.stock = kind.__name__, pipe.scheduler
+        self._respond: Respond = _unasked
+        self.networks: dict[str, Any] = {name: part for name in NETWORKS if isinstance(part := getattr(pipe, name, None), nn.Module)}
         self.parameters = inspect.signature(kind.__call__).parameters
         self.mu: float | None = None
         for name, part in self.networks.items():
@@ -137,7 +138,7 @@ class Guest:
     def visit(self, call: Call, times: Sequence[Time], answer: Answer, respond: Respond) -> Any:
         """What one `__call__` returns; None where `answer` or `respond` raised `Done`."""
         kind = type(self.stock)
-        probe = object.__new__(type(kind.__name__, (Probe, kind), {"__module__": kind.__module__}))
+        probe: Any = object.__new__(type(kind.__name__, (Probe, kind), {"__module__": kind.__module__}))
         probe.__dict__.update(self.stock.__dict__ | {"_times": times, "_answer": answer, "_at": 0, "mu": None})
         self.pipe.scheduler, self._respond = probe, respond
         arguments = call.arguments | {"num_inference_steps": len(times)}
@@ -205,7 +206,7 @@ def shell(module: nn.Module, device: str, forward: Callable[..., Any] | None = N
     """A module of the same settings and weights that is said to be on the device, and whose forward is another."""
     kind = type(module)
     own = {"__module__": kind.__module__, "device": property(lambda self: torch.device(device))}
-    twin = object.__new__(type(kind.__name__, (kind,), own | ({"forward": forward} if forward else {})))
+    twin: Any = object.__new__(type(kind.__name__, (kind,), own | ({"forward": forward} if forward else {})))
     twin.__dict__.update(module.__dict__ | {"_compiled_call_impl": None})
     for name in ("forward", "_hf_hook", "_old_forward"):  # of accelerate
         twin.__dict__.pop(name, None)

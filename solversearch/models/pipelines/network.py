@@ -128,7 +128,7 @@ class Called(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         numbers = [0] * len(x) if condition is None else condition.tolist()
-        return torch.cat([self._one(*each) for each in zip(x.split(1), t.tolist(), numbers, strict=True)])
+        return torch.cat([self._one(*each) for each in zip(torch.split(x, 1), t.tolist(), numbers, strict=True)])
 
     def _one(self, x: Tensor, t: float, number: int) -> Tensor:
         asked, result = 0, []

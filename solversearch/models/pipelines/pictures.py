@@ -23,7 +23,7 @@ class Decoder:
     def __call__(self, states: Tensor) -> Tensor:
         if self._guest is None:
             self._guest = self.make()
-        return torch.cat([self._one(self._guest, state) for state in states.split(1)])
+        return torch.cat([self._one(self._guest, state) for state in torch.split(states, 1)])
 
     def _one(self, guest: Guest, state: Tensor) -> Tensor:
         outputs = iter(self.made_up)

@@ -89,7 +89,7 @@ def encoded(file: Path | None, asking: Asking, key: str, guest: Callable[[], Gue
         known = _moved(found, "cpu"), _moved(_pair(visitor, asking, prompts[0]), "cpu")
         if key:
             _keep(path, known)
-    return Encoded(prompts[: len(known[0])], *known, device)
+    return Encoded(prompts[: len(known[0])], known[0], known[1], device)
 
 
 def _pair(guest: Guest, asking: Asking, prompt: str) -> list[Any] | None:

@@ -11,7 +11,7 @@ from solversearch.errors import UserError, nearest
 from solversearch.models.pipelines.library import library
 from solversearch.schedules import LEAST_ALPHA, VE, ContinuousVP, DiscreteVP, Flow, NoiseSchedule
 
-_KINDS = {"epsilon": "epsilon", "v_prediction": "v_prediction", "sample": "sample"}
+_KINDS = ("epsilon", "v_prediction", "sample")
 _EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 
 
@@ -19,7 +19,8 @@ def schedule_of(config: Mapping[str, Any], mu: float | None = None) -> tuple[Noi
     """Noise schedule, prediction type, and the bound of clipped data predictions or None, from the content of scheduler_config.json.
 
     What the file leaves out has the default of its class. mu is what the pipeline gives the scheduler for a picture's size, where its shift
-    depends on that; without it, the shift is that of the largest picture. Raises `UserError` for a scheduler that is none of a diffusion or flow model's.
+    depends on that; without it, the shift is that of the largest picture. Raises `UserError` for a scheduler that is none of a diffusion or
+    flow model's.
     """
     name = class_of_scheduler(config)
     defaults = _defaults(name)
@@ -35,12 +36,16 @@ def schedule_of(config: Mapping[str, Any], mu: float | None = None) -> tuple[Noi
             f"{name}: no noise schedule of a diffusion or flow model is known for this scheduler; put DDIMScheduler's in its place"
         )
     kind = given.get("prediction_type", "epsilon")
+    if given.get("use_flow_sigmas"):
+        raise UserError(
+            f"{name}: use_flow_sigmas goes with the prediction_type 'flow_prediction', not {kind!r}; change one of them in its config"
+        )
     if kind not in _KINDS:
-        raise UserError(f"{name}: {nearest(str(kind), list(_KINDS), 'prediction type')}")
+        raise UserError(f"{name}: {nearest(str(kind), [*_KINDS, 'flow_prediction'], 'prediction type')}")
     if kind == "v_prediction" and given.get("timestep_type") == "continuous":
         return _continuous(given), kind, None
     clips = given.get("clip_sample") and not name.startswith("CogVideoX")  # whose schedulers have the setting, and do not read it
-    return _betas(given, kind), _KINDS[kind], float(given.get("clip_sample_range", 1.0)) if clips else None
+    return _betas(given, kind), kind, float(given.get("clip_sample_range", 1.0)) if clips else None
 
 
 def sigma_data_of(config: Mapping[str, Any]) -> tuple[float, bool]:

@@ -120,7 +120,7 @@ class Folder:
             return self.class_of(part).from_pretrained(self.place(part), local_files_only=True)
         except (*_BROKEN, ImportError) as error:  # some need sentencepiece
             raise UserError(
-                f"{self.place(part)}: the {part} does not load ({_line(error)}); download it again, or install what it needs"
+                f"{self.place(part)}: the {part} does not load ({_line(error)}); download it, or install what it asks for"
             ) from error
 
     def class_of(self, part: str) -> Any:
