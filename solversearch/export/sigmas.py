@@ -59,14 +59,9 @@ def stock_solver(plan: Plan) -> str | None:
 
 def _equal(plan: Plan, table: Tableau) -> bool:
     """Whether both do the same, the table in the frame x = data + sigma * noise, where a network of kind vp sees x / sqrt(1 + sigma^2)."""
-    more = (
-        plan.tableau.split
-        or plan.tableau.stochastic
-        or plan.components
-        or plan.threshold is not None
-        or bool(plan.decisions.get("input_shift"))
-    )
-    if more or any(node.guidance != plan.guidance for node in plan.nodes):
+    whole = plan.tableau
+    more = whole.split, whole.stochastic, whole.components, plan.threshold, plan.decisions.get("input_shift")
+    if any(more) or any(node.guidance != plan.guidance for node in plan.nodes):
         return False
     vp = levels.kind(plan) == "vp"
     scales = [1 / np.hypot(1, node.sigma) if vp else 1.0 for node in table.nodes] + [1.0]

@@ -7,11 +7,12 @@ to the rounding of another machine.
 
 import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from solversearch.plan import replacing
 from solversearch.schedules import data_prediction
 
 SCHEDULE = noise_schedule()
+N = TypeVar("N", bound=nn.Module)
 TEACHER_STEPS = 200
 """DDIM steps of the samples that are judged."""
 
@@ -64,21 +66,31 @@ def progress(steps: int, what: str) -> Iterable[int]:
 
 
 def train_network(x: Tensor, y: Tensor, recipe: Recipe) -> DigitsNetwork:
-    """The moving average of a network trained on images x (M, 1, 8, 8) with labels y (M,), in continuous time."""
+    """The moving average of a network trained on images x (M, 1, 8, 8) with labels y (M,)."""
     torch.manual_seed(recipe.seed)
     network = DigitsNetwork(dropout=recipe.dropout)
     network.mean.copy_(x.flatten(1).mean(0))
     network.variance.copy_(x.flatten(1).var(0))
+
+    def images() -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(len(x), (recipe.batch,))
+        return x[chosen], y[chosen]
+
+    return trained(network, images, NULL, recipe)
+
+
+def trained(network: N, images: Callable[[], tuple[Tensor, Tensor]], null: int, recipe: Recipe) -> N:
+    """The moving average of a network that learns v, in continuous time, of batches of images (B, *shape) and labels (B,)."""
     average = deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99))
     rate = cosine_schedule(optimizer, recipe.steps)
     for step in progress(recipe.steps, "diffusion network"):
-        chosen = torch.randint(len(x), (recipe.batch,))
+        x, labels = images()
         # Stratified times: every batch covers the whole range.
         u = (torch.arange(recipe.batch) + torch.rand(recipe.batch)) / recipe.batch
-        condition = torch.where(torch.rand(recipe.batch) < recipe.label_dropout, NULL, y[chosen])
+        condition = torch.where(torch.rand(recipe.batch) < recipe.label_dropout, null, labels)
         t = u * 999
-        noisy, v = noised(x[chosen], t, torch.randn(recipe.batch, *SHAPE))
+        noisy, v = noised(x, t, torch.randn_like(x))
         loss = (network(noisy, t, condition) - v).square().mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)

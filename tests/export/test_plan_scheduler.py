@@ -26,6 +26,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepSchedu
 
 from solversearch.export.diffusers import PlanScheduler
 from tests.export.families import Families, call, error, noise_of, plan_of, reference
+from tests.export.zoo import Recording
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -33,24 +34,6 @@ NFE = 4
 GUIDED = [family for family in tiny.FAMILIES if family != "ddpm"]
 SCALING = ("sd", "sd_v", "sdxl", "pixart")
 """The pipelines that ask the scheduler for the scale of their noise."""
-
-
-class Recording(PlanScheduler):
-    """Keeps the last state: two of the pipelines give nothing but pictures."""
-
-    def step(
-        self,
-        model_output: Any,
-        timestep: Any,
-        sample: Any,
-        generator: Any = None,
-        return_dict: bool = True,
-        eta: float = 0.0,
-        **others: Any,
-    ) -> Any:
-        output = super().step(model_output, timestep, sample, generator, return_dict, eta, **others)
-        self.last = output[0]
-        return output
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from solversearch.tableau import trace
 
 pytest.importorskip("diffusers")
 
-from solversearch.export.diffusers import PlanScheduler
 from solversearch.models.pipelines.schedule import schedule_of
 from tests.export import zoo
 from tests.export.families import error
@@ -27,24 +26,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 NFE = 3
 
 
-class Recording(PlanScheduler):
-    """Keeps the last state of the loop, and leaves the pipeline there: there is nothing to decode with."""
-
-    def step(
-        self,
-        model_output: Any,
-        timestep: Any,
-        sample: Any,
-        generator: Any = None,
-        return_dict: bool = True,
-        eta: float = 0.0,
-        **others: Any,
-    ) -> Any:
-        output = super().step(model_output, timestep, sample, generator, return_dict, eta, **others)
-        self.last = output[0]
-        if self.step_index == NFE:
-            raise zoo.Answer
-        return output
+class Leaving(zoo.Recording):
+    leaves = True
 
 
 @cache
@@ -109,7 +92,7 @@ def test_bare(family: tuple[str, Any, torch.Tensor]) -> None:
     name, pipe, noise = family
     plan, known = plan_for(name, "constant", 1.0), zoo.ZOO[name]
     right, stock = expected(pipe, name, plan, noise), pipe.scheduler
-    pipe.scheduler = Recording.from_plan(plan, stock)
+    pipe.scheduler = Leaving.from_plan(plan, stock)
     try:
         with pytest.raises(zoo.Answer):
             zoo.call(pipe, known, noise, num_inference_steps=NFE, **{known.guides: 3.0})
@@ -122,7 +105,7 @@ def test_bare(family: tuple[str, Any, torch.Tensor]) -> None:
 def test_attached(family: tuple[str, Any, torch.Tensor], kind: str) -> None:
     name, pipe, noise = family
     plan, known = plan_for(name, kind, 1.1), zoo.ZOO[name]
-    scheduler = Recording.from_plan(plan)
+    scheduler = Leaving.from_plan(plan)
     arguments = scheduler.attach(pipe)
     try:
         if kind in ("per node", "split") and not known.plain:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from solversearch.export.diffusers import PlanScheduler
 from solversearch.models.pipelines.library import quiet
 from solversearch.runtime import Node
 from solversearch.schedules import data_prediction
@@ -201,6 +202,28 @@ def _network(family: Family) -> Any:
 
 class Answer(BaseException):
     """Leaves the pipeline with the state and the output that its scheduler was given."""
+
+
+class Recording(PlanScheduler):
+    """Keeps the last state of the loop; where `leaves`, it leaves the pipeline there: there is nothing to decode with."""
+
+    leaves = False
+
+    def step(
+        self,
+        model_output: Any,
+        timestep: Any,
+        sample: Any,
+        generator: Any = None,
+        return_dict: bool = True,
+        eta: float = 0.0,
+        **others: Any,
+    ) -> Any:
+        output = super().step(model_output, timestep, sample, generator, return_dict, eta, **others)
+        self.last = output[0]
+        if self.leaves and self.step_index == self.plan.nfe:
+            raise Answer
+        return output
 
 
 class _Asking:

@@ -142,10 +142,10 @@ def _search(folder: Path, comparison: Comparison) -> list[Block]:
         blocks.append(Chart("Predicted, and true", charts.predictions(comparison)))
     if comparison.predictor:
         blocks.append(Chart("How well the predictor ranked", charts.taus(comparison.predictor)))
-    shares = files.importances(folder / "journal.log")
+    shares = files.importances(folder / "journal.log") if comparison.progress else None
     if isinstance(shares, str):
         blocks.append(Note(f"Parameter importances are left out: {shares}."))
-    else:
+    elif shares:
         blocks.append(Chart("Parameter importances (fANOVA)", charts.importances(shares)))
     if comparison.pareto:
         names = list(comparison.pareto[0].values)

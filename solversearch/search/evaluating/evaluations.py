@@ -54,7 +54,7 @@ class _Kept(_Frozen):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        assert self.table  # checks it
+        _ = self.table  # checks it
         return self
 
 
@@ -79,13 +79,9 @@ class Entry(_Frozen):
             return cls(key=key, evaluations=evaluations, seconds=seconds, failure=outcome.reason)
         table = outcome.table
         kept = _Kept.model_construct(
-            nodes=table.nodes,
-            rows=table.rows,
-            error=tuple(outcome.error.tolist()),
-            values=outcome.values,
-            origin=outcome.origin,
+            nodes=table.nodes, rows=table.rows, error=tuple(outcome.error.tolist()), values=outcome.values, origin=outcome.origin,
             components=table.components,
-        )
+        )  # fmt: skip
         return cls.model_construct(key=key, evaluations=evaluations, seconds=seconds, result=kept)
 
     @property
