@@ -53,7 +53,8 @@ def uri_of(kind: str, content: bytes) -> str:
 def importances(path: Path) -> dict[str, float] | str:
     """Shares of the variance of ln(first objective) by fANOVA (Hutter et al. 2014), from Optuna's journal; or why there are none.
 
-    Raises `UserError` where the journal is damaged. It is only read: a search that is running may go on writing.
+    A journal without candidates, as of a run without a search, has none to tell of. Raises `UserError` where the journal
+    is damaged. It is only read: a search that is running may go on writing.
     """
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
@@ -74,6 +75,8 @@ def importances(path: Path) -> dict[str, float] | str:
             for trial in storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.COMPLETE,))
             if trial.values and 0 < trial.values[0] < inf
         ]
+        if not trials:
+            return {}
         if len(trials) < FEWEST:
             return f"{len(trials)} candidates were seen on all samples; importances need {FEWEST}"
         study = optuna.create_study(directions=["minimize"] * len(trials[0].values))

@@ -142,7 +142,7 @@ def _search(folder: Path, comparison: Comparison) -> list[Block]:
         blocks.append(Chart("Predicted, and true", charts.predictions(comparison)))
     if comparison.predictor:
         blocks.append(Chart("How well the predictor ranked", charts.taus(comparison.predictor)))
-    shares = files.importances(folder / "journal.log") if comparison.progress else None
+    shares = files.importances(folder / "journal.log")
     if isinstance(shares, str):
         blocks.append(Note(f"Parameter importances are left out: {shares}."))
     elif shares:

@@ -206,7 +206,7 @@ def test_a_node_that_is_lost_loses_nothing(cluster: Any, evaluator: Evaluator, c
         threading.Timer(1.0, lambda: cluster.remove_node(node, allow_graceful=False)).start()
         found = arrived(workers, candidates)
     check_same(found, expected)
-    assert workers.incidents["died"] >= 2
+    assert workers.incidents["died"] >= 1  # a worker that was idle there is missed only when it is asked again
 
 
 def test_one_and_two_workers_make_one_plan_file(tmp_path: Path, folder: Path) -> None:
