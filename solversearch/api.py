@@ -44,7 +44,11 @@ class LoadingOptions(TypedDict, total=False):
     dtype: str | None
     prompts: str | Path | None
     negative_prompt: str | None
-    resolution: int | None
+    resolution: int | str | None
+    frames: int | None
+    config: str | Path | None
+    lora: Sequence[str] | None
+    quantize: str | None
     distilled_guidance: float | None
     compiled: bool
     offload: bool
@@ -90,7 +94,7 @@ _LOADING, _SEARCH = frozenset(LoadingOptions.__annotations__), frozenset(SearchO
 _FLEET: dict[str, Any] = {"workers": 1, "gpus_per_worker": 0.0, "ray_address": None, "time_limit": 600.0}
 ELSEWHERE = (*_FLEET, "storage", "batch_size", "out", "overwrite")
 """Options that say where and how fast, and change nothing in a plan: none of them is told in it."""
-_PATHS = ("prompts", "inception_weights", "reference", "out", "resume")
+_PATHS = ("prompts", "config", "inception_weights", "reference", "out", "resume")
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def load_model(model: "Source", **options: Unpack[LoadingOptions]) -> "Model":
     """The model of a name as for --model, of a pipeline object of diffusers, or of a factory. Raises `UserError`."""
     from solversearch import models
 
-    return models.load(model, _loading(_given(options, _LOADING)))
+    return models.load(model, loading_options(options))
 
 
 def read_plan(path: str | Path) -> "Plan":
@@ -213,6 +217,7 @@ def compare(
     from solversearch.models.denoising import check_samples
     from solversearch.spaces import SearchSpace
     from solversearch.teacher import STEPS, teach
+    from solversearch.threads import few_threads
 
     chosen = read_plan(plan) if isinstance(plan, str | Path) else plan
     chosen = chosen if guidance is None else reguided(chosen, guidance)
@@ -223,7 +228,7 @@ def compare(
     check_model(chosen, loaded)
     sized = settings.sized(loaded)
     clock, start, rounds = Clock(), time.perf_counter(), iter(range(1, 10**6))
-    with _display(progress) as display:
+    with _display(progress) as display, few_threads(loaded):
         teacher = teach(
             loaded, "held_out", sized.samples, chosen.guidance, seed, "trajectory" in decider.needs,
             batch_size=sized.batch_size, clock=clock,
@@ -352,7 +357,23 @@ def _given(options: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
     for name in options:
         if name not in known:
             raise UserError(nearest(name, sorted(known), "option"))
-    return {name: Path(value) if name in _PATHS and value is not None else value for name, value in options.items()}
+    return {name: _plain(name, value) for name, value in options.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    """As `Options` and `Settings` have it, however it was given."""
+    if value is None:
+        return None
+    if name == "lora":
+        return (value,) if isinstance(value, str) else tuple(map(str, value)) or None
+    if name == "resolution" and str(value).isdecimal():
+        return int(value)
+    return Path(value) if name in _PATHS else value
+
+
+def loading_options(given: Mapping[str, Any]) -> "Options":
+    """What of the options says how a model is loaded. Raises `UserError`."""
+    return _loading(_given(given, _LOADING))
 
 
 def _loading(given: Mapping[str, Any]) -> "Options":

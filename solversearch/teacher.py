@@ -129,9 +129,9 @@ def solve(model: Model, denoise: Denoise, noise: Tensor, guidance: float, steps:
         return _integrate(model, denoise, noise, guidance, steps, False, lambda done: None)["endpoint"]
 
 
-def cost(count: int) -> int:
+def cost(count: int, steps: int = STEPS) -> int:
     """Evaluations that the teacher of so many samples takes; guidance doubles them."""
-    return STEPS * count + STEPS // 2 * min(count, DOUBLED)
+    return steps * count + steps // 2 * min(count, DOUBLED)
 
 
 def _read(path: Path, noise: Tensor, kept: int, probe: Sequence[int]) -> dict[str, Tensor] | None:

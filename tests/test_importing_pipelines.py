@@ -14,10 +14,10 @@ from solversearch.importing import SCHEDULERS, as_plan, scheduler_by_name
 from solversearch.models import pipelines
 from solversearch.models.base import Denoiser, Model
 from solversearch.models.edm import Preconditioned
-from solversearch.models.pipelines.flux import pack, unpack
 from solversearch.models.pipelines.schedule import sigma_data_of
 from solversearch.plan import Plan
 from tests import tiny
+from tests.export.families import pack, unpack
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -63,12 +63,11 @@ class Opened:
     def run(self, scheduler: Any, steps: int, noise: torch.Tensor) -> torch.Tensor:
         pipe = type(self.pipe)(**{**self.pipe.components, "scheduler": scheduler})
         pipe.set_progress_bar_config(disable=True)
-        flux = self.family == "flux"
-        guidance = {} if flux else {"guidance_scale": GUIDANCE}
-        latents = pack(noise) if flux else noise
+        guidance = {} if self.family == "flux" else {"guidance_scale": GUIDANCE}
         called = tiny.arguments(self.family) | guidance
+        latents = pack(noise) if self.family == "flux" else noise
         result = pipe(**called, latents=latents, num_inference_steps=steps, output_type="latent").images
-        return unpack(result, *noise.shape[-2:]) if flux else result
+        return unpack(result, *noise.shape[-2:]) if self.family == "flux" else result
 
     def replay(self, plan: Plan, scheduler: Any, noise: torch.Tensor) -> torch.Tensor:
         network = self.model.network
@@ -103,7 +102,7 @@ def steps_of(scheduler: Any) -> int:
 def test_the_runtime_replays_the_pipeline(family: str, name: str, changed: dict[str, Any], opened: dict[str, Opened]) -> None:
     pipeline = opened[family]
     scheduler = pipeline.scheduler(name, changed)
-    noise = torch.randn(2, *tiny.LATENT, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, *pipeline.model.shape, generator=torch.Generator().manual_seed(0))
     expected = pipeline.run(scheduler, steps_of(scheduler), noise)
     plan = as_plan(str(pipeline.folder), NFE, pipeline.model if family == "flux" else None, 1.0 if family == "flux" else GUIDANCE)
     result = pipeline.replay(plan, scheduler, noise)

@@ -10,6 +10,8 @@ from solversearch.errors import UserError, nearest
 
 PROSE = ("description", "reference", "cost", "source")
 """Columns whose lines may be broken."""
+WIDE = 140
+"""Columns of a screen that has room for the models' repositories and precisions; a narrow one shows what else there is in one table."""
 
 
 def list_(
@@ -29,6 +31,13 @@ def list_(
         return
     from solversearch.report.screen import Fitted
 
+    if what == "models":
+        entries = [
+            entry | {"pixels": f"{entry['pixels']}x{entry['frames']}" if entry["frames"] not in (1, "its own") else entry["pixels"]}
+            for entry in entries
+        ]
+        left_out = ("frames",) if stdout().width >= WIDE else ("frames", "dtype", "from")
+        entries = [{name: value for name, value in entry.items() if name not in left_out} for entry in entries]
     table = Fitted(tuple(entries[0]), left=tuple(entries[0]), prose=PROSE)
     for entry in entries:
         table.add_row(*map(str, entry.values()))
@@ -42,18 +51,16 @@ def _models() -> list[dict[str, Any]]:
     own = {
         "hf:REPOSITORY": ("Any other pipeline of these kinds", "the Hub"),
         "FOLDER": ("The same, as diffusers' save_pretrained writes it", "a folder"),
-        "python:FILE_OR_MODULE:FACTORY": ("Your own network; see the README", "a file"),
+        "FILE.safetensors": ("A checkpoint, such as of Stable Diffusion or Flux", "a file"),
+        "python:FILE:FACTORY": ("Your own network; see the README", "a file or a module"),
     }
-    its_own = dict.fromkeys(("pixels", "dtype", "guidance"), "its own")
+    its_own = dict.fromkeys(("pixels", "guidance", "dtype", "frames"), "its own")
     return [
-        *({"name": name, "description": text, "from": "the package", "pixels": 8, "dtype": "float32", "guidance": 1.0}
+        *({"name": name, "description": text, "pixels": 8, "guidance": 1.0, "dtype": "float32", "from": "the package", "frames": 1}
           for name, text in MODELS.items()),
-        *(
-            {"name": name, "description": alias.text, "from": alias.repository, "pixels": alias.resolution, "dtype": alias.dtype,
-             "guidance": alias.guidance}
-            for name, alias in ALIASES.items()
-        ),
-        *({"name": name, "description": text, "from": source, **its_own} for name, (text, source) in own.items()),
+        *({"name": name, "description": alias.text, "pixels": alias.resolution, "guidance": alias.guidance, "dtype": alias.dtype,
+           "from": alias.repository, "frames": alias.frames or 1} for name, alias in ALIASES.items()),
+        *({"name": name, "description": text, **its_own, "from": source} for name, (text, source) in own.items()),
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solversearch.api import load_model
+from solversearch.api import load_model, loading_options
 from solversearch.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ OPTIONS: dict[str, Any] = {
     "dtype": Annotated[str | None, _option("float32, float16 or bfloat16; the model's own.")],
     "prompts": Annotated[Path | None, _option("Captions to search with, one a line; a list of varied ones comes with the package.")],
     "negative_prompt": Annotated[str | None, _option("What guidance leads away from; nothing.")],
-    "resolution": Annotated[int | None, _option("Pixels of an image's side; the model's own.")],
+    "resolution": Annotated[str | None, _option("Pixels of a side, such as 1024, or WIDTHxHEIGHT; the model's own.")],
+    "frames": Annotated[int | None, _option("Pictures of a video; the model's own.")],
+    "config": Annotated[Path | None, _option("How a checkpoint is built and sampled: a pipeline's folder; what the Hub's cache has.")],
+    "lora": Annotated[list[str] | None, _option("A LoRA to add, as FILE or FILE:SCALE; repeatable.")],
+    "quantize": Annotated[str | None, _option("Keep the network in 8bit or 4bit, or say that FILE is gguf.")],
     "distilled_guidance": Annotated[float | None, _option("The scale that guidance-distilled networks (Flux) are told.")],
     "compiled": Annotated[bool, _option("Compile the network: faster after a first minute.", "--compile")],
     "offload": Annotated[bool, _option("Keep on the GPU only the part that is at work.", "--offload")],
@@ -43,9 +47,7 @@ class Load:
 
     @property
     def options(self) -> "Options":
-        from solversearch.models import Options
-
-        return Options(**self.chosen)
+        return loading_options(self.chosen)
 
     def __call__(self, name: str) -> "Model":
         return load_model(name, **self.chosen)

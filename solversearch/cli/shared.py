@@ -21,7 +21,8 @@ HOW_LONG, WHERE, ADVANCED, STAGES = "How long", "Where", "Advanced", "Stages"
 ModelOption = typer.Option(
     "--model",
     metavar="NAME",
-    help="A name of 'solversearch list models', a pipeline of diffusers as hf:REPOSITORY or its folder, or python:FILE:FACTORY.",
+    help="A name of 'solversearch list models', a pipeline of diffusers as hf:REPOSITORY, its folder or a checkpoint (FILE.safetensors), "
+    "or python:FILE:FACTORY.",
 )
 ModelName = Annotated[str, ModelOption]
 PlanFile = Annotated[Path, typer.Option("--plan", metavar="PLAN", help="A plan file, or the run folder that has it.")]

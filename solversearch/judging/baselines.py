@@ -1,6 +1,5 @@
 """The baselines: every published solver on every published grid at a given cost, and which of them are best."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,21 +17,13 @@ from solversearch.teacher import Teacher
 
 SMALL = 1024
 """Numbers of a sample up to which errors are heavy-tailed, and samples cheap; larger ones average over more, and fewer are enough."""
-BETTER, OF_EACH = 4, 2
-"""Of larger models, the best 1/BETTER of all baselines and the best OF_EACH of every solver are tried on all samples."""
 LIMIT = 40
 """NFE up to which a plan's error is looked for among the baselines of small models; twice the plan's own for larger ones."""
 
 
 def screening(samples: int) -> int:
-    """Of so many samples, those on which a search tries every baseline, and every candidate first."""
+    """Of so many samples, those on which a search tries baselines, and every candidate first."""
     return min(samples, max(8, min(64, samples // 4)))
-
-
-def rounds(model: Model, samples: int) -> tuple[int, ...]:
-    """How many samples baselines are screened on: all at once, or first on fewer."""
-    fewer = max(4, samples // BETTER)
-    return (samples,) if model.numbers <= SMALL or fewer >= samples else (fewer, samples)
 
 
 @dataclass(frozen=True)
@@ -76,30 +67,12 @@ def screen(
     progress: Callable[[int, int], None] = lambda done, total: None,
     memo: Memo = NO_MEMO,
 ) -> list[tuple[float, Baseline]]:
-    """Mean endpoint error of every candidate on the teacher's noise, best first. Equal tables are run once.
-
-    Of large models those that do badly on the first samples (`rounds`) are not run on the others, and come last; but so many
-    of each solver go on.
-    """
-    ranked: list[tuple[float, Baseline]] = []
-    for size in rounds(model, len(teacher)):
-        going_on = _promoted(ranked) or dict.fromkeys(candidates)
-        errors = _errors(model, [candidate.table for candidate in going_on], teacher.first(size), batch_size, clock, progress, memo)
-        now = sorted(((errors[candidate.table], candidate) for candidate in candidates if candidate in going_on), key=lambda pair: pair[0])
-        ranked = now + [pair for pair in ranked if pair[1] not in going_on]
+    """Mean endpoint error of every candidate on the teacher's noise, best first. Equal tables are run once."""
+    errors = _errors(model, [candidate.table for candidate in candidates], teacher, batch_size, clock, progress, memo)
+    ranked = sorted(((errors[candidate.table], candidate) for candidate in candidates), key=lambda pair: pair[0])
     if not any(isfinite(error) for error, _ in ranked):
         raise NotFinite(f"the network of {model.name!r} returned NaN or inf with every baseline; check its weights and dtype")
     return ranked
-
-
-def _promoted(ranked: Sequence[tuple[float, Baseline]]) -> dict[Baseline, None]:
-    """The better part, with the best of every solver."""
-    going_on, counts = dict.fromkeys(candidate for _, candidate in ranked[: -(-len(ranked) // BETTER)]), Counter[str]()
-    for _, candidate in ranked:
-        counts[candidate.solver] += 1
-        if counts[candidate.solver] <= OF_EACH:
-            going_on[candidate] = None
-    return going_on
 
 
 def _errors(

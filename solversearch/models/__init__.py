@@ -34,7 +34,7 @@ DEFAULT = Options()
 
 
 def load(source: Any, options: Options = DEFAULT, known: bool = False) -> "Model":
-    """The model of a registered name or alias, of a pipeline (`hf:REPOSITORY` or a folder), or of the factory that
+    """The model of a registered name or alias, of a pipeline (`hf:REPOSITORY`, a folder, or a checkpoint), or of the factory that
     `python:FILE_OR_MODULE:FACTORY` names; or of an object: a `Model`, a pipeline of diffusers, a factory.
 
     known: another process has loaded it, and checked that it denoises. Raises `UserError`."""
@@ -85,18 +85,20 @@ def frame(name: str) -> tuple["NoiseSchedule", float]:
     return model.schedule, model.guidance
 
 
-_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
+_CHECKPOINTS = (".safetensors", ".gguf")
+_WEIGHTS = (".ckpt", ".pt", ".pth", ".bin", ".onnx", ".pkl")
 _OWN = re.compile(r"(?P<target>.+\.py|[A-Za-z_][\w.]*)(?::(?P<factory>[A-Za-z_]\w*)?)?")
 
 
 def _meant(name: str) -> str:
     """What a name that is no model's may have been meant for; nothing where that is not clear."""
-    if name.lower().endswith(_WEIGHTS):
-        return (
-            "a file of weights does not say of which network, nor how it is sampled; make a folder of it in diffusers (Stable Diffusion: "
-            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)) and name that, --model FOLDER, or write a factory "
-            "that loads it into a network of your own, --model python:FILE.py:FACTORY (see 'Your own network' in the README)"
+    if name.lower().endswith((*_CHECKPOINTS, *_WEIGHTS)):
+        other = (
+            "only safetensors and gguf are opened, other files of weights can run code; save it in that format, make a pipeline's folder "
+            "of it with diffusers, or write a factory that loads it into a network of your own, --model python:FILE.py:FACTORY (see 'Your "
+            "own network' in the README)"
         )
+        return "there is no such file" if name.lower().endswith(_CHECKPOINTS) else other
     dotted = re.fullmatch(r"([A-Za-z_][\w.]*)\.(?!py$)([A-Za-z_]\w*)", name)
     if dotted and Path(dotted[1].replace(".", "/") + ".py").is_file():
         return f"a network of your own is named python:{dotted[1].replace('.', '/')}.py:{dotted[2]}"
@@ -125,7 +127,8 @@ def _own(name: str, options: Options, known: bool) -> "Model":
 
     from solversearch.models.aliases import ALIASES
 
-    hub, folder = name.startswith("hf:"), Path(name).expanduser().is_dir()
+    place = Path(name).expanduser()
+    hub, folder = name.startswith("hf:"), place.is_dir() or (name.lower().endswith(_CHECKPOINTS) and place.is_file())
     if not hub and not folder and name not in ALIASES:
         if meant := _meant(name):
             raise UserError(f"--model {name}: {meant}")

@@ -14,8 +14,11 @@ class Options:
     """None and False stand for the model's own.
 
     dtype is float32, float16 or bfloat16; device a name of torch such as "cuda:1". prompts is a text file, one caption a line, and
-    negative_prompt what guidance leads away from; resolution the pixels of an image's side. compiled compiles the network, offload keeps
-    on the device only the part that is at work. distilled_guidance is the scale that guidance-distilled networks are told.
+    negative_prompt what guidance leads away from; resolution the pixels of an image's side, or
+    WIDTHxHEIGHT, and frames those of a video. compiled compiles the network, offload keeps
+    on the device only the part that is at work. config is the folder of a pipeline that says how a checkpoint in a single file is built;
+    lora are files of LoRAs, each FILE or FILE:SCALE; quantize is 8bit, 4bit or gguf. distilled_guidance is the scale that
+    guidance-distilled networks are told.
     features is what Frechet and kernel distances look at: "inception", or the path of a TorchScript network from pictures (B, 3, H, W)
     in [0, 1] to features (B, F); inception_weights is the file or folder of Inception's weights. reference is a folder of real images, or
     statistics of one (.npz). These three go with every model that makes pictures.
@@ -25,10 +28,14 @@ class Options:
     dtype: str | None = None
     prompts: Path | None = None
     negative_prompt: str | None = None
-    resolution: int | None = None
+    resolution: int | str | None = None
+    frames: int | None = None
     distilled_guidance: float | None = None
     compiled: bool = False
     offload: bool = False
+    config: Path | None = None
+    lora: tuple[str, ...] | None = None
+    quantize: str | None = None
     features: str | None = None
     inception_weights: Path | None = None
     reference: Path | None = None

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from solversearch import memory
-from solversearch.judging.baselines import BETTER, OF_EACH, baselines, rounds, screening
+from solversearch.judging.baselines import baselines, screening
 from solversearch.judging.objectives import parse_many
 from solversearch.judging.objectives.ays import LEVELS
 from solversearch.judging.race import first_round, hard_samples
@@ -16,15 +16,18 @@ from solversearch.search.fitting.compensation import SAMPLES as FEWEST
 from solversearch.search.fitting.design_matrix import CHUNK
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages import polish
-from solversearch.search.stages.baseline import STARTS
+from solversearch.search.stages.baseline import SCREENED, STARTS
 from solversearch.search.stages.components import choices
 from solversearch.search.stages.search import OBSERVED
+from solversearch.search.stages.task import ROUGH
 from solversearch.search.strategies import predicts
 from solversearch.search.surrogates.anchored import NOISES
-from solversearch.solvers import SOLVERS
 from solversearch.spaces import Domain
 from solversearch.teacher import STEPS, cost
+from solversearch.threads import few_threads
 
+TAUGHT = 5
+"""Steps of the teacher that the comparison mostly needs, an evaluation of the plan."""
 RUNGS, FULL, GOING_ON = 3, 16, 0.4
 """Of the comparison, usually: NFEs of its ladder, baselines that are run on all samples, and what share of them goes on to hard samples."""
 SECONDS, CALLS, FEW = 0.3, 50, 8
@@ -36,7 +39,8 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
     settings = settings.sized(model)
     check(model, settings)
     evaluations = _evaluations(model, settings)
-    speed = _speed(model, settings)
+    with few_threads(model):
+        speed = _speed(model, settings)
     total = sum(evaluations.values()) - evaluations["search"] // 2  # few candidates see all samples
     return {
         "model": model.name,
@@ -64,10 +68,10 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     )
     gradient = settings.polish in ("all", "coefficients")
     way = memory.backward(model, nfe * guided, polish.batch(settings), settings.batch_size) if gradient else None
-    taught = cost(settings.fit_samples) + cost(settings.validation_samples)
+    taught = cost(settings.fit_samples, STEPS if settings.fits else ROUGH) + cost(settings.validation_samples)
     stages = {
-        "teacher": taught + cost(settings.samples),
-        "baselines": nfe * (_screening(model, count, settings.validation_samples) + 2 * settings.validation_samples),
+        "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe)),
+        "baselines": nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
         "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,
@@ -76,7 +80,9 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
         + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples),
     }  # fmt: skip
     evaluations = {name: value * guided for name, value in stages.items()}
-    evaluations["teacher"] += taught * (settings.guidance != 1)
+    evaluations["teacher"] += sum(cost(count, ROUGH) for count in (settings.fit_samples, settings.validation_samples)) * (
+        settings.guidance != 1
+    )
     if settings.evaluations is not None:
         for name in ("fit", "search", "components", "polish"):
             evaluations[name] = min(evaluations[name], settings.evaluations)
@@ -95,13 +101,6 @@ def _prepared(model: Model, settings: Settings, bounds: bool) -> int:
 def _racing(count: int, samples: int) -> int:
     """Samples of the first two rounds of a race of so many baselines."""
     return int(count * (first_round(samples) + GOING_ON * hard_samples(samples)))
-
-
-def _screening(model: Model, count: int, samples: int) -> int:
-    """Samples that the screening of so many baselines makes."""
-    first, *more = rounds(model, screening(samples))
-    going_on = min(count, count // BETTER + OF_EACH * len(SOLVERS))
-    return count * first + sum(going_on * size for size in more)
 
 
 def _memory(model: Model, settings: Settings) -> dict[str, str]:

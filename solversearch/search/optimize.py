@@ -19,7 +19,6 @@ import torch
 from solversearch.errors import Halted, Interrupted, UserError
 from solversearch.judging.baselines import baselines
 from solversearch.judging.compare import Comparison, ParetoPoint, StageResult, Trial, compare
-from solversearch.judging.measures import finite
 from solversearch.judging.objectives import parse_many
 from solversearch.models import DEFAULT
 from solversearch.models.base import Model
@@ -43,7 +42,7 @@ from solversearch.search.settings import Settings, check
 from solversearch.search.stages.search import Setup
 from solversearch.search.stages.task import Progress, Task
 from solversearch.search.surrogates.predictor import Record
-from solversearch.teacher import Teacher
+from solversearch.threads import few_threads
 from solversearch.version import __version__
 
 
@@ -61,7 +60,7 @@ def optimize(
     settings = settings.sized(model)
     check(model, settings)
     check_reachable(fleet, storage)
-    with held(folder):
+    with held(folder), few_threads(model):
         if resume:
             run = Run.unfinished(folder)
             run.check(model, settings, folder)
@@ -77,12 +76,10 @@ def optimize(
             setup = replace(setup, source=partial(Workers, fleet, run.model, run.options, settings.objective))
         task, found = Task(model, settings, progress, Log(folder / LOG)), Found()
         try:
-            held_out = task.held_out()
-            finite(model, held_out)  # a network that fails there is found out before the search
-            check_samples(model, held_out, settings.guidance)
+            check_samples(model, task.learning[1], settings.guidance)
             run_stages(task, setup, found)
             plan, pareto = _searched(task, found, folder, run.command)
-            comparison = _compared(task, found, plan, held_out).model_copy(update={"pareto": pareto})
+            comparison = _compared(task, found, plan).model_copy(update={"pareto": pareto})
             return _exported(task, found, plan, comparison, folder, run.command)
         except Halted as error:
             raise UserError(f"{error}; {go_on(run, folder)}") from error
@@ -157,9 +154,10 @@ def _pareto(task: Task, found: Found, folder: Path, command: str) -> tuple[Paret
     return tuple(points)
 
 
-def _compared(task: Task, found: Found, plan: Plan, held_out: Teacher) -> Comparison:
+def _compared(task: Task, found: Found, plan: Plan) -> Comparison:
     """The comparison on held-out noise, with the search's stages and time."""
-    settings, count = task.settings, 0
+    assert found.best is not None
+    settings, count, held_out = task.settings, 0, task.held_out(found.best)
 
     def told(note: str) -> None:
         nonlocal count

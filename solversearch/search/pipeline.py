@@ -54,23 +54,24 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
     """Learns a table of least error. An interruption leaves in `found` what was found before it."""
     settings, found = task.settings, found or Found()
     stage = partial(_stage, task, found)
-    fitting, validation = task.teacher("fit", settings.fit_samples), task.teacher("validate", settings.validation_samples)
+    fitting, validation = task.learning
+    surrogates = surrogate.run(task, fitting, validation)
     with stage("best baseline"):
-        starts, best, evaluator = baseline.run(task, fitting, validation)
+        starts, best, evaluator = baseline.run(task, fitting, validation, surrogates)
+        surrogates.anchored.scale = evaluator.scale
         candidates = [found.keep(best)]
-    surrogates = surrogate.run(task, evaluator)
     budget = Budget(settings.evaluations, task.clock, task.clock.evaluations)
 
     def add(results: Iterable[Result]) -> None:
         candidates.extend(map(found.keep, results))
 
-    if surrogates and (settings.instant or settings.only_instant):
+    if settings.instant or settings.only_instant:
         with stage("instant"):
             add(instant.run(task, evaluator, budget, surrogates))
         starts = [*(Baseline("instant", "surrogate", each.table) for each in candidates[1:]), *starts]
     if settings.only_instant:
         return found
-    if settings.fit and not (settings.straight and len(candidates) > 1):
+    if settings.fit and settings.fits and not (settings.straight and len(candidates) > 1):
         with stage("fit"):
             add(fit.run(task, evaluator, budget, starts))
     if settings.searches:

@@ -129,6 +129,11 @@ class ComponentChoice(Section):
     bands: tuple[Annotated[int, Field(ge=1, le=MOST_BANDS)], ...] = Field((1,), min_length=1)
     channels: tuple[bool, ...] = Field((False,), min_length=1)
 
+    @property
+    def several(self) -> bool:
+        """Whether there is anything to choose."""
+        return len({*self.bands}) > 1 or True in self.channels
+
 
 class Stages(Section):
     """The stages of a search: a plan found on the surrogate alone, closed-form fits, and the gradient polish of what is named."""

@@ -23,6 +23,7 @@ from solversearch.search.settings import Settings, check
 from solversearch.search.stages.task import Progress, Task
 from solversearch.spaces import SearchSpace
 from solversearch.teacher import teach
+from solversearch.threads import few_threads
 
 BASELINE = "best baseline"
 ELSEWHERE: dict[str, Any] = {
@@ -117,17 +118,18 @@ def study(
     if not file.exists():
         check_free(folder, None)
     found: dict[tuple[int, float], Rivals] = {}
-    for (name, nfe, guidance), settings in wanted.items():
-        if done.row(name, nfe, guidance):
-            continue
-        if (nfe, guidance) not in found:
-            found = {(nfe, guidance): _rivals(model, settings, progress)}
-        rows = []
-        if not done.row(BASELINE, nfe, guidance):
-            rows.append(_row(BASELINE, found[nfe, guidance].best(GEOMETRIC), found[nfe, guidance], guidance))
-        rows.append(_measured(model, name, settings, found[nfe, guidance], folder, command, progress))
-        done = done.model_copy(update={"rows": (*done.rows, *rows)})
-        write_text(file, done.model_dump_json(indent=1) + "\n")
+    with few_threads(model):
+        for (name, nfe, guidance), settings in wanted.items():
+            if done.row(name, nfe, guidance):
+                continue
+            if (nfe, guidance) not in found:
+                found = {(nfe, guidance): _rivals(model, settings, progress)}
+            rows = []
+            if not done.row(BASELINE, nfe, guidance):
+                rows.append(_row(BASELINE, found[nfe, guidance].best(GEOMETRIC), found[nfe, guidance], guidance))
+            rows.append(_measured(model, name, settings, found[nfe, guidance], folder, command, progress))
+            done = done.model_copy(update={"rows": (*done.rows, *rows)})
+            write_text(file, done.model_dump_json(indent=1) + "\n")
     return done
 
 

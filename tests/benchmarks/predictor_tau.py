@@ -52,7 +52,8 @@ def measured(model: Model, nfe: int, guidance: float, seed: int) -> dict[str, fl
     fitting, validation = (teach(model, split, 256, guidance) for split in ("fit", "validate"))
     unguided = [teach(model, split, 256) for split in ("fit", "validate")]
     tables, losses, scale = candidates(model, nfe, guidance, validation, seed)
-    surrogates = Surrogates.of(model, fitting, validation, unguided, guidance, seed, scale)
+    surrogates = Surrogates.of(model, fitting, validation, unguided, guidance, seed)
+    surrogates.anchored.scale = scale
     unseen, truth = tables[TOLD:], losses[TOLD:]
 
     def tau(predicted: Floats) -> float:

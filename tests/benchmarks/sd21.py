@@ -8,6 +8,8 @@ fitted and judged on as many samples, the share of that time inside the network,
 
 import argparse
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -15,17 +17,19 @@ from rich.console import Console
 
 from solversearch.judging.objectives import parse_many
 from solversearch.models.base import Clock, Model
-from solversearch.models.pipelines.adapter import Told
-from solversearch.models.pipelines.stable_diffusion import StableDiffusion
-from solversearch.schedules import DiscreteVP
+from solversearch.models.options import Options
+from solversearch.models.pipelines import of_object
+from solversearch.models.pipelines.library import quiet
 from solversearch.search.estimate import estimate
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.fitting.polish import polish
 from solversearch.search.settings import Settings
 from solversearch.spaces import Domain, SearchSpace
 from solversearch.teacher import teach
+from tests import tiny
 
-PROMPTS, TOKENS, WIDTH = 4, 77, 1024
+PROMPTS = ["a red fox in the snow", "two boats", "a lamp", "rain on a window"]
+TOKENS, WIDTH = 77, 1024
 SAMPLES = {"samples": 64, "fit_samples": 32, "validation_samples": 32}
 """What the model of true resolution gets."""
 TEACHER_STEPS = 8
@@ -33,21 +37,24 @@ TEACHER_STEPS = 8
 
 
 def sd21(side: int) -> Model:
-    from diffusers import UNet2DConditionModel
+    """In a pipeline whose other parts are tiny: its VAE halves pictures, and nothing is decoded."""
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
 
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    torch.manual_seed(0)
-    core = UNet2DConditionModel(
-        sample_size=96, attention_head_dim=(5, 10, 20, 20), cross_attention_dim=WIDTH, use_linear_projection=True
-    )  # fmt: skip
-    prompts = {"prompt": torch.randn(PROMPTS + 1, TOKENS, WIDTH)}
-    network = StableDiffusion(core, prompts, Told(8 * side)).to(device, dtype).eval().requires_grad_(False)
-    digest = f"random {side} {dtype}"  # a hash of the weights takes as long as a search
-    conditions, null = torch.arange(PROMPTS, device=device), torch.tensor(PROMPTS, device=device)
-    shape, schedule = (4, side, side), DiscreteVP.named()
-    return Model(
-        "sd21", network, schedule, "v_prediction", shape, conditions, null, dtype=dtype, device=device, weights=digest
-    )  # fmt: skip
+    with TemporaryDirectory() as folder, quiet():
+        pipe = StableDiffusionPipeline.from_pretrained(tiny.build("sd_v", Path(folder, "tiny")))
+        file = Path(folder, "prompts.txt")
+        file.write_text("\n".join(PROMPTS))
+        pipe.tokenizer.model_max_length = TOKENS
+        torch.manual_seed(0)
+        core = UNet2DConditionModel(
+            sample_size=96, attention_head_dim=(5, 10, 20, 20), cross_attention_dim=WIDTH, use_linear_projection=True
+        )  # fmt: skip
+        sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "max_position_embeddings": TOKENS, "bos_token_id": 0, "eos_token_id": 1}
+        encoder = CLIPTextModel(CLIPTextConfig(vocab_size=len(pipe.tokenizer), **sizes))
+        pipe.register_modules(unet=core, text_encoder=encoder)
+        return of_object(pipe.to(device, dtype), Options(prompts=file, resolution=2 * side))
 
 
 def main() -> None:

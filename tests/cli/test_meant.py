@@ -26,8 +26,8 @@ COMMANDS: list[tuple[object, ...]] = [
         ("package.module:build", "a network of your own is named python:package.module:build"),
         ("my_flow.py", "a network of your own is named python:my_flow.py:FACTORY, where FACTORY is the function in it"),
         ("my_flow.build", "a network of your own is named python:my_flow.py:build"),
-        ("sd15.safetensors", "a file of weights does not say of which network"),
-        ("/data/model.CKPT", "from_single_file(FILE).save_pretrained(FOLDER)) and name that, --model FOLDER"),
+        ("sd15.safetensors", "there is no such file"),
+        ("/data/model.CKPT", "only safetensors and gguf are opened"),
         ("weights.pt", "write a factory that loads it into a network of your own, --model python:FILE.py:FACTORY"),
         ("owner/name", "there is no such folder; a repository of the Hub is named hf:owner/name"),
         ("https://huggingface.co/owner/name/tree/main", "a repository of the Hub is named hf:owner/name"),
@@ -40,9 +40,11 @@ def test_a_model_that_is_named_otherwise(name: str, message: str) -> None:
         assert told.startswith(f"--model {name}: ") and message in told and "Known" not in told
 
 
-def test_a_file_of_weights_that_is_there_is_told_like_one_that_is_not() -> None:
-    Path("mine.safetensors").touch()
-    assert "a file of weights does not say" in bad("optimize", "--nfe", 3, "--model", "mine.safetensors")
+def test_a_file_of_weights_that_is_there() -> None:
+    for name in ("mine.safetensors", "mine.pt"):
+        Path(name).write_bytes(b"0000")
+    assert "the weights are damaged or cut short" in bad("optimize", "--nfe", 3, "--model", "mine.safetensors")
+    assert "only safetensors and gguf are opened" in bad("optimize", "--nfe", 3, "--model", "mine.pt")
 
 
 def test_diffusers_is_no_export() -> None:

@@ -33,7 +33,7 @@ class Leaving(zoo.Recording):
 @cache
 def schedule(name: str) -> tuple[NoiseSchedule, str]:
     kind, settings = zoo.ZOO[name].scheduler
-    return schedule_of({**settings, "_class_name": kind}, 1024)[:2]
+    return schedule_of({**settings, "_class_name": kind})[:2]
 
 
 def parts_for(latents: tuple[int, ...]) -> Components:

@@ -20,7 +20,7 @@ from solversearch.models.base import Denoiser, Model
 from solversearch.models.digest import same
 from solversearch.models.options import Options
 from solversearch.models.pipelines import weights
-from solversearch.models.pipelines.flux import pack, unpack
+from solversearch.models.pipelines.packing import Packing
 from solversearch.models.pipelines.source import local, read_json
 from solversearch.sampling import sample
 from solversearch.schedules import Flow, grid
@@ -28,6 +28,7 @@ from solversearch.search.fitting.fit import fit
 from solversearch.solvers import get
 from solversearch.teacher import teach
 from tests import tiny
+from tests.export.families import pack, unpack
 
 Folder = Callable[[str], Path]
 Call = tuple[dict[str, Any], Tensor]
@@ -36,6 +37,14 @@ NEGATIVE = "blurry"
 
 def network_of(pipe: Any) -> Any:
     return pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+
+
+def core(model: Model) -> Any:
+    """The pipeline's network within a model's."""
+    network: Any = model.network
+    while not hasattr(network, "core"):
+        network = network.network
+    return next(iter(network.core.values()))
 
 
 def opened(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
@@ -111,7 +120,7 @@ def check_calls(family: str, folder: Path, prompts: Path, dtype: torch.dtype = t
     told = tiny.arguments(family) | guidance(family) | told
     pipe(**told, num_inference_steps=3, output_type="np", generator=torch.manual_seed(0))
     model = loaded(family, folder, prompts, dtype=str(dtype).removeprefix("torch."))
-    ours = record(model.network.core)  # type: ignore[attr-defined]
+    ours = record(core(model))
     assert len(theirs) >= 3
     for i, (given, expected) in enumerate(theirs):
         condition = conditions(family, model, i)
@@ -175,9 +184,9 @@ def test_a_distilled_network_is_told_its_scale(family: str, prompts: Path, tmp_p
 
 
 def test_patches_of_flux_are_those_of_its_pipeline() -> None:
-    x = torch.randn(2, 4, 6, 8)
-    assert torch.equal(pack(x), diffusers.FluxPipeline._pack_latents(x, 2, 4, 6, 8))
-    assert torch.equal(unpack(pack(x), 6, 8), x)
+    x, packing = torch.randn(2, 4, 6, 8), Packing(3, 4)
+    assert torch.equal(packing.packed(x), diffusers.FluxPipeline._pack_latents(x, 2, 4, 6, 8)) and torch.equal(packing.packed(x), pack(x))
+    assert torch.equal(packing.unpacked(pack(x)), x) and packing.shape((12, 16)) == (4, 6, 8)
 
 
 # Pictures, precision, digests ------------------------------------------------------------------------------------

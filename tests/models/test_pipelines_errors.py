@@ -61,6 +61,11 @@ def test_missing_packages(package: str, sd: Path, monkeypatch: pytest.MonkeyPatc
         ("sd", {"device": "cuda:77"}, "--device cuda:77 cannot be used here"),
         ("sd", {"device": "gpu"}, "--device gpu cannot be used here"),
         ("sd", {"resolution": 17}, "--resolution 17 is no multiple of 2 pixels, as StableDiffusionPipeline needs; the nearest is 16"),
+        (
+            "sd",
+            {"resolution": "17x32"},
+            "17x32 is no multiple of 2 pixels, as StableDiffusionPipeline needs; the nearest is 16x32",
+        ),
         ("sd", {"resolution": -16}, "--resolution -16"),
         ("flux", {"resolution": 18}, "multiple of 4 pixels"),
         ("ddpm", {"resolution": 16}, "pictures of 8 pixels only"),
@@ -106,17 +111,63 @@ def test_unknown_pipelines_name_the_known_ones(sd: Path) -> None:
 
 @pytest.mark.parametrize(
     ("part", "kind"),
-    [("unet", ["my_code", "UNet2DConditionModel"]), ("unet", ["diffusers", "UNet3DConditionModel"]), ("text_encoder", ["os", "system"])],
+    [
+        ("unet", ["my_code", "UNet2DConditionModel"]),
+        ("unet", ["diffusers.utils", "FrozenDict"]),
+        ("text_encoder", ["os", "system"]),
+        ("tokenizer", ["diffusers", "DiffusionPipeline"]),
+        ("tokenizer", ["diffusers", "AutoModel"]),
+        ("tokenizer", ["transformers", "AutoTokenizer"]),
+    ],
 )
-def test_no_class_is_made_that_the_adapter_does_not_name(part: str, kind: list[str], sd: Path, pipeline: Folder) -> None:
-    """A folder cannot have code of its own run, nor import a module of its choice."""
-    (sd / part / "my_code.py").write_text("raise SystemExit('ran')")
+def test_only_classes_of_the_two_libraries_are_made(part: str, kind: list[str], sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder cannot have code of its own run, nor import a module of its choice; nor by way of a class that loads others."""
+    for place in (sd, sd / part):
+        (place / "my_code.py").write_text("raise SystemExit('ran')")
+        (place / "pipeline.py").write_text("raise SystemExit('ran')")
+    (sd / part / "model_index.json").write_text(json.dumps({"_class_name": ["pipeline", "Mine"]}))
+    monkeypatch.chdir(sd)
+    monkeypatch.syspath_prepend(sd)
     rewrite(sd / "model_index.json", **{part: kind})
-    if part == "text_encoder":
-        shutil.rmtree(sd / "unet")  # whatever else was loaded
-        shutil.copytree(pipeline("sd") / "unet", sd / "unet")
-        (sd / "text_encoder" / "config.json").write_text((sd / "text_encoder" / "config.json").read_text() + " ")
-    assert f"{part} is {kind[1]!r} in model_index.json; supported:" in refusal(sd)
+    assert f"{part} is {'.'.join(kind)} in model_index.json, which is no part of diffusers or transformers" in refusal(sd)
+    assert "my_code" not in sys.modules
+
+
+@pytest.mark.parametrize("kind", ["UNet3DConditionModel", "FluxTransformer2DModel"])
+def test_parts_of_another_class_than_their_settings(kind: str, sd: Path) -> None:
+    rewrite(sd / "model_index.json", unet=["diffusers", kind])
+    assert str(sd) in refusal(sd)
+
+
+def test_pipelines_without_a_network(sd: Path) -> None:
+    rewrite(sd / "model_index.json", unet=[None, None])
+    assert "StableDiffusionPipeline has no transformer or unet to search a plan for" in refusal(sd)
+    rewrite(sd / "model_index.json", _class_name="DiffusionPipeline")
+    assert "DiffusionPipeline has no transformer or unet" in refusal(sd)
+
+
+def test_pipelines_without_a_part(sd: Path) -> None:
+    rewrite(sd / "model_index.json", text_encoder=[None, None], tokenizer=[None, None], vae=[None, None])
+    assert str(sd) in refusal(sd)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"_class_name": "DDIMSheduler"}, "scheduler 'DDIMSheduler', which diffusers"),
+        ({"beta_schedule": "scaledlinear"}, "did you mean 'scaled_linear'"),
+        ({"num_train_timesteps": "many"}, "scheduler_config.json gives no noise schedule"),
+    ],
+)
+def test_settings_of_a_scheduler_that_make_no_sense(changed: dict[str, Any], message: str, sd: Path) -> None:
+    rewrite(sd / "scheduler" / "scheduler_config.json", **changed)
+    assert message in refusal(sd)
+
+
+def test_embeddings_are_not_taken_from_another_encoder(sd: Path) -> None:
+    pipelines.load(str(sd), Options(device="cpu"))
+    rewrite(sd / "model_index.json", text_encoder=["transformers", "T5EncoderModel"])
+    assert "text_encoder" in refusal(sd)
 
 
 def test_missing_weights(sd: Path) -> None:
@@ -166,8 +217,11 @@ def test_weights_of_another_network(sd: Path, pipeline: Folder) -> None:
 
 
 def test_inpainting_networks(sd: Path) -> None:
+    tensors = load_file(sd / UNET)
+    tensors["conv_in.weight"] = torch.cat([tensors["conv_in.weight"]] * 3, 1)[:, :9].contiguous()
+    save_file(tensors, sd / UNET, {"format": "pt"})
     rewrite(sd / "unet" / "config.json", in_channels=9)
-    assert "the network sees 9 channels and predicts 4" in refusal(sd)
+    assert "cannot be sampled by a plan: it steps with an output of the shape (1, 4, 8, 8) for a state of (1, 9, 8, 8)" in refusal(sd)
 
 
 def test_latents_need_a_vae(sd: Path) -> None:

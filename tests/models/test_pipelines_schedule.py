@@ -18,6 +18,7 @@ from solversearch.schedules import VE, DiscreteVP, Flow
 from tests import tiny
 
 Folder = Callable[[str], Path]
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -108,9 +109,9 @@ def test_the_shift_of_flux_grows_with_the_picture(resolution: int, pipeline: Fol
 
 def test_shifts_by_configuration() -> None:
     dynamic = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
-    full, _, _ = schedule_of(dynamic, 4096)
-    linear, _, _ = schedule_of(dynamic | {"time_shift_type": "linear"}, 256)
-    unipc, kind, _ = schedule_of({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "flow_shift": 2.0})
+    full, _, _ = schedule_of(dynamic, 1.15)
+    linear, _, _ = schedule_of(dynamic | {"time_shift_type": "linear"}, 0.5)
+    unipc, kind, _ = schedule_of({"_class_name": "UniPCMultistepScheduler", "flow_shift": 2.0} | FLOW)
     assert isinstance(full, Flow) and isinstance(linear, Flow) and isinstance(unipc, Flow)
     assert full.shift == pytest.approx(exp(1.15))
     assert linear.shift == pytest.approx(0.5)
@@ -147,6 +148,10 @@ def test_edm_schedulers_precondition_the_network(pipeline: Folder, prompts: Path
         ({"_class_name": "DDIMScheduler", "prediction_type": "eps"}, "unknown prediction type 'eps'; did you mean 'epsilon'"),
         ({"_class_name": "DDIMScheduler", "beta_schedule": "scaledlinear"}, "did you mean 'scaled_linear'"),
         ({"_class_name": "DDIMScheduler", "thresholding": True}, "thresholding"),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True},
+            "with the prediction_type 'flow_prediction', not 'epsilon'",
+        ),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, "invert_sigmas"),
     ],
 )

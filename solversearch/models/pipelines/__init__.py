@@ -1,47 +1,43 @@
 """Pipelines of diffusers as models: a folder or a repository of the Hub in, a `Model` out.
 
-`load` reads model_index.json, finds the adapter of the pipeline's class, and asks the pipeline's own files for everything else: noise
-schedule, prediction type and shift from the scheduler's configuration, resolution and channels from the network's, prompts from its text
-encoders. Latents are what is searched in; the VAE is loaded when somebody wants pictures.
+The pipeline's own `__call__` tells everything: it is run with a probe for its scheduler (`guest`), how it calls its network is learned
+(`replay`), and then the network is called without it (`network`). Noise schedule and prediction type are read from the scheduler's
+configuration. What is searched in is the state as the scheduler has it: latents, patches in a row, pixels.
 """
 
 import hashlib
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from solversearch.errors import UserError, nearest
 from solversearch.models.aliases import ALIASES, Alias
-from solversearch.models.base import Model, Network
+from solversearch.models.base import Model
 from solversearch.models.edm import Preconditioned
 from solversearch.models.options import Options
-from solversearch.models.pipelines.adapter import Adapter, Told
+from solversearch.models.pipelines.adapter import Adapter
+from solversearch.models.pipelines.asking import Asking
+from solversearch.models.pipelines.disk import changed, single
+from solversearch.models.pipelines.guest import Guest, Misfit
+from solversearch.models.pipelines.kinds import check_kind
 from solversearch.models.pipelines.library import library
-from solversearch.models.pipelines.pictures import Decoder, from_pixels
-from solversearch.models.pipelines.prompts import captions, embeddings, prompt_length
+from solversearch.models.pipelines.packing import Packing, Unpacked
+from solversearch.models.pipelines.pictures import Decoder
+from solversearch.models.pipelines.prompts import Encoded, captions, encoded
 from solversearch.models.pipelines.schedule import schedule_of, sigma_data_of
 from solversearch.models.pipelines.source import Folder, InMemory, from_hub, local
 from solversearch.noise import SPLITS
 from solversearch.pipeline_facts import facts
 
-__all__ = ["ALIASES", "FAMILIES", "load", "load_alias", "schedule_of"]
-
-ADAPTERS = {
-    "unconditional": "Unconditional", "dit": "DiT", "stable_diffusion": "StableDiffusion", "sdxl": "StableDiffusionXL", "pixart": "PixArt",
-    "sd3": "StableDiffusion3", "flux": "Flux",
-}  # fmt: skip
-"""Files, and the class of each; see ADDING.md."""
-_FOUND: list[type[Adapter]] = [getattr(import_module(f"{__name__}.{file}"), name) for file, name in ADAPTERS.items()]
-FAMILIES = {name: adapter for adapter in _FOUND for name in adapter.PIPELINES}
-"""Adapters by the class of the pipeline."""
+__all__ = ["ALIASES", "load", "load_alias", "schedule_of"]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_ANY = ("device", "dtype", "resolution", "compiled", "offload")
+_ANY = ("device", "dtype", "resolution", "frames", "compiled", "offload")
 """Options that every pipeline takes."""
+_STORED = ("config", "lora", "quantize")
+"""Those that every stored one does."""
 _PROMPTED = ("prompts", "negative_prompt")
 
 
@@ -51,15 +47,16 @@ def load_alias(name: str, options: Options) -> Model:
 
 
 def load(where: str, options: Options, name: str | None = None, alias: Alias | None = None) -> Model:
-    """The model of a pipeline's folder or, where there is no such folder, of a repository of the Hub.
+    """The model of a pipeline's folder, of a checkpoint in a single file or, where there is neither, of a repository of the Hub.
 
     name is what messages call it; one that begins with hf: is not looked for among the folders. Raises `UserError` with one line for
     whatever is missing, damaged or not supported.
     """
-    library()
+    for package in ("diffusers", "transformers"):
+        library(package)
     name, asked = name or where, _dtype(options.dtype or (alias.dtype if alias else None))
-    folder = _folder(where, alias is not None or name.startswith("hf:"), asked == torch.float16)
-    return _model(folder, options, name, _device(options.device), asked, alias)
+    folder, device = _folder(where, alias is not None or name.startswith("hf:"), asked == torch.float16, options), _device(options.device)
+    return _model(changed(folder, options, device), options, name, device, asked, alias)
 
 
 def of_object(pipe: Any, options: Options) -> Model:
@@ -72,29 +69,58 @@ def of_object(pipe: Any, options: Options) -> Model:
 
 
 def _model(folder: Folder, options: Options, name: str, device: str, asked: torch.dtype | None, alias: Alias | None = None) -> Model:
-    family = _family(folder)
-    config, scheduler = folder.config(family.PART), folder.config("scheduler")
-    distilled = family.distilled_guidance(config)
-    options.only(name, *_ANY, *(_PROMPTED if family.TEXT else ()), *(() if distilled is None else ("distilled_guidance",)))
-    pixels, side = _sides(folder, family, options.resolution or (alias.resolution if alias else None))
-    shape = (family.channels(config), side, side)
-    schedule, kind, clip = schedule_of(scheduler, family.tokens(config, side))
-    dtype = asked or folder.dtype(family.PART)
+    try:
+        return _adapted(folder, options, name, device, asked, alias)
+    except Misfit as why:
+        raise UserError(f"{folder.path}: {folder.pipeline} cannot be sampled by a plan: {why}") from None
+
+
+def _adapted(folder: Folder, options: Options, name: str, device: str, asked: torch.dtype | None, alias: Alias | None) -> Model:
+    check_kind(folder)
+    own = () if isinstance(folder, InMemory) else _STORED
+    dtype = asked or folder.dtype(folder.networks[0])
     if device == "cpu" and dtype == torch.float16 and options.dtype is None:
         dtype = torch.float32  # processors are slow in float16
-    told = Told(pixels, distilled if options.distilled_guidance is None else options.distilled_guidance)
-    embedded, count, conditioning = _conditions(folder, family, options, told, dtype, device)
-    network: Network = family(_placed(folder.load(family.PART, family.CLASSES, dtype), device, options), embedded, told).eval()
+    scheduler = folder.config("scheduler")
+    try:
+        schedule, kind, clip = schedule_of(scheduler)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder.path}: scheduler_config.json gives no noise schedule ({error}); download it again") from error
+    guest = Guest(folder.pipe({}, dtype, device), device)
+    asking = Asking.of(guest, options, alias)
+    options.only(name, *_ANY, *own, *(_PROMPTED if asking.kind == "prompt" else ()), "distilled_guidance")
+    prompts, known = _prompts(folder, guest, asking, options, dtype, device)
+    networks = {part: _placed(folder.load(part, dtype), device, options) for part in folder.networks}
+    adapted = Adapter(guest, networks, asking, prompts, known, schedule, kind).adapt(
+        alias.guidance if alias else None, options.distilled_guidance
+    )
+    if options.distilled_guidance is not None and not asking.tells:
+        options.only(name, *_ANY, *own, *_PROMPTED)
+    schedule, _, _ = schedule_of(scheduler, guest.mu)
+    packing, network = Packing.of(guest.pipe, adapted.shape, asking.fixed), adapted.network
+    if packing:
+        network = Unpacked(network, packing).eval()
     if kind == "edm":
         network = Preconditioned(network, *sigma_data_of(scheduler)).eval()
+
+    def seeing() -> Guest:
+        return Guest(folder.pipe({part: folder.load(part, dtype).to(device) for part in folder.decoders}, dtype, device), device)
+
+    time = Adapter.time_of(schedule, kind, float(schedule.t_end))
+    count, settings = len(prompts), [SPLITS, prompts, asking.negative, sorted(asking.fixed.items()), asking.tells]
+    text = asking.kind == "prompt"
+    tells = {asking.tells, asking.guides if adapted.why else ""} - {""}
+    told = {name: asking.fixed[name] for name in sorted(tells) if name in asking.fixed}
+    decoder = Decoder(seeing, lambda: asking.call(prompts[0] if prompts else None, known[0] if known else None), adapted.made_up, time)
     return Model(
-        name, network, schedule, kind, shape,
+        name, network, schedule, kind, packing.shape(adapted.shape) if packing else adapted.shape,
         conditions=torch.arange(count, device=device) if count else None,
-        null_condition=torch.tensor(count, device=device) if count else None,
-        images=Decoder(folder, dtype, device, options.offload) if family.LATENT else from_pixels,
-        dtype=dtype, device=device, guidance=alias.guidance if alias else family.GUIDANCE, clip=clip, conditioning=conditioning,
-        weights=folder.digest(family.PART), disjoint=bool(family.TEXT),
-        facts=facts(folder.pipeline, scheduler, {} if told.guidance is None else {"guidance_scale": told.guidance}),
+        null_condition=torch.tensor(count, device=device) if count and adapted.guided else None,
+        images=packing.images(decoder) if packing else decoder,
+        dtype=dtype, device=device, guidance=adapted.guidance, clip=clip,
+        conditioning=hashlib.sha256(json.dumps(settings).encode()).hexdigest() if text else "",
+        weights=folder.digests(folder.networks), disjoint=text and count >= len(SPLITS),
+        facts=facts(folder.pipeline, scheduler, told),
     )  # fmt: skip
 
 
@@ -118,57 +144,41 @@ def _dtype(name: str | None) -> torch.dtype | None:
     return None if name is None else _DTYPES[name]
 
 
-def _folder(where: str, hub: bool, half: bool) -> Folder:
+def _folder(where: str, hub: bool, half: bool, options: Options) -> Folder:
     path = Path(where).expanduser()
+    if not hub and path.is_file():
+        return single(where, options.config, half)
     return from_hub(where, half) if hub or (where.count("/") == 1 and where[0] not in "./~" and not path.exists()) else local(where, half)
-
-
-def _family(folder: Folder) -> type[Adapter]:
-    if folder.pipeline not in FAMILIES:
-        raise UserError(f"{folder.path}: {nearest(folder.pipeline, list(FAMILIES), 'pipeline class')}")
-    family = FAMILIES[folder.pipeline]
-    config = folder.config(family.PART)
-    seen, predicted = config["in_channels"], config.get("out_channels") or config["in_channels"]
-    if predicted not in (seen, 2 * seen):
-        raise UserError(f"{folder.path}: the network sees {seen} channels and predicts {predicted}, as inpainting does; not supported")
-    return family
-
-
-def _sides(folder: Folder, family: type[Adapter], asked: int | None) -> tuple[int, int]:
-    """Pixels of a picture's side and of the side of what the network sees."""
-    config = folder.config(family.PART)
-    scale = 2 ** (len(folder.config("vae")["block_out_channels"]) - 1) if family.LATENT else 1
-    own, multiple = family.side(config) * scale, family.multiple(config) * scale
-    pixels = asked or own
-    if not family.RESIZABLE and pixels != own:
-        raise UserError(f"{folder.path}: the network makes pictures of {own} pixels only; leave out --resolution")
-    if pixels <= 0 or pixels % multiple:
-        near = max(round(pixels / multiple), 1) * multiple
-        raise UserError(f"--resolution {pixels} is no multiple of {multiple} pixels, as {folder.pipeline} needs; the nearest is {near}")
-    return pixels, pixels // scale
 
 
 # The parts of the model ------------------------------------------------------------------------------------------
 
 
-def _conditions(
-    folder: Folder, family: type[Adapter], options: Options, told: Told, dtype: torch.dtype, device: str
-) -> tuple[dict[str, Tensor], int, str]:
-    """Embeddings, the number of conditions without the null one, and the digest of what the numbers stand for."""
-    if not family.TEXT:
-        return {}, family.classes(folder.config(family.PART)), ""
-    length = prompt_length(folder, family)
-    prompts = captions(options.prompts, short=length is None)
-    settings = [SPLITS, prompts, options.negative_prompt, told.resolution, told.guidance, length]
-    embedded = embeddings(folder, family, prompts, options.negative_prompt, dtype, device)
-    return embedded, len(prompts), hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+def _prompts(
+    folder: Folder, guest: Guest, asking: Asking, options: Options, dtype: torch.dtype, device: str
+) -> tuple[list[Any], Encoded | None]:
+    """Prompts or labels, and the embeddings of prompts; text encoders are freed where the pipeline asks for their results alone."""
+    if asking.kind == "label":
+        return list(range(int(guest.networks[folder.networks[0]].config.num_embeds_ada_norm))), None
+    if not asking.kind:
+        return [], None
+
+    def reading() -> Guest:
+        return Guest(folder.pipe({part: folder.load(part, dtype).to(device) for part in folder.encoders}, dtype, device), device)
+
+    key = folder.key(dtype)
+    if hasattr(guest.pipe, "encode_prompt"):
+        known = encoded(options.prompts, asking, key, reading, device)
+        return list(known.prompts), known
+    guest.pipe = reading().pipe
+    return captions(options.prompts), None
 
 
 def _placed(core: Any, device: str, options: Options) -> Any:
     """The network on its device; under offload its layers go there one after the other, when they are at work."""
     if options.offload:
         library("accelerate").cpu_offload(core, execution_device=torch.device(device))
-    else:
+    elif not str(core.device).startswith(device):  # quantised networks are there already, and must not be moved
         core.to(device)
     if options.compiled:
         core.compile()

@@ -1,114 +1,195 @@
-"""What the network of a pipeline has in common with the others: `forward(x, t, condition)`, where a condition is the number of a prompt."""
+"""A pipeline of diffusers as a network: visits of it, from the first call of its own networks to a way of calling them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from math import exp, log
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Config = Mapping[str, Any]
-"""The content of a part's config.json."""
+from solversearch.errors import UserError
+from solversearch.models.pipelines.asking import SCALE, Asking
+from solversearch.models.pipelines.guest import Call, Guest, Misfit, Time
+from solversearch.models.pipelines.network import Called, Range, Replayed
+from solversearch.models.pipelines.prompts import Encoded
+from solversearch.models.pipelines.replay import Calls, Step, learn, plain, record
+from solversearch.models.pipelines.rows import differ, leaves
+from solversearch.schedules import NoiseSchedule
 
-EncodePrompt = Callable[..., Any]
-"""`encode_prompt` of a pipeline, with device and prompt length filled in."""
-Pairs = dict[str, tuple[Tensor, Tensor]]
-
-CLIP_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
-T5_TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast")
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a network is told besides the prompt: the pixels of a side, and the guidance scale where one was distilled into it."""
-
-    resolution: int
-    guidance: float | None = None
+NEAR, ROUGH = 1e-4, 0.05
+"""What counts as the same in single and in half precision, relative."""
 
 
-class Adapter(nn.Module):
-    """Calls the network of a pipeline as that pipeline does; a subclass for every family of them.
+@dataclass
+class Adapted:
+    """network is a `Replayed`, or a `Called` where why says what kept it from that; guidance is the model's usual scale.
 
-    core is the network of diffusers. embeddings holds a row a prompt, the last one for the negative prompt, in buffers that are no part
-    of the weights. x has the network's dtype, t is in float32, as schedulers give it.
+    made_up are outputs of the pipeline's networks for one sample.
     """
 
-    PIPELINES: ClassVar[tuple[str, ...]]
-    PART: ClassVar[str] = "transformer"
-    CLASSES: ClassVar[tuple[str, ...]]
-    TEXT: ClassVar[dict[str, tuple[str, ...]]] = {}
-    """The parts that encode prompts, and the classes that they may have."""
-    OPTIONAL: ClassVar[tuple[str, ...]] = ()
-    """Those of them that a folder may leave out."""
-    LATENT: ClassVar[bool] = True
-    """Whether pictures are what a VAE makes of its samples."""
-    RESIZABLE: ClassVar[bool] = True
-    """Whether it makes pictures of other sizes than its own."""
-    GUIDANCE: ClassVar[float]
-    """The default of the pipeline."""
-
-    def __init__(self, core: Any, embeddings: Mapping[str, Tensor], told: Told) -> None:
-        super().__init__()
-        self.core, self.told = core, told
-        for name, tensor in embeddings.items():
-            self.register_buffer(name, tensor, persistent=False)
-
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    @classmethod
-    def side(cls, config: Config) -> int:
-        """Of the latents that the network was made for."""
-        size = config["sample_size"]
-        return int(size if isinstance(size, int) else size[0])
-
-    @classmethod
-    def channels(cls, config: Config) -> int:
-        return int(config["in_channels"])
-
-    @classmethod
-    def multiple(cls, config: Config) -> int:
-        """What the side of latents must be divisible by."""
-        return int(config.get("patch_size") or 1)
-
-    @classmethod
-    def tokens(cls, config: Config, side: int) -> int:
-        """The length of the sequence that the network sees."""
-        return int((side // cls.multiple(config)) ** 2)
-
-    @classmethod
-    def classes(cls, config: Config) -> int:
-        """How many class labels it knows, the null label not counted; 0 where it knows none."""
-        return 0
-
-    @classmethod
-    def distilled_guidance(cls, config: Config) -> float | None:
-        """The default of what a guidance-distilled network is told; None for others."""
-        return None
-
-    @classmethod
-    def encode(cls, encode_prompt: EncodePrompt, prompts: list[str], negative: str | None) -> Pairs:
-        """By the name of a buffer, the embeddings of prompts, a row each, and of the negative prompt as often."""
-        raise NotImplementedError
-
-    @classmethod
-    def prompt_length(cls, config: Config, default: int | None) -> int | None:
-        """The tokens of a prompt where the pipeline lets its caller choose; default is the pipeline's."""
-        return default
+    network: nn.Module
+    shape: tuple[int, ...]
+    guidance: float
+    guided: bool
+    made_up: list[Any]
+    why: str = ""
 
 
-def against(negative: str | None, prompts: list[str]) -> dict[str, list[str]]:
-    """The argument for a negative prompt; without one, the pipeline takes its own, which is not the same as an empty one for all."""
-    return {} if negative is None else {"negative_prompt": [negative] * len(prompts)}
+class Adapter:
+    """Visits a guest. prompts has one entry a condition, or none at all; encoded is what is known of them."""
+
+    def __init__(
+        self, guest: Guest, networks: dict[str, nn.Module], asking: Asking, prompts: list[Any], encoded: Encoded | None,
+        schedule: NoiseSchedule, kind: str,
+    ):  # fmt: skip
+        self.guest, self.networks, self.asking, self.prompts, self.encoded = guest, networks, asking, prompts, encoded
+        self.schedule, self.kind = schedule, kind
+        start, end = float(schedule.t_start), float(schedule.t_end)
+        if kind == "edm":  # networks are told ln(sigma) / 4, see `Preconditioned`
+            start, end = log(start) / 4, log(end) / 4
+        boundary = float(guest.pipe.config.get("boundary_ratio") or 0) * start
+        self.spans = [(boundary, start), (end, boundary)] if boundary else [(end, start)]
+        """Of times, each with networks of its own."""
+        self.times = [self._times(*span) for span in self.spans]
+
+    @staticmethod
+    def time_of(schedule: NoiseSchedule, kind: str, t: float) -> Time:
+        """Of t as the network is told it."""
+        if kind == "edm":
+            return Time(t, exp(4 * t))
+        node = schedule.node(t)
+        return Time(t, node.sigma if kind == "flow" else node.sigma / max(node.alpha, 1e-8))
+
+    def time(self, t: float) -> Time:
+        return self.time_of(self.schedule, self.kind, t)
+
+    def _times(self, least: float, most: float) -> list[Time]:
+        """Three: the last, between the others, is no whole number where the schedule knows others."""
+        times = [least + fraction * (most - least) for fraction in (0.8, 0.25, 0.6)]
+        if most - least > 100:
+            times = [float(round(t)) for t in times[:2]] + [round(times[2]) + (0.0 if self.schedule.discrete else 0.3)]
+        return [self.time(t) for t in times]
+
+    def call(self, number: int) -> Call:
+        return self.asking.call(self.prompts[number] if self.prompts else None, self.encoded[number] if self.encoded else None)
+
+    def _pair(self) -> Call | None:
+        """Of the first prompt twice; None where the pipeline takes no two."""
+        two = self.encoded.two() if self.encoded else None
+        if self.encoded and two is None:
+            return None
+        return self.asking.call(self.prompts[0] if self.prompts else None, two, 2)
+
+    def adapt(self, asked: float | None, told: float | None) -> Adapted:
+        """asked is the usual guidance scale in the pipeline's terms, where it is not the pipeline's own; told what the network is told.
+
+        Raises `UserError` for a pipeline whose evaluations depend on the steps before.
+        """
+        self._find_told(told)
+        own = self.guest.parameters[self.asking.guides].default if self.asking.guides else 1.0
+        scale = float((own if isinstance(own, int | float) else 1.0) if asked is None else asked)
+        try:
+            firsts = self._firsts()
+            network = self._replayed(firsts)
+            share = network.ranges[0].conditional
+            offset, guided = round(share.weight / share.sign - SCALE), network.ranges[0].unconditional is not None
+            return Adapted(network, network.shape, (scale + offset) if guided else 1.0, guided, _plain(firsts[0]))
+        except Misfit as why:
+            if self.asking.guides:
+                self.asking.fixed[self.asking.guides] = scale
+            first = self._own(0)
+            called = Called(self.networks, self.guest, self.call, _plain(first), self.time).eval()
+            self._check_called(called, first)
+            return Adapted(called, tuple(first.state.shape[1:]), 1.0, False, _plain(first), str(why))
+
+    def _own(self, span: int) -> Step:
+        """With the networks' own outputs."""
+        return record(self.guest, self.call(0), self.times[span][:1], [], lambda k, name, arguments: self.networks[name](**arguments))[0]
+
+    def _firsts(self) -> list[Step]:
+        return [self._own(span) for span in range(len(self.spans))]
+
+    def _made_up(self, call: Call, time: Time, outputs: list[Any]) -> Step:
+        return record(self.guest, call, [time], [], lambda k, name, arguments: outputs[k])[0]
+
+    def _find_told(self, told: float | None) -> None:
+        """Whether guidance_scale is what the network is told; then it is the pipeline's own or the given one, and not what guides."""
+        asking = self.asking
+        if "guidance_scale" not in self.guest.parameters:
+            return
+        default = self.guest.parameters["guidance_scale"].default
+        before = asking.fixed.get("guidance_scale", default)
+        asking.fixed["guidance_scale"] = SCALE
+        one = self._own(0)
+        asking.fixed["guidance_scale"] = SCALE + 1
+        other = self._made_up(self.call(0), self.times[0][0], _plain(one))
+        pairs = zip(one.calls, other.calls, strict=True)
+        if any(differ(leaf, dict(leaves(theirs))[path]) for (_, ours), (_, theirs) in pairs for path, leaf in leaves(ours)):
+            asking.tells, before = "guidance_scale", default if told is None else told
+            asking.guides = "" if asking.guides == "guidance_scale" else asking.guides
+        asking.fixed["guidance_scale"] = before
+
+    def _replayed(self, firsts: list[Step]) -> Replayed:
+        ranges = []
+        for span, first, times in zip(self.spans, firsts, self.times, strict=True):
+            slots = learn(self.guest, self.call(0), self._pair(), times, first)
+            slots = sorted((slot.to(first.state.device) for slot in slots), key=lambda slot: slot.weight / slot.sign)
+            if len(slots) > 2 or abs(sum(slot.weight / slot.sign for slot in slots) - 1) > ROUGH:
+                raise Misfit(f"it combines {len(slots)} outputs of its networks, and not by plain guidance")
+            ranges.append(Range(span[0], slots[-1], slots[0] if len(slots) == 2 else None))
+
+        def calls(number: int, span: int) -> Calls:
+            return self._made_up(self.call(number), self.times[span][0], _plain(firsts[span])).calls
+
+        network = Replayed(self.networks, firsts[0].state.shape[1:], ranges, calls, len(self.prompts)).eval()
+        network.joint = self._pair() is not None
+        if len(self.prompts) > 1:
+            network.check_opposite(1)
+        for own, times, step in zip(ranges, self.times, firsts, strict=True):
+            self._check(network, step, own, times[0].t)
+        return network
+
+    @torch.no_grad()
+    def _check(self, network: Replayed, step: Step, own: Range, t: float) -> None:
+        """Two samples in one call against the pipeline's own; one by one where the network takes no two."""
+        x = torch.cat([step.state] * 2)
+        for number, slot in ((0, own.conditional), (network.count, own.unconditional)):
+            if slot is None:
+                continue
+            output = plain(step.outputs[slot.call])
+            expected = slot.prediction(output[slot.row : slot.row + 1], network.shape).expand_as(x)
+            given = x, torch.full((2,), t, device=x.device), torch.full((2,), number, device=x.device)
+            if network.joint and not _near(network, expected, *given):
+                network.joint = False
+                network.forget()
+            if not network.joint and not _near(network, expected, *given):
+                raise Misfit("its networks return something else when they are called alone")
+
+    @torch.no_grad()
+    def _check_called(self, network: Called, first: Step) -> None:
+        """Raises `UserError` where guidance depends on what was sampled before: then no single evaluation says what it is."""
+        times, own = self.times[0], self.networks
+        x = torch.randn(first.state.shape, generator=torch.Generator().manual_seed(2)).to(first.state)
+        try:
+            steps = record(
+                self.guest, self.call(0), [times[0], times[2], times[1]], [first.state, x], lambda k, name, given: own[name](**given)
+            )
+        except Misfit as why:
+            raise UserError(f"{self.guest.name} cannot be sampled by a plan: {why}") from None
+        given = torch.full((1,), times[1].t, device=x.device), torch.zeros(1, dtype=torch.long, device=x.device)
+        if not _near(network, steps[2].made, x, *given):
+            raise UserError(f"{self.guest.name} cannot be sampled by a plan: what it guides by depends on the steps before")
 
 
-def first(output: Tensor, channels: int) -> Tensor:
-    """The mean, where the network predicts a variance in further channels (Nichol and Dhariwal 2021, arXiv:2102.09672)."""
-    return output[:, :channels]
+def _plain(step: Step) -> list[Any]:
+    return [plain(each) for each in step.outputs]
 
 
-def distilled_embedding(scale: float, width: int) -> Tensor:
-    """(1, width): sines and cosines of 1000 (w - 1), as consistency models are told their scale (Luo et al. 2023, arXiv:2310.04378)."""
-    half = width // 2
-    angles = 1000 * (scale - 1) * torch.exp(-torch.log(torch.tensor(10000.0)) / (half - 1) * torch.arange(half, dtype=torch.float32))
-    return nn.functional.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))[None]
+def _near(network: Callable[..., Tensor], expected: Tensor, *given: Tensor) -> bool:
+    try:
+        output = network(*given)
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    apart = float((output.float() - expected.float()).norm() / expected.float().norm().clamp(min=1e-12))
+    return apart < (NEAR if output.dtype == torch.float32 else ROUGH)

@@ -1,45 +1,38 @@
-"""From latents, or pixels in [-1, 1], to pictures (B, H, W, 3) in [0, 1]."""
+"""From states to pictures (B, H, W, 3) in [0, 1], as the pipeline makes them of what it has sampled."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from solversearch.models.pipelines.source import Folder
-
-CLASSES = ("AutoencoderKL", "AutoencoderTiny")
-BATCH = 4
-
-
-def from_pixels(x: Tensor) -> Tensor:
-    return (x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+from solversearch.models.pipelines.guest import Arguments, Call, Guest, Time
 
 
 class Decoder:
-    """The VAE's decoder, loaded when the first picture is asked for. offload keeps it on the device for the time of a call only."""
+    """The end of a pipeline's call; of a video, the picture in the middle.
 
-    def __init__(self, folder: Folder, dtype: torch.dtype, device: str, offload: bool) -> None:
-        self.folder, self.device, self.offload = folder, device, offload
-        overflows = folder.config("vae").get("force_upcast", False)
-        self.dtype = torch.float32 if overflows and dtype == torch.float16 else dtype
-        self._vae: Any = None
+    guest makes one with a decoder, when the first picture is asked for. made_up are outputs of its networks, which do not matter.
+    """
 
-    @torch.no_grad()
-    def __call__(self, latents: Tensor) -> Tensor:
-        if self._vae is None:
-            self._vae = self.folder.load("vae", CLASSES, self.dtype)
-        self._vae.to(self.device)
-        raw = self._unscaled(latents.to(self.device, self.dtype))
-        pictures = torch.cat([from_pixels(self._vae.decode(part, return_dict=False)[0].float()) for part in torch.split(raw, BATCH)])
-        if self.offload:
-            self._vae.to("cpu")
-        return pictures.to(latents.device)
+    def __init__(self, guest: Callable[[], Guest], call: Callable[[], Call], made_up: Sequence[Any], time: Time) -> None:
+        self.make, self.call, self.made_up, self.time = guest, call, list(made_up), time
+        self._guest: Guest | None = None
 
-    def _unscaled(self, latents: Tensor) -> Tensor:
-        """Latents as the encoder made them: pipelines scale them to unit variance, some by channel, some after a shift."""
-        config = self._vae.config
-        scaled = latents / config.scaling_factor
-        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            mean, deviation = (torch.tensor(config[name]).view(1, -1, 1, 1).to(latents) for name in ("latents_mean", "latents_std"))
-            return latents * deviation / config.scaling_factor + mean
-        return scaled + (config.get("shift_factor") or 0)
+    def __call__(self, states: Tensor) -> Tensor:
+        if self._guest is None:
+            self._guest = self.make()
+        return torch.cat([self._one(self._guest, state) for state in torch.split(states, 1)])
+
+    def _one(self, guest: Guest, state: Tensor) -> Tensor:
+        outputs = iter(self.made_up)
+
+        def respond(name: str, arguments: Arguments) -> Any:
+            return next(outputs)
+
+        call = self.call()
+        wanted = call.arguments | ({"output_type": "np"} if "output_type" in guest.parameters else {})
+        result = guest.visit(Call(wanted, call.encoded), [self.time], lambda i, made, own: state.to(own.device).expand_as(own), respond)
+        pictures = torch.as_tensor(np.asarray(result[0])).float()[:1]
+        return (pictures[:, pictures.shape[1] // 2] if pictures.ndim == 5 else pictures).to(state.device)

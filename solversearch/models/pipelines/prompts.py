@@ -1,11 +1,10 @@
 """Captions and their embeddings, which are computed once: the text encoders, often larger than the network, are loaded for that alone."""
 
 import hashlib
-import inspect
 import json
-from functools import partial
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,16 +14,15 @@ from torch import Tensor
 
 from solversearch.cache import cache_folder, keep
 from solversearch.errors import UserError
-from solversearch.models.pipelines.adapter import Adapter
-from solversearch.models.pipelines.library import library, quiet
-from solversearch.models.pipelines.source import Folder, InMemory
+from solversearch.models.pipelines.asking import Asking
+from solversearch.models.pipelines.guest import Guest
+from solversearch.models.pipelines.library import library
 from solversearch.noise import SPLITS
 
-VERSION = 1
+VERSION = 2
 SHIPPED = Path(__file__).parent / "captions.txt"
-LONG = 96
-"""So many of the shipped captions are taken where T5 reads them: its embeddings are megabytes each, those of CLIP a tenth of that."""
-BATCH = 8
+LONG, SHORT = 96, 2**19
+"""So many of the shipped captions are taken where the embeddings of one have more bytes: those of T5 are megabytes, of CLIP a tenth."""
 
 
 def captions(file: Path | None = None, short: bool = True) -> list[str]:
@@ -45,79 +43,113 @@ def captions(file: Path | None = None, short: bool = True) -> list[str]:
     if not found:
         raise UserError(f"{path}: there are no prompts in it; --prompts takes a text file with one caption a line")
     if len(found) < len(SPLITS):
-        raise UserError(
-            f"{path}: fitting, validation and held-out samples need prompts of their own, so at least {len(SPLITS)} different ones, "
-            f"got {len(found)}; add some, one a line"
-        )
+        warnings.warn(
+            f"{path}: fitting, validation and held-out samples share the {len(found)} different prompts there; with {len(SPLITS)} or more "
+            "each has prompts of its own", stacklevel=2,
+        )  # fmt: skip
     return found if file or short else found[:LONG]
 
 
-def prompt_length(folder: Folder, family: type[Adapter]) -> int | None:
-    """How many tokens T5 is given: the pipeline's default, unless its tokenizer stops before."""
-    call = inspect.signature(getattr(library(), folder.pipeline).__call__).parameters
-    if "max_sequence_length" not in call:
-        return None
-    length = family.prompt_length(folder.config(family.PART), call["max_sequence_length"].default)
-    last = [part for part in family.TEXT if part.startswith("tokenizer")][-1]
-    stops = folder.longest(last)
-    return length if stops is None or length is None else min(length, int(stops))
+class Encoded:
+    """What `encode_prompt` returned: by prompt, and for the first prompt twice in one batch (None where the pipeline takes no two)."""
+
+    def __init__(self, prompts: list[str], found: list[list[Any]], pair: list[Any] | None, device: str) -> None:
+        self.prompts, self.found, self.pair, self.device = prompts, found, pair, device
+
+    def __getitem__(self, number: int) -> list[Any]:
+        return list(_moved(self.found[number], self.device))
+
+    def two(self) -> list[Any] | None:
+        return _moved(self.pair, self.device)
 
 
-def embeddings(
-    folder: Folder, family: type[Adapter], prompts: list[str], negative: str | None, dtype: torch.dtype, device: str
-) -> dict[str, Tensor]:
-    """A row a prompt, and a last one for the negative prompt, on the device; from the cache where they have been computed before."""
-    parts = [part for part in family.TEXT if part not in family.OPTIONAL or folder.index.get(part, [None])[0] is not None]
-    length = prompt_length(folder, family)
-    encoded = partial(_encode, folder, family, parts, prompts, negative, dtype, device, length)
-    if isinstance(folder, InMemory):  # what its parts are is not known from files
-        return {name: tensor.to(device) for name, tensor in encoded().items()}
-    path = cache_folder() / f"prompts-{_key(folder, parts, prompts, negative, dtype, length)}.safetensors"
+def encoded(file: Path | None, asking: Asking, key: str, guest: Callable[[], Guest], device: str) -> Encoded:
+    """Of the captions of a file, or of the shipped ones, by a guest that is made where they are not in the cache.
+
+    key says what its encoders are; an empty one keeps nothing.
+    """
+    prompts = captions(file)
+    settings = [
+        VERSION,
+        library().__version__,
+        library("transformers").__version__,
+        key,
+        prompts,
+        asking.negative,
+        sorted(asking.arguments("").items()),
+    ]
+    path = cache_folder() / f"prompts-{hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:32]}.safetensors"
+    known = _read(path) if key else None
+    if known is None:
+        visitor = guest()
+        found = [visitor.encode(asking.call(prompts[0], None))]
+        if file is None and _bytes(found) > SHORT:
+            prompts = captions(short=False)
+        found += [visitor.encode(asking.call(prompt, None)) for prompt in prompts[1:]]
+        known = _moved(found, "cpu"), _moved(_pair(visitor, asking, prompts[0]), "cpu")
+        if key:
+            _keep(path, known)
+    return Encoded(prompts[: len(known[0])], known[0], known[1], device)
+
+
+def _pair(guest: Guest, asking: Asking, prompt: str) -> list[Any] | None:
     try:
-        found = load_file(path)
-    except (OSError, SafetensorError):  # absent, or damaged: they are made again
-        found = encoded()
-        keep(path, found, "the embeddings")
-    return {name: tensor.to(device) for name, tensor in found.items()}
+        return guest.encode(asking.call(prompt, None, 2))
+    except Exception:  # whatever a pipeline has against two prompts
+        return None
 
 
-def _key(folder: Folder, parts: list[str], prompts: list[str], negative: str | None, dtype: torch.dtype, length: int | None) -> str:
-    settings = [VERSION, folder.pipeline, folder.index.get("force_zeros_for_empty_prompt"), prompts, negative, str(dtype), length]
-    sha = hashlib.sha256(json.dumps(settings).encode())
-    for part in parts:
-        for file in folder.small_files(part):
-            sha.update(f"{part} {file.name}".encode() + file.read_bytes())
-        if part.startswith("text_encoder"):
-            sha.update(folder.digest(part).encode())
-    return sha.hexdigest()[:32]
+def _mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: _mapped(each, function) for key, each in value.items()}
+    return type(value)(_mapped(each, function) for each in value) if isinstance(value, list | tuple) else value
 
 
-@torch.no_grad()
-def _encode(
-    folder: Folder, family: type[Adapter], parts: list[str], prompts: list[str], negative: str | None, dtype: torch.dtype, device: str,
-    length: int | None,
-) -> dict[str, Tensor]:  # fmt: skip
-    """By the pipeline's own `encode_prompt`; the encoders are freed on return."""
-    loaded = {
-        part: folder.load(part, family.TEXT[part], dtype).to(device)
-        if part.startswith("text")
-        else folder.tokenizer(part, family.TEXT[part])
-        for part in parts
-    }
-    given: dict[str, Any] = {"device": device} | ({} if length is None else {"max_sequence_length": length})
-    with quiet():
-        encode_prompt = partial(_pipeline(folder, family, loaded).encode_prompt, **given)
-        pairs = [family.encode(encode_prompt, prompts[i : i + BATCH], negative) for i in range(0, len(prompts), BATCH)]
-    return {name: torch.cat([*(each[name][0] for each in pairs), pairs[0][name][1][:1]]).cpu() for name in pairs[0]}
+def _moved(value: Any, device: str) -> Any:
+    return _mapped(value, lambda tensor: tensor.to(device))
 
 
-def _pipeline(folder: Folder, family: type[Adapter], loaded: dict[str, Any]) -> Any:
-    """The pipeline with nothing in it but what encodes prompts."""
-    kind = getattr(library(), folder.pipeline)
-    parameters = inspect.signature(kind.__init__).parameters.values()
-    arguments = {each.name: loaded.get(each.name) for each in parameters if each.default is each.empty and each.name != "self"}
-    if "force_zeros_for_empty_prompt" in folder.index:
-        arguments["force_zeros_for_empty_prompt"] = folder.index["force_zeros_for_empty_prompt"]
-    pipe = kind(**arguments)
-    setattr(pipe, family.PART, SimpleNamespace(config=SimpleNamespace(**folder.config(family.PART))))  # SD3 looks there without its T5
-    return pipe
+def _bytes(value: Any) -> int:
+    sizes: list[int] = []
+    _mapped(value, lambda tensor: sizes.append(tensor.numel() * tensor.element_size()))
+    return sum(sizes)
+
+
+# The cache: a file of tensors, and how they hang together in JSON -----------------------------------------------------------------
+
+
+def _keep(path: Path, known: Any) -> None:
+    tensors: list[Tensor] = []
+
+    def named(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+            return {"tensor": len(tensors) - 1}
+        if isinstance(value, list | tuple):
+            return {type(value).__name__: [named(each) for each in value]}
+        return {"value": value}
+
+    try:
+        layout = json.dumps(named(known)).encode()
+    except TypeError:
+        return  # what has a part that is no data
+    tensors.append(torch.frombuffer(bytearray(layout), dtype=torch.uint8))
+    keep(path, {str(i): tensor.clone() for i, tensor in enumerate(tensors)}, "the embeddings")
+
+
+def _read(path: Path) -> Any:
+    """None where there is none, or it is damaged: then they are made again."""
+    try:
+        tensors = load_file(path)
+
+        def value(told: dict[str, Any]) -> Any:
+            ((kind, content),) = told.items()
+            if kind == "tensor":
+                return tensors[str(content)]
+            return content if kind == "value" else {"list": list, "tuple": tuple}[kind](value(each) for each in content)
+
+        return value(json.loads(bytes(tensors[str(len(tensors) - 1)].tolist())))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None

@@ -11,35 +11,41 @@ from solversearch.errors import UserError, nearest
 from solversearch.models.pipelines.library import library
 from solversearch.schedules import LEAST_ALPHA, VE, ContinuousVP, DiscreteVP, Flow, NoiseSchedule
 
-_KINDS = {"epsilon": "epsilon", "v_prediction": "v_prediction", "sample": "sample", "flow_prediction": "flow"}
+_KINDS = ("epsilon", "v_prediction", "sample")
 _EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 
 
-def schedule_of(config: Mapping[str, Any], tokens: int = 0) -> tuple[NoiseSchedule, str, float | None]:
+def schedule_of(config: Mapping[str, Any], mu: float | None = None) -> tuple[NoiseSchedule, str, float | None]:
     """Noise schedule, prediction type, and the bound of clipped data predictions or None, from the content of scheduler_config.json.
 
-    What the file leaves out has the default of its class. tokens is the length of the sequence that a transformer sees, on which dynamic
-    shifts depend. Raises `UserError` for a scheduler that is none of a diffusion or flow model's.
+    What the file leaves out has the default of its class. mu is what the pipeline gives the scheduler for a picture's size, where its shift
+    depends on that; without it, the shift is that of the largest picture. Raises `UserError` for a scheduler that is none of a diffusion or
+    flow model's.
     """
-    name = _class_of(config)
+    name = class_of_scheduler(config)
     defaults = _defaults(name)
     given = defaults | {key: value for key, value in config.items() if not key.startswith("_")}
     if given.get("thresholding"):
         raise UserError(f"{name}: dynamic thresholding is not linear in the network's output; set thresholding to false in its config")
     if name in _EDM:
         return VE(given["sigma_min"], given["sigma_max"]), "edm", None
-    if name.startswith("FlowMatch") or given.get("use_flow_sigmas"):
-        return _flow(given, tokens), "flow", None
+    if name.startswith("FlowMatch") or given.get("prediction_type") == "flow_prediction":
+        return _flow(given, mu), "flow", None
     if "beta_schedule" not in defaults:
         raise UserError(
             f"{name}: no noise schedule of a diffusion or flow model is known for this scheduler; put DDIMScheduler's in its place"
         )
     kind = given.get("prediction_type", "epsilon")
+    if given.get("use_flow_sigmas"):
+        raise UserError(
+            f"{name}: use_flow_sigmas goes with the prediction_type 'flow_prediction', not {kind!r}; change one of them in its config"
+        )
     if kind not in _KINDS:
-        raise UserError(f"{name}: {nearest(str(kind), list(_KINDS), 'prediction type')}")
+        raise UserError(f"{name}: {nearest(str(kind), [*_KINDS, 'flow_prediction'], 'prediction type')}")
     if kind == "v_prediction" and given.get("timestep_type") == "continuous":
         return _continuous(given), kind, None
-    return _betas(given, kind), _KINDS[kind], float(given.get("clip_sample_range", 1.0)) if given.get("clip_sample") else None
+    clips = given.get("clip_sample") and not name.startswith("CogVideoX")  # whose schedulers have the setting, and do not read it
+    return _betas(given, kind), kind, float(given.get("clip_sample_range", 1.0)) if clips else None
 
 
 def sigma_data_of(config: Mapping[str, Any]) -> tuple[float, bool]:
@@ -56,7 +62,7 @@ def _defaults(name: str) -> dict[str, Any]:
     return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
 
 
-def _class_of(config: Mapping[str, Any]) -> str:
+def class_of_scheduler(config: Mapping[str, Any]) -> str:
     """The scheduler's class; of a pipeline saved with a `PlanScheduler`, one that reads the settings which that took over from its own."""
     name = str(config.get("_class_name", ""))
     if name != "PlanScheduler":
@@ -88,6 +94,10 @@ def _continuous(given: Mapping[str, Any]) -> ContinuousVP:
 def _betas(given: Mapping[str, Any], kind: str) -> DiscreteVP:
     zero, least = bool(given.get("rescale_betas_zero_snr")), LEAST_ALPHA if kind == "epsilon" else 0.0
     start, end, count = given["beta_start"], given["beta_end"], given["num_train_timesteps"]
+    if (scale := given.get("snr_shift_scale", 1.0)) != 1:  # CogVideoX divides the signal-to-noise ratio by it
+        bars = DiscreteVP.named(given["beta_schedule"], start, end, count).alphas_cumprod
+        bars = bars / (scale + (1 - scale) * bars)
+        return DiscreteVP(1 - bars / np.concatenate([[1.0], bars[:-1]]), zero, least)
     if given.get("trained_betas") is not None:
         return DiscreteVP(given["trained_betas"], zero, least)
     if given["beta_schedule"] == "sigmoid":
@@ -95,14 +105,13 @@ def _betas(given: Mapping[str, Any], kind: str) -> DiscreteVP:
     return DiscreteVP.named(given["beta_schedule"], start, end, count, zero, least)
 
 
-def _flow(given: Mapping[str, Any], tokens: int) -> Flow:
+def _flow(given: Mapping[str, Any], mu: float | None) -> Flow:
     """A dynamic shift grows with the resolution: mu is linear in the tokens (Esser et al. 2024, arXiv:2403.03206, section 5.3.2)."""
     if given.get("invert_sigmas"):
         raise UserError("the scheduler inverts its sigmas (invert_sigmas), which runs time backwards; such networks are not supported")
     shift = float(given.get("shift") or given.get("flow_shift") or 1.0)
     if given.get("use_dynamic_shifting"):
-        low, high = given["base_image_seq_len"], given["max_image_seq_len"]
-        mu = given["base_shift"] + (given["max_shift"] - given["base_shift"]) * (tokens - low) / (high - low)
-        shift = exp(mu) if given["time_shift_type"] == "exponential" else mu
+        mu = float(given.get("max_shift") or 1.15) if mu is None else mu
+        shift = exp(mu) if given.get("time_shift_type", "exponential") == "exponential" else mu
     count = given["num_train_timesteps"]
     return Flow(shift, float(count), 1 / count)

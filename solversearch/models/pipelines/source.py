@@ -1,25 +1,33 @@
 """Where a pipeline lies: a folder as `save_pretrained` writes it, or a repository of the Hub, whose needed files are fetched.
 
-Only safetensors are read, and only classes that an adapter names are made: nothing is unpickled, and no code of a repository runs.
+Only safetensors are read, and only classes of diffusers and transformers are made: nothing is unpickled, and no code of a repository runs.
 """
 
+import hashlib
+import inspect
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from solversearch.errors import UserError
+from solversearch.errors import UserError, nearest
 from solversearch.models.pipelines import weights
+from solversearch.models.pipelines.guest import NETWORKS, shell
 from solversearch.models.pipelines.library import library, quiet
+from solversearch.models.pipelines.schedule import class_of_scheduler
 
 _LIBRARIES = ("diffusers", "transformers")
-_LEFT_OUT = ("feature_extractor", "image_encoder")
+_BROKEN = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, AssertionError)
+"""What libraries raise for files that do not fit."""
+_LEFT_OUT = ("feature_extractor", "image_encoder", "safety_checker", "watermarker")
+_DECODERS = ("vae", "movq", "vqvae", "vqgan", "vocoder")
 _SMALL = (".json", ".txt", ".model")
 """Configuration and vocabularies."""
 
@@ -59,78 +67,200 @@ class Folder:
     def digest(self, part: str) -> str:
         return weights.digest(self.weights(part)[1])
 
-    def longest(self, tokenizer: str) -> int | None:
-        """Tokens of a prompt that a tokenizer keeps, where it says so."""
-        file = self.place(tokenizer) / "tokenizer_config.json"
-        return read_json(file).get("model_max_length") if file.is_file() else None
+    def digests(self, parts: Sequence[str]) -> str:
+        """Of the weights of one part or several."""
+        each = [self.digest(part) for part in parts]
+        return each[0] if len(each) == 1 else hashlib.sha256(" ".join(each).encode()).hexdigest()
+
+    def key(self, dtype: torch.dtype) -> str:
+        """What embeddings of prompts depend on."""
+        settings = {name: value for name, value in self.index.items() if not isinstance(value, list) and not name.startswith("_")}
+        sha = hashlib.sha256(json.dumps([self.pipeline, settings, str(dtype)], default=str).encode())
+        for part in self.parts:
+            if part in self.modules and part not in self.encoders:
+                continue
+            sha.update(json.dumps(self.index[part]).encode())
+            for file in self.small_files(part) if part != "scheduler" else ():
+                sha.update(f"{part} {file.name}".encode() + file.read_bytes())
+            if part in self.encoders:
+                sha.update(self.digest(part).encode())
+        return sha.hexdigest()
 
     def small_files(self, part: str) -> list[Path]:
         return sorted(each for each in self.place(part).iterdir() if each.suffix in _SMALL)
 
-    def load(self, part: str, allowed: Sequence[str], dtype: torch.dtype) -> Any:
-        """A frozen module in evaluation mode, of one of the allowed classes, that got every weight from its files."""
-        kind = self.class_of(part, allowed)
+    def load(self, part: str, dtype: torch.dtype, **more: Any) -> Any:
+        """A frozen module in evaluation mode that got every weight from its files; more goes to `from_pretrained`."""
+        kind = self.class_of(part)
         variant, _ = self.weights(part)
-        arguments = {"torch_dtype": dtype, "variant": variant, "use_safetensors": True, "local_files_only": True}
+        arguments = {"torch_dtype": dtype, "variant": variant, "use_safetensors": True, "local_files_only": True} | more
         try:
             with quiet():
                 module, info = kind.from_pretrained(self.place(part), output_loading_info=True, **arguments)
-        except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{self.place(part)}: the weights do not load ({reason}); download them again") from error
+        except (*_BROKEN, SafetensorError) as error:
+            raise UserError(f"{self.place(part)}: the weights do not load ({_line(error)}); download them again") from error
         if lacking := sorted(info["missing_keys"]):
             raise UserError(f"{self.place(part)}: the weights lack {len(lacking)} tensors, such as {lacking[0]}; download them again")
         return module.eval().requires_grad_(False)
 
-    def tokenizer(self, part: str, allowed: Sequence[str]) -> Any:
+    def without_weights(self, part: str, dtype: torch.dtype) -> Any:
+        """The module of a part's settings, for whatever asks for them."""
+        kind, config = self.class_of(part), self.config(part)
         try:
-            return self.class_of(part, allowed).from_pretrained(self.place(part), local_files_only=True)
-        except (OSError, ValueError, TypeError, KeyError, ImportError) as error:  # some need sentencepiece
-            raise UserError(f"{self.place(part)}: the tokenizer does not load ({' '.join(str(error).split())[:200]})") from error
+            with quiet(), torch.device("meta"):
+                own = kind.from_config(config) if hasattr(kind, "from_config") else kind(kind.config_class.from_dict(config))
+                own = own.to(dtype)
+        except _BROKEN as error:
+            raise UserError(f"{self.place(part)}/config.json: no {kind.__name__} ({_line(error)}); download it again") from error
+        return own.eval().requires_grad_(False)
 
-    def class_of(self, part: str, allowed: Sequence[str]) -> Any:
-        """The class that model_index.json names for a part, if the adapter knows it."""
+    def settings(self, part: str) -> Any:
+        """A part that is no module: a tokenizer, a scheduler."""
+        try:
+            return self.class_of(part).from_pretrained(self.place(part), local_files_only=True)
+        except (*_BROKEN, ImportError) as error:  # some need sentencepiece
+            raise UserError(
+                f"{self.place(part)}: the {part} does not load ({_line(error)}); download it, or install what it asks for"
+            ) from error
+
+    def class_of(self, part: str) -> Any:
+        """The class that model_index.json names for a part, of diffusers or of transformers."""
         where, name = self.index.get(part) or ("", "")
-        if where not in _LIBRARIES or name not in allowed:
-            raise UserError(f"{self.path}: {part} is {name or 'absent'!r} in model_index.json; supported: {', '.join(allowed)}")
-        return getattr(library(where), name)
+        own = getattr(library("diffusers.pipelines"), str(where), None)  # some parts are of a pipeline's own module
+        kind: Any = getattr(library(where) if where in _LIBRARIES else own, str(name), None)
+        made = inspect.isclass(kind) and kind.__module__.partition(".")[0] in _LIBRARIES and hasattr(kind, "from_pretrained")
+        if not made or "Pipeline" in name or (name.startswith("Auto") and not issubclass(kind, torch.nn.Module)):  # these might run code
+            raise UserError(
+                f"{self.path}: {part} is {where}.{name} in model_index.json, which is no part of diffusers or transformers: not loaded"
+            )
+        return kind
+
+    @property
+    def kind(self) -> Any:
+        """The class of the pipeline."""
+        known = [name for name in dir(library()) if name.endswith("Pipeline")]
+        if self.pipeline not in known:
+            raise UserError(f"{self.path}: {nearest(self.pipeline, known, 'pipeline class')}")
+        return getattr(library(), self.pipeline)
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """The parts that are networks of some sort."""
+        others = (part for part in self.parts if part != "scheduler")  # which is read from its settings, whatever class it names
+        return tuple(part for part in others if issubclass(self.class_of(part), torch.nn.Module))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those that the pipeline is made of, and has."""
+        return tuple(name for name in _parameters(self.kind) if _there(self.index.get(name)) and name not in _LEFT_OUT)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """What is called while it samples. Raises `UserError` where there is none."""
+        found = tuple(part for part in self.modules if part in NETWORKS)
+        if not found:
+            raise UserError(f"{self.path}: {self.pipeline or 'model_index.json'} has no {' or '.join(NETWORKS[::2])} to search a plan for")
+        return found
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """What is called afterwards."""
+        return tuple(part for part in self.modules if part.endswith(_DECODERS))
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """What is called before."""
+        return tuple(part for part in self.modules if part not in NETWORKS and not part.endswith(_DECODERS))
+
+    def pipe(self, given: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
+        """The pipeline of the given modules; the others have no weights, but are said to be on the device."""
+        made: dict[str, Any] = {}
+        for name, parameter in _parameters(self.kind).items():
+            if name in given:
+                made[name] = given[name]
+            elif name in self.modules:
+                made[name] = shell(self.without_weights(name, dtype), device)
+            elif name == "scheduler":
+                made[name] = scheduler_of(self.config(name))
+            elif name in self.parts:
+                made[name] = self.settings(name)
+            elif name in self.index and not isinstance(self.index[name], list):
+                made[name] = False if name == "requires_safety_checker" else self.index[name]
+            elif parameter.default is parameter.empty:
+                made[name] = None
+        try:
+            with quiet():
+                return self.kind(**made)
+        except _BROKEN as error:
+            raise UserError(f"{self.path}: no {self.pipeline} of what its index names ({_line(error)}); download it again") from error
+
+
+def _parameters(kind: Any) -> dict[str, inspect.Parameter]:
+    return {name: each for name, each in inspect.signature(kind.__init__).parameters.items() if name != "self"}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _there(entry: Any) -> bool:
+    return isinstance(entry, list) and len(entry) == 2 and entry[0] is not None
+
+
+def scheduler_of(config: Mapping[str, Any]) -> Any:
+    """The pipeline's own scheduler, from the content of scheduler_config.json."""
+    with quiet():
+        return getattr(library(), class_of_scheduler(config)).from_config(dict(config))
 
 
 @dataclass(frozen=True)
 class InMemory(Folder):
     """A pipeline object of diffusers, whose parts are taken as they are: a change of them, such as a LoRA, is searched for, too."""
 
-    pipe: Any = None
+    object: Any = None
 
     @classmethod
     def of(cls, pipe: Any) -> "InMemory":
         index = json.loads(pipe.to_json_string())
-        return cls(Path(index["_class_name"]), index, pipe=pipe)
+        return cls(Path(index["_class_name"]), index, object=pipe)
 
     def config(self, part: str) -> dict[str, Any]:
-        own = getattr(self.pipe, part)
+        own = getattr(self.object, part)
         return dict(json.loads((own if hasattr(own, "to_json_string") else own.config).to_json_string()))
 
     def dtype(self, part: str) -> torch.dtype:
-        return next(each.dtype for each in getattr(self.pipe, part).parameters())
+        return next(each.dtype for each in getattr(self.object, part).parameters())
 
     def digest(self, part: str) -> str:
-        tensors = getattr(self.pipe, part).state_dict()
+        tensors = getattr(self.object, part).state_dict()
         return weights.digest_of(tensors, tensors.__getitem__)
 
-    def longest(self, tokenizer: str) -> int | None:
-        return int(getattr(self.pipe, tokenizer).model_max_length)
-
-    def load(self, part: str, allowed: Sequence[str], dtype: torch.dtype) -> Any:
+    def load(self, part: str, dtype: torch.dtype, **more: Any) -> Any:
         """The part itself, frozen and in evaluation mode; a copy where it is of another dtype."""
-        self.class_of(part, allowed)
-        own = getattr(self.pipe, part)
-        module = own if self.dtype(part) == dtype else deepcopy(own).to(dtype)
-        return module.eval().requires_grad_(False)
+        own = getattr(self.object, part)
+        return (own if self.dtype(part) == dtype else deepcopy(own).to(dtype)).eval().requires_grad_(False)
 
-    def tokenizer(self, part: str, allowed: Sequence[str]) -> Any:
-        self.class_of(part, allowed)
-        return getattr(self.pipe, part)
+    def class_of(self, part: str) -> Any:
+        return type(getattr(self.object, part))
+
+    def settings(self, part: str) -> Any:
+        return getattr(self.object, part)
+
+    def key(self, dtype: torch.dtype) -> str:
+        """None: what its parts are is not known from files."""
+        return ""
+
+    @property
+    def kind(self) -> Any:
+        return type(self.object)
+
+    def pipe(self, given: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
+        """The object's parts but for the given ones."""
+        twin = object.__new__(self.kind)
+        twin.__dict__.update(self.object.__dict__ | given)
+        if type(twin.scheduler).__name__ == "PlanScheduler":
+            twin.__dict__["scheduler"] = scheduler_of(self.config("scheduler"))
+        return twin
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -176,16 +306,16 @@ def from_hub(repository: str, half: bool) -> Folder:
         if "model_index.json" not in names:
             raise UserError(f"hf:{repository}: there is no model_index.json; only pipelines of diffusers can be loaded")
         index = read_json(Path(hub.hf_hub_download(repository, "model_index.json")))
-        parts = [part for part, kind in index.items() if isinstance(kind, list) and kind[0] in _LIBRARIES and part not in _LEFT_OUT]
+        parts = [part for part, kind in index.items() if _there(kind) and part not in _LEFT_OUT]
         return local(hub.snapshot_download(repository, allow_patterns=_needed(names, parts, half)), half)
     except UserError:
         raise
     except Exception as error:  # the client raises what its HTTP library raises, and that has changed before
         refused = _refusal(repository, error)
-        cached = None if refused else _cached(repository)
-        if cached is None:
+        place = None if refused else cached(repository)
+        if place is None:
             raise UserError(refused or _unreachable(repository, error)) from error
-        return local(cached, half)
+        return local(place, half)
 
 
 def _needed(names: Sequence[str], parts: Sequence[str], half: bool) -> list[str]:
@@ -201,7 +331,8 @@ def _needed(names: Sequence[str], parts: Sequence[str], half: bool) -> list[str]
     return sorted({f"{folder}/{file}".lstrip("/") for folder, chosen in needed.items() for file in chosen})
 
 
-def _cached(repository: str) -> str | None:
+def cached(repository: str) -> str | None:
+    """Where the Hub's cache has a repository, or some of it."""
     try:
         return str(library("huggingface_hub").snapshot_download(repository, local_files_only=True))
     except Exception:

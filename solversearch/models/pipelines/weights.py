@@ -55,13 +55,18 @@ def opened(file: Path) -> "safe_open":
 def digest(files: Sequence[Path]) -> str:
     """SHA-256 of the tensors in half precision, so that a model is the same one in whatever precision it is stored or run.
 
-    Reading gigabytes takes seconds: the result is kept under the files' names, sizes and times of change.
+    Reading gigabytes takes seconds: the result is kept, see `remembered`.
     """
-    marks = [f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in sorted(files)]
+    return remembered(files, lambda: _digest(files))
+
+
+def remembered(files: Sequence[Path], make: Callable[[], str], *settings: str) -> str:
+    """A digest that is kept under the files' names, sizes and times of change, and what else it depends on."""
+    marks = [f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in sorted(files)] + [*settings]
     memo = cache_folder() / f"weights-{hashlib.sha256(' '.join(marks).encode()).hexdigest()[:32]}.txt"
     if memo.is_file():
         return memo.read_text().strip()
-    result = _digest(files)
+    result = make()
     try:
         with replacing(memo) as temporary:
             temporary.write_text(result)

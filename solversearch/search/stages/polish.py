@@ -8,16 +8,12 @@ from contextlib import suppress
 from functools import partial
 from math import ceil
 
-from solversearch.judging.objectives.endpoint import endpoint_mse
-from solversearch.memo import memoized
 from solversearch.memory import backward
-from solversearch.models.base import Denoiser, NotFinite
+from solversearch.models.base import NotFinite
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.fitting.polish import BATCH, FIRST, KEPT, cost, polish
 from solversearch.search.settings import Settings
-from solversearch.search.stages.task import Budget, Task
-from solversearch.teacher import STEPS as MOST
-from solversearch.teacher import Teacher, solve
+from solversearch.search.stages.task import PROBED, SOLVES, Budget, Task
 
 STEPS = 20
 """Of the polish, an evaluation of the plan: more evaluations have more coefficients. Twice as many gain 1 to 3 % on digits at 5."""
@@ -27,8 +23,6 @@ GUIDED = 1 / 3
 """Of the objective's bound under guidance, where more samples end in another mode: the whole costs the median 4 % and spares the mean 2."""
 EXACT = 300
 """The plan's error over that of its teacher at the start of the polish, by whose end it is some 100."""
-SOLVES, PROBED = (12, 16, 24, 32, 48), 64
-"""Steps of the teacher that are tried, the first that are enough being taken, and the samples on which."""
 
 
 def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Result]) -> Iterator[Result]:
@@ -42,7 +36,7 @@ def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[R
     bound = task.objectives[0].bound * (1.0 if settings.guidance == 1 else GUIDED)
     with suppress(NotFinite):
         tables = polish(
-            task.model, best.table, _teacher(task, evaluator, best, samples), count, bound, batch(settings), settings.seed,
+            task.model, best.table, task.ends("fit", samples, best, 1 / EXACT), count, bound, batch(settings), settings.seed,
             split=evaluator.splits(best.table), times=settings.polish == "all" and not settings.integer, batch_size=settings.batch_size,
             clock=task.clock, progress=lambda step, median: task.progress("polish", step, count, f"median error {median:.3g}"),
             memo=task.parts("polish"),
@@ -75,17 +69,3 @@ def _share(task: Task, budget: Budget) -> float:
     way = backward(task.model, task.calls, batch(settings), settings.batch_size)
     anyhow, more = most(settings, task.calls, checkpointing=way.checkpointing)
     return min(1.0, (budget.left() - anyhow) / more)
-
-
-def _teacher(task: Task, evaluator: Evaluator, best: Result, count: int) -> Teacher:
-    """So many ends, as exact as the plan needs them, by as few steps as that takes."""
-    model, known, memo = task.model, evaluator.validation.first(PROBED), task.parts("ends")
-    mean, median = float(best.error.mean()) / EXACT, float(best.error.median()) / EXACT
-    for steps in SOLVES:
-        denoise = memoized(Denoiser(model, known.conditions, task.settings.batch_size, clock=task.clock), memo)
-        error = endpoint_mse(solve(model, denoise, known.noise, task.settings.guidance, steps), known.endpoint)
-        if error.mean() <= mean and error.median() <= median:
-            break
-    else:
-        steps = MOST
-    return task.teacher("fit", count, trajectory=False, steps=steps)

@@ -54,12 +54,12 @@ ALONE = Setup()
 """Nothing is known from before, nothing written down, and all is evaluated here."""
 
 
-def prepare(task: Task, evaluator: Evaluator, starts: Sequence[Baseline], surrogates: Surrogates | None, setup: Setup) -> Loop:
-    """The loop, whose strategy knows the starts; its predictor has seen what the network makes of them, where there are surrogates."""
+def prepare(task: Task, evaluator: Evaluator, starts: Sequence[Baseline], surrogates: Surrogates, setup: Setup) -> Loop:
+    """The loop, whose strategy knows the starts; its predictor has seen what the network makes of them, where it has one."""
     settings, domain = task.settings, task.domain(starts)
     first = tuple(domain.seed(start.table.nodes) for start in starts) + _published(task, evaluator, domain, starts[0])
     predictor = None
-    if surrogates is not None and predicts(settings.strategy):
+    if predicts(settings.strategy):
         predictor = Predictor(surrogates, settings.fit, setup.records, settings.seed)
 
     def predict(candidates: Sequence[Params]) -> tuple[Floats, Floats]:

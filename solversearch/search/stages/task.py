@@ -1,20 +1,28 @@
 """What every stage of a search is given: the task itself, and what may be spent on it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
 
 from solversearch.judging.baselines import Baseline
 from solversearch.judging.compare import Timing
 from solversearch.judging.objectives import Objective, parse_many
-from solversearch.models.base import Clock, Model
+from solversearch.judging.objectives.endpoint import endpoint_mse
+from solversearch.memo import memoized
+from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.search.evaluating.evaluations import Log, Parts
 from solversearch.search.evaluating.evaluator import Result
 from solversearch.search.settings import Settings
 from solversearch.spaces import Domain
-from solversearch.teacher import STEPS, Teacher, teach
+from solversearch.teacher import STEPS, Teacher, solve, teach
 
+ROUGH = 16
+"""Steps of the teacher where surrogates alone look at its ends."""
+SOLVES, PROBED = (12, 16, 24, 32, 48), 64
+"""Steps of the teacher that are tried where it has to be as exact as a plan needs, and the samples on which."""
+HUNDREDTH = 0.01
+"""Of the plan's error, for the comparison."""
 Progress = Callable[[str, int, int, str], None]
 """progress(stage, done, total, note); total 0 where it is not known."""
 
@@ -69,9 +77,33 @@ class Task:
         self.log.numbers(f"teacher {split} {count} {'whole' if trajectory else 'ends'} {guidance!r} {steps}", self.clock, charged)
         return teacher
 
-    def held_out(self) -> Teacher:
-        """What the comparison alone looks at; with its trajectory where the deciding objective needs it."""
-        return self.teacher("held_out", self.settings.samples, "trajectory" in self.objectives[0].needs)
+    @cached_property
+    def learning(self) -> tuple[Teacher, Teacher]:
+        """Samples for fitting and validation. Where nothing is fitted to the first, surrogates alone look at their ends."""
+        settings = self.settings
+        fitting = self.teacher("fit", settings.fit_samples, settings.fits, steps=STEPS if settings.fits else ROUGH)
+        return fitting, self.teacher("validate", settings.validation_samples)
+
+    def held_out(self, result: Result) -> Teacher:
+        """What the comparison alone looks at, exact enough for this result; with its trajectory where the deciding objective needs it."""
+        trajectory = "trajectory" in self.objectives[0].needs
+        return self.ends("held_out", self.settings.samples, result, HUNDREDTH, trajectory)
+
+    def ends(self, split: str, count: int, result: Result, share: float, trajectory: bool = False) -> Teacher:
+        """The teacher's samples of a split by the fewest of `SOLVES` steps with which mean and median of its squared distance from the
+        validation teacher, on `PROBED` samples, are at most this share of the result's errors; all `STEPS`, where none are enough.
+
+        The error of those few samples is then the teacher's.
+        """
+        model, settings, known = self.model, self.settings, self.learning[1].first(PROBED)
+        most = share * float(result.error.mean()), share * float(result.error.median())
+        memo = self.parts(f"ends {split}")
+        for steps in () if trajectory else SOLVES:
+            denoise = memoized(Denoiser(model, known.conditions, settings.batch_size, clock=self.clock), memo)
+            error = endpoint_mse(solve(model, denoise, known.noise, settings.guidance, steps), known.endpoint)
+            if error.mean() <= most[0] and error.median() <= most[1]:
+                return replace(self.teacher(split, count, False, steps=steps), error=float(error.mean()))
+        return self.teacher(split, count, trajectory)
 
     def domain(self, starts: Sequence[Baseline]) -> Domain:
         """What the search decides, about the grids of the starts."""

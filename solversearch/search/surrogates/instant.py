@@ -1,7 +1,7 @@
 """Stage zero: the plan that is best on the surrogate, found without an evaluation of the network.
 
 The package's own stages run on the anchored mixture (`anchored`) in the network's place, whose samples carry their own
-number as the condition: fitting and validation samples of the teacher, with the trajectories that it has kept.
+number as the condition: the validation samples of the teacher, with the trajectories that it has kept.
 
     grids of the best baselines -> times (evolution strategy), every candidate fitted in closed form
 
@@ -41,7 +41,7 @@ CLOSEST = 1e-4
 RIDGE = 1e-4
 """As in the first fits on the network (`stages.fit`)."""
 SAMPLES = 256
-"""Of fitting and of validation, at most: what small models have."""
+"""At most: what small models have."""
 GRID = 4096
 """Times between which the network's noise scales are interpolated."""
 
@@ -49,15 +49,12 @@ GRID = 4096
 class _Network:
     """x (B, axes), t (B,), number of the sample (B,) or -1 for no condition, to the data prediction."""
 
-    def __init__(self, pairs: tuple[Anchored, ...], guidance: float) -> None:
-        first = pairs[0]
-        self.mixture, self.angles = first.mixture, first.angles.float()
-        free = first.mixture.log_weights[-1:]
-        self.log_weights = torch.cat([*(pair.log_weights for pair in pairs), free])
+    def __init__(self, pair: Anchored, guidance: float) -> None:
+        self.mixture, self.angles = pair.mixture, pair.angles.float()
+        self.log_weights = torch.cat([pair.log_weights, pair.mixture.log_weights[-1:]])
         # D_u + w (D_c - D_u) then lacks nothing at the teacher's guidance.
-        lack = torch.cat([pair.lack for pair in pairs], dim=1) / guidance
-        self.lack = torch.cat([lack, torch.zeros_like(lack[:, :1])], dim=1)
-        schedule = first.model.schedule
+        self.lack = torch.cat([pair.lack / guidance, torch.zeros_like(pair.lack[:, :1])], dim=1)
+        schedule = pair.model.schedule
         low, high = schedule.position([schedule.t_end, schedule.t_start]).tolist()
         times = np.unique(schedule.time_at(np.linspace(low, high, GRID)))
         self.times, self.alpha, self.sigma = (
@@ -87,25 +84,16 @@ def _place(known: Tensor, value: Tensor) -> tuple[int, Tensor]:
     return i, ((value - known[i - 1]) / (known[i] - known[i - 1])).clamp(0, 1)
 
 
-def stand_in(surrogates: Surrogates, count: int = SAMPLES) -> tuple[Model, Teacher, Teacher]:
-    """The surrogate as a model that tells the network's own samples apart, with its fitting and validation teachers."""
-    model, guidance = surrogates.model, surrogates.guidance
-    teachers = surrogates.fitting, surrogates.validation
-    pairs = tuple(Anchored(surrogates.mixture, model, teacher, guidance, count) for teacher in teachers)
-    made, start = [], 0
-    for pair in pairs:
-        numbers = torch.arange(start, start := start + len(pair.noise))
-        states = pair.states.flip(0)
-        made.append(
-            replace(
-                pair.teacher, noise=pair.noise, conditions=numbers, endpoint=pair.endpoint, angles=pair.teacher.angles.cpu(), states=states,
-                slopes=pair.slopes,
-            )
-        )  # fmt: skip
-    network = _Network(pairs, guidance)
-    name = f"surrogate of {model.name}"
-    shape = tuple(pairs[0].noise.shape[1:])
-    return Model(name, network, model.schedule, "sample", shape, torch.arange(start), torch.tensor(-1)), made[0], made[1]
+def stand_in(surrogates: Surrogates, count: int = SAMPLES) -> tuple[Model, Teacher]:
+    """The surrogate as a model that tells the network's own samples apart, with its teacher."""
+    model = surrogates.model
+    pair = Anchored(surrogates.mixture, model, surrogates.validation, surrogates.guidance, count)
+    numbers, name, shape = torch.arange(len(pair.noise)), f"surrogate of {model.name}", tuple(pair.noise.shape[1:])
+    taught = replace(
+        pair.teacher, noise=pair.noise, conditions=numbers, endpoint=pair.endpoint, angles=pair.teacher.angles.cpu(),
+        states=pair.states.flip(0), slopes=pair.slopes,
+    )  # fmt: skip
+    return Model(name, _Network(pair, surrogates.guidance), model.schedule, "sample", shape, numbers, torch.tensor(-1)), taught
 
 
 def instant(
@@ -114,10 +102,10 @@ def instant(
 ) -> Tableau:  # fmt: skip
     """The table whose times, fitted, have the least mean error on the surrogate. progress is told generations done and their count."""
     split = guidance != 1 if split is None else split
-    model, fitting, _ = stand_in(surrogates)
+    model, taught = stand_in(surrogates)
     prior = _prior(surrogates.model, _searched(surrogates, nfe, guidance, seed, split, integer, progress), guidance)
     with torch.no_grad():
-        return fit(prior, fitting, Denoiser(model, fitting.conditions, split=split), fitting.noise, RIDGE, robust=True)[0]
+        return fit(prior, taught, Denoiser(model, taught.conditions, split=split), taught.noise, RIDGE, robust=True)[0]
 
 
 def _searched(

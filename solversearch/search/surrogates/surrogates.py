@@ -10,12 +10,13 @@ from typing import Self
 
 import numpy as np
 
+from solversearch.judging.intervals import TINY
 from solversearch.memo import NO_MEMO, Memo, memoized
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.runtime import Tableau
 from solversearch.schedules import Floats
 from solversearch.search.surrogates.anchored import Anchored
-from solversearch.search.surrogates.gaussian import Gaussian
+from solversearch.search.surrogates.gaussian import HUGE, Gaussian
 from solversearch.search.surrogates.guided_mixture import Mixture
 from solversearch.teacher import Teacher
 
@@ -38,22 +39,24 @@ class Surrogates:
 
     @classmethod
     def of(
-        cls, model: Model, fitting: Teacher, validation: Teacher, unguided: Sequence[Teacher] = (), guidance: float = 1.0, seed: int = 0,
-        scale: float | None = None,
+        cls, model: Model, fitting: Teacher, validation: Teacher, unguided: Sequence[Teacher] = (), guidance: float = 1.0, seed: int = 0
     ) -> Self:  # fmt: skip
-        """fitting and validation are teachers at `guidance`, with trajectories; unguided ones give samples where that is not 1.
-
-        scale is `tempered`'s.
-        """
+        """Teachers at `guidance`, validation with trajectories; unguided ones give samples where that is not 1."""
         samples = tuple(unguided) or (fitting, validation)
         mixture = Mixture.fit(samples, seed)
         anchored = Anchored(mixture, model, validation, guidance)
-        anchored.scale = scale
         return cls(model, fitting, validation, guidance, Gaussian.fit(model, samples), mixture, anchored, samples)
 
     def features(self, tables: Sequence[Tableau], ridge: float | None = None, split: bool = False) -> Floats:
         """What they say of tables, ln of the best guess of the loss first; fitted first, where a ridge is given. (C, F)"""
         return np.concatenate([self.anchored.features(tables, ridge, split), self.gaussian.features(tables)], axis=1)
+
+    def ranked(self, tables: Sequence[Tableau]) -> list[int]:
+        """Places of tables, those first that come first in the mean, the median or the geometric mean of their errors on the mixture."""
+        errors = self.anchored.errors(tables).double().nan_to_num(nan=HUGE, posinf=HUGE).clamp(TINY, HUGE)
+        measures = errors.mean(1), errors.median(1).values, errors.log().mean(1)
+        places = np.min([np.argsort(np.argsort(each.numpy(), kind="stable")) for each in measures], axis=0)
+        return np.argsort(places, kind="stable").tolist()
 
     def observe(self, tables: Sequence[Tableau], batch_size: int = 512, clock: Clock | None = None, memo: Memo = NO_MEMO) -> None:
         """Learns how the network behaves off the trajectories, from good tables: `NFE * NOISES` evaluations each."""

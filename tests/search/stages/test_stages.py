@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from solversearch.judging.baselines import Baseline
+from solversearch.judging.baselines import Baseline, baselines, screening
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Clock, NotFinite
 from solversearch.sampling import sample
@@ -16,8 +16,8 @@ from solversearch.schedules import grid
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.settings import Settings
-from solversearch.search.stages import descent, fit, polish, search
-from solversearch.search.stages.task import Budget, Task
+from solversearch.search.stages import baseline, descent, fit, polish, search, surrogate
+from solversearch.search.stages.task import SOLVES, Budget, Task
 from solversearch.solvers import get
 from solversearch.spaces import SearchSpace
 from solversearch.teacher import teach
@@ -106,22 +106,26 @@ def test_the_polish_goes_on_from_the_best_and_hands_on_what_it_comes_by(monkeypa
     assert "polish 0" in Log(tmp_path / "log").entries
 
 
-def test_the_teacher_of_the_polish_takes_the_fewest_steps_that_are_exact_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ends_take_the_fewest_steps_that_are_exact_enough() -> None:
     task = task_of(validation_samples=64)
-    fitting, validation = task.teacher("fit", 32), task.teacher("validate", 64)
-    evaluator = Evaluator(MODEL, fitting, validation, task.objectives, 0.01, False, 512, task.clock)
-    best = evaluator.table(start("quadratic").table, {})
-    ends = {steps: teach(MODEL, "validate", 64, trajectory=False, steps=steps).endpoint for steps in polish.SOLVES}
-    off = {steps: endpoint_mse(end, validation.endpoint) for steps, end in ends.items()}
-    wanted = next(
-        steps for steps in polish.SOLVES
-        if off[steps].mean() <= best.error.mean() / 300 and off[steps].median() <= best.error.median() / 300
-    )  # fmt: skip
-    found = polish._teacher(task, evaluator, best, 256)
-    exact = teach(MODEL, "fit", len(found), trajectory=False, steps=wanted)
-    assert torch.equal(found.endpoint, exact.endpoint)
-    monkeypatch.setattr(polish, "EXACT", 1e12)
-    assert torch.equal(polish._teacher(task, evaluator, best, 256).endpoint, teach(MODEL, "fit", len(found), trajectory=False).endpoint)
+    validation = task.learning[1]
+    best = Evaluator(MODEL, *task.learning, task.objectives, 0.01, False, 512, task.clock).table(start("quadratic").table, {})
+    off = [endpoint_mse(teach(MODEL, "validate", 64, trajectory=False, steps=n).endpoint, validation.endpoint) for n in SOLVES]
+    for share in (1.0, 0.01, 1e-4):
+        exact = [bool(each.mean() <= share * best.error.mean() and each.median() <= share * best.error.median()) for each in off]
+        steps = SOLVES[exact.index(True)] if any(exact) else 64
+        found = task.ends("held_out", 32, best, share)
+        assert torch.equal(found.endpoint, teach(MODEL, "held_out", 32, trajectory=False, steps=steps).endpoint)
+        assert not any(exact) or found.error == pytest.approx(float(off[exact.index(True)].mean()))
+    assert torch.equal(task.ends("held_out", 32, best, 0.0).endpoint, teach(MODEL, "held_out", 32, trajectory=False).endpoint)
+
+
+def test_samples_have_trajectories_where_something_is_fitted_to_them() -> None:
+    kept = {
+        (space, trials): [len(teacher.angles) for teacher in task_of(space, trials=trials).learning]
+        for space in ("default", "ld3") for trials in (0, 2)
+    }  # fmt: skip
+    assert kept == {("default", 0): [0, 64], ("default", 2): [64, 64], ("ld3", 0): [64, 64], ("ld3", 2): [64, 64]}
 
 
 @pytest.mark.parametrize(("guidance", "calls"), [(1.0, 3), (4.0, 6)])
@@ -147,3 +151,16 @@ def test_the_search_begins_no_more_candidates_than_the_budget_has_room_for() -> 
     seen = 3 * 8 * 64  # what the surrogates observe after it: eight tables on 64 samples
     assert search._room(task, Budget(10 * candidate + seen, Clock(), 0), 1.0, True) == 10
     assert search._room(task, Budget(1, Clock(), 0), 1.0, True) == 1
+
+
+def test_the_network_is_asked_about_baselines_that_the_surrogates_rank_first() -> None:
+    task, clock = task_of(), Clock()
+    fitting, validation = (teach(MODEL, split, 32, clock=clock) for split in ("fit", "validate"))
+    surrogates = surrogate.run(task, fitting, validation)
+    found, best, evaluator = baseline.run(task, fitting, validation, surrogates)
+    assert task.clock.evaluations == 3 * (baseline.SCREENED * screening(32) + 2 * 32)
+    assert len({each.grid for each in found}) == len(found) <= baseline.STARTS and not best.table.stochastic
+    assert best.table == found[0].table and evaluator.scale == pytest.approx(float(best.error.median()))
+    everyone = [each.table for each in baselines(MODEL, 3, 1.0) if not each.table.stochastic]
+    errors = [float(endpoint_mse(sample(MODEL, table, validation), validation.endpoint).mean()) for table in everyone]
+    assert sum(error < float(best.error.mean()) for error in errors) < len(errors) / 20

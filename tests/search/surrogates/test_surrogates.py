@@ -175,17 +175,17 @@ def test_stands_in_for_the_network_under_guidance() -> None:
     guided, checked = (teach(model, split, 64, guidance=3.0, steps=32) for split in ("fit", "validate"))
     unguided = [teach(model, split, 64, steps=32) for split in ("fit", "validate")]
     surrogates = Surrogates.of(model, guided, checked, unguided, 3.0)
-    other, fitting, validation = stand_in(surrogates)
+    other, taught = stand_in(surrogates)
     k = 16
-    angle = float(fitting.angles[k])
+    angle = float(taught.angles[k])
     t = float(model.schedule.time_of_angle(angle))
     node = Node(t, float(model.schedule.alpha(t)), float(model.schedule.sigma(t)), 3.0)
-    x = fitting.states[k] * np.hypot(node.alpha, node.sigma)
-    output = Denoiser(other, fitting.conditions)(x, node)
+    x = taught.states[k] * np.hypot(node.alpha, node.sigma)
+    output = Denoiser(other, taught.conditions)(x, node)
     assert isinstance(output, torch.Tensor)
-    teacher = np.cos(angle) * guided.states[k] - np.sin(angle) * guided.slopes[k]
+    teacher = np.cos(angle) * checked.states[k] - np.sin(angle) * checked.slopes[k]
     torch.testing.assert_close(output, teacher.flatten(1), rtol=0, atol=2e-3)
     start = get("unip_2").tableau(model.schedule, explicit(model.schedule, [1.0, 0.6, 0.3])).guided(3.0)
-    *_, better = polish(other, start, fitting, 30, split=True)
-    errors = [float(endpoint_mse(sample(other, table, validation), validation.endpoint).mean()) for table in (start, better)]
+    *_, better = polish(other, start, taught, 30, split=True)
+    errors = [float(endpoint_mse(sample(other, table, taught), taught.endpoint).mean()) for table in (start, better)]
     assert errors[1] < errors[0]

@@ -1,0 +1,223 @@
+"""A pipeline's own `__call__`, run with a probe for its scheduler and stand-ins for its networks.
+
+Nothing of a family is known here: packing, guidance, signs, units of time, several networks by time are the pipeline's. The probe tells
+it the times, is given what it would step with, and answers with any state; a stand-in sees what its network is called with.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import isclose
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from solversearch.errors import UserError
+from solversearch.models.pipelines.library import quiet
+
+Arguments = dict[str, Any]
+"""Of a network's forward, by name."""
+Respond = Callable[[str, Arguments], Any]
+"""What the network of that name returns for its arguments."""
+Answer = Callable[[int, Tensor, Tensor], Tensor]
+"""The next state, for the number of a step, the output that the pipeline steps with, and the state; or raises `Done`."""
+NETWORKS = ("transformer", "transformer_2", "unet", "unconditional_transformer")
+
+
+class Done(BaseException):
+    """Leaves the pipeline before it decodes; no `except Exception` of a pipeline keeps it."""
+
+
+class Misfit(Exception):
+    """Why a pipeline cannot be run so."""
+
+
+class Time(NamedTuple):
+    """Of a step: what timesteps and sigmas of a scheduler say."""
+
+    t: float
+    level: float
+
+
+class Call(NamedTuple):
+    """Arguments of `__call__` but for the number of steps, and what `encode_prompt` returns one after the other, where that is known."""
+
+    arguments: dict[str, Any]
+    encoded: list[Any] | None = None
+
+
+class _Stepped(tuple[Tensor, ...]):
+    prev_sample = pred_original_sample = property(lambda self: self[0])
+
+
+class Returned(tuple[Any, ...]):
+    """What a network returns, as pipelines read it: by [0], or by .sample."""
+
+    sample = property(lambda self: self[0])
+
+
+class Probe:
+    """Mixed into the class of the stock scheduler, whose settings it keeps: pipelines ask isinstance, config and signatures."""
+
+    order = 1
+    init_noise_sigma = property(lambda self: 1.0, lambda self, value: None)
+    step_index = property(lambda self: self._at, lambda self, value: None)
+    begin_index = property(lambda self: 0)
+    _times: Sequence[Time]
+    _answer: Answer
+    _at: int
+
+    def set_timesteps(
+        self, num_inference_steps: Any = None, device: Any = None, timesteps: Any = None, sigmas: Any = None, mu: Any = None, **others: Any
+    ) -> None:
+        if self._at:
+            raise Misfit("it starts its scheduler again in the middle, as those do that sample a video in chunks")
+        self.mu = None if mu is None else float(mu)
+        self.timesteps = torch.tensor([time.t for time in self._times], dtype=torch.float32, device=device)
+        self.sigmas = torch.tensor([*(time.level for time in self._times), 0.0], dtype=torch.float32)
+        self.num_inference_steps = len(self._times)
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        pass
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        return sample  # states are in the frame of the plan; preconditioning is the model's
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Any, *more: Any, **others: Any) -> _Stepped:
+        if not isinstance(sample, Tensor) or sample.ndim == 0:  # CogVideoXDPM's has two times before it
+            sample = next(each for each in more if isinstance(each, Tensor) and each.ndim > 1)
+            timestep = more[0] if not isinstance(timestep, Tensor | int | float) else timestep
+        told = float(torch.as_tensor(timestep).flatten()[0]) if timestep is not None else self._times[self._at].t
+        if self._at >= len(self._times) or not isclose(told, self._times[self._at].t, rel_tol=0.01, abs_tol=0.01):
+            raise Misfit(f"it samples at other times than its scheduler tells it ({told:g})")
+        if model_output.shape != sample.shape and model_output.shape[1] == 2 * sample.shape[1]:
+            model_output = model_output[:, : sample.shape[1]]  # the rest is a variance
+        if model_output.shape != sample.shape:
+            raise Misfit(f"it steps with an output of the shape {tuple(model_output.shape)} for a state of {tuple(sample.shape)}")
+        x = self._answer(self._at, model_output, sample).to(sample.dtype, copy=True)
+        self._at += 1
+        return _Stepped((x, x))
+
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        raise Misfit("it samples two states with copies of one scheduler, as those do that make pictures and sound")
+
+
+class Guest:
+    """A pipeline object that visits are paid to. It is taken as a copy, so that the caller's keeps its scheduler and networks.
+
+    networks are its parts that are called while it samples; modules without weights do where a visit answers for them.
+    Raises `UserError` in the pipeline's words where it refuses what it is called with, and `Misfit` for a pipeline of another kind.
+    """
+
+    def __init__(self, pipe: Any, device: str) -> None:
+        kind = type(pipe)
+        self.pipe = object.__new__(kind)
+        self.pipe.__dict__.update(pipe.__dict__)
+        self.name, self.stock = kind.__name__, pipe.scheduler
+        self._respond: Respond = _unasked
+        self.networks: dict[str, Any] = {name: part for name in NETWORKS if isinstance(part := getattr(pipe, name, None), nn.Module)}
+        self.parameters = inspect.signature(kind.__call__).parameters
+        self.mu: float | None = None
+        for name, part in self.networks.items():
+            setattr(self.pipe, name, shell(part, device, self._forward(name)))
+        self.pipe.set_progress_bar_config(disable=True)
+
+    def _forward(self, name: str) -> Callable[..., Any]:
+        signature = inspect.signature(type(self.networks[name]).forward)
+        rest = next((each.name for each in signature.parameters.values() if each.kind is each.VAR_KEYWORD), None)
+
+        def forward(module: nn.Module, *given: Any, **named: Any) -> Any:
+            arguments = dict(signature.bind(module, *given, **named).arguments)
+            del arguments[next(iter(signature.parameters))]
+            return Returned((self._respond(name, arguments | arguments.pop(rest, {}) if rest else arguments),))
+
+        return forward
+
+    @torch.no_grad()
+    def visit(self, call: Call, times: Sequence[Time], answer: Answer, respond: Respond) -> Any:
+        """What one `__call__` returns; None where `answer` or `respond` raised `Done`."""
+        kind = type(self.stock)
+        probe: Any = object.__new__(type(kind.__name__, (Probe, kind), {"__module__": kind.__module__}))
+        probe.__dict__.update(self.stock.__dict__ | {"_times": times, "_answer": answer, "_at": 0, "mu": None})
+        self.pipe.scheduler, self._respond = probe, respond
+        arguments = call.arguments | {"num_inference_steps": len(times)}
+        if "generator" in self.parameters:
+            arguments["generator"] = torch.Generator().manual_seed(0)
+        try:
+            with quiet(), self._encoding(call.encoded):
+                result = self.pipe(**{key: list(value) if isinstance(value, list) else value for key, value in arguments.items()})
+        except Done:
+            return None
+        except (UserError, Misfit):
+            raise
+        except ValueError as error:
+            raise UserError(f"{self.name} refuses what it is asked for: {_line(error)}") from error
+        except (NotImplementedError, RuntimeError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as error:
+            raise Misfit(f"its call fails with a probe for its scheduler ({type(error).__name__}: {_line(error)})") from error
+        finally:
+            self.mu = probe.mu if probe.mu is not None else self.mu
+        if probe._at < len(times):
+            raise Misfit("it does not step with its scheduler, or ends before")
+        return result
+
+    @contextmanager
+    def _encoding(self, encoded: list[Any] | None) -> Iterator[None]:
+        """While its `encode_prompt` returns what is known already."""
+        if encoded is None:
+            yield
+            return
+        results = iter(encoded)
+        self.pipe.__dict__["encode_prompt"] = lambda *given, **named: kept(next(results))
+        try:
+            yield
+        finally:
+            del self.pipe.__dict__["encode_prompt"]
+
+    def encode(self, call: Call) -> list[Any]:
+        """What `encode_prompt` returns, one after the other, until a network is called."""
+        own, results = self.pipe.encode_prompt, []
+
+        def encode_prompt(*given: Any, **named: Any) -> Any:
+            results.append(kept(own(*given, **named)))
+            return results[-1]
+
+        def leave(*given: Any) -> NoReturn:
+            raise Done
+
+        self.pipe.__dict__["encode_prompt"] = encode_prompt
+        try:
+            self.visit(call, [Time(500.0, 1.0)], leave, leave)
+        finally:
+            del self.pipe.__dict__["encode_prompt"]
+        return results
+
+
+def kept(value: Any) -> Any:
+    """A copy that nobody writes into."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: kept(each) for key, each in value.items()}
+    return type(value)(map(kept, value)) if type(value) in (list, tuple) else value
+
+
+def shell(module: nn.Module, device: str, forward: Callable[..., Any] | None = None) -> Any:
+    """A module of the same settings and weights that is said to be on the device, and whose forward is another."""
+    kind = type(module)
+    own = {"__module__": kind.__module__, "device": property(lambda self: torch.device(device))}
+    twin: Any = object.__new__(type(kind.__name__, (kind,), own | ({"forward": forward} if forward else {})))
+    twin.__dict__.update(module.__dict__ | {"_compiled_call_impl": None})
+    for name in ("forward", "_hf_hook", "_old_forward"):  # of accelerate
+        twin.__dict__.pop(name, None)
+    for name in ("_forward_hooks", "_forward_pre_hooks"):
+        twin.__dict__[name] = type(module.__dict__[name])()
+    return twin
+
+
+def _unasked(name: str, arguments: Arguments) -> NoReturn:
+    raise Misfit(f"its {name} is called outside of sampling")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,148 @@
+"""The networks of a pipeline as `forward(x, t, condition)`, where a condition is the number of a prompt, and the one after the last stands
+for what guidance leads away from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from solversearch.models.pipelines.guest import Arguments, Call, Done, Guest, Misfit, Time
+from solversearch.models.pipelines.replay import Calls, Slot, plain
+from solversearch.models.pipelines.rows import differ, joined, leaves
+
+BATCHES = 8
+"""Joint arguments that are kept: a search asks for the same batches at every evaluation."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which network is called down to which time: of some models another one for the times with little noise."""
+
+    least: float
+    conditional: Slot
+    unconditional: Slot | None
+
+
+class Replayed(nn.Module):
+    """Calls the networks as the pipeline does, many samples at once, each under its own prompt.
+
+    calls(i, at) is what the networks are called with under the i-th prompt in that range, for i below count. joint says whether a call may
+    have several samples.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        shape: Sequence[int],
+        ranges: Sequence[Range],
+        calls: Callable[[int, int], Calls],
+        count: int,
+    ) -> None:
+        super().__init__()
+        self.core = nn.ModuleDict(networks)
+        self.shape, self.ranges, self.calls, self.count, self.joint = tuple(shape), list(ranges), calls, max(count, 1), True
+        self._known: dict[tuple[int, int], Arguments] = {}
+        self._batches: dict[Any, list[tuple[Tensor | None, Slot, Arguments]]] = {}
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        numbers = [0] * len(x) if condition is None else condition.tolist()
+        at = [0] * len(x) if len(self.ranges) == 1 else [self._range(each) for each in t.tolist()]
+        result: Tensor | None = None
+        for places, slot, arguments in self._batch(tuple(zip(numbers, at, strict=True)), x.device):
+            own_x, own_t = (x, t) if places is None else (x[places], t[places])
+            part = slot.prediction(self.core[slot.name](**slot.fill(arguments, own_x, own_t)), self.shape)
+            if places is None:
+                return part
+            result = part.new_empty(len(x), *self.shape) if result is None else result
+            result = result.index_put((places,), part)
+        assert result is not None
+        return result
+
+    def _range(self, t: float) -> int:
+        return next((i for i, each in enumerate(self.ranges) if t >= each.least), len(self.ranges) - 1)
+
+    def _batch(self, samples: tuple[tuple[int, int], ...], device: torch.device) -> list[tuple[Tensor | None, Slot, Arguments]]:
+        """Which samples go together, the slot they go to, and their joint arguments: prompts of another length need a call of their own."""
+        if samples not in self._batches:
+            groups: dict[Any, list[int]] = {}
+            for i, (number, at) in enumerate(samples):
+                groups.setdefault(self._likeness(number, at) if self.joint else i, []).append(i)
+            found = []
+            for members in groups.values():
+                slot = self._slot(*samples[members[0]])
+                places = None if len(groups) == 1 else torch.tensor(members, device=device)
+                found.append((places, slot, joined([self.arguments(*samples[i]) for i in members], slot.kinds)))
+            while len(self._batches) >= BATCHES:
+                del self._batches[next(iter(self._batches))]
+            self._batches[samples] = found
+        return self._batches[samples]
+
+    def _slot(self, number: int, at: int) -> Slot:
+        own = self.ranges[at]
+        slot = own.conditional if number < self.count else own.unconditional
+        if slot is None:
+            raise Misfit("it has no unconditional network call")
+        return slot
+
+    def arguments(self, number: int, at: int) -> Arguments:
+        """Of one sample; the unconditional ones are those that the first prompt is guided away from."""
+        if (number, at) not in self._known:
+            slot = self._slot(number, at)
+            self._known[number, at] = slot.arguments(self.calls(number % self.count, at))
+        return self._known[number, at]
+
+    def _likeness(self, number: int, at: int) -> Any:
+        shapes = tuple((path, tuple(each.shape) if isinstance(each, Tensor) else None) for path, each in leaves(self.arguments(number, at)))
+        return number < self.count, at, shapes
+
+    def forget(self) -> None:
+        self._batches.clear()
+
+    def check_opposite(self, prompt: int) -> None:
+        """Raises `Misfit` where what guidance leads away from depends on the prompt."""
+        for at, own in enumerate(self.ranges):
+            slot = own.unconditional
+            if slot is not None:
+                other = dict(leaves(slot.arguments(self.calls(prompt, at))))
+                first = dict(leaves(self.arguments(self.count, at)))
+                free = {slot.path, *slot.times}
+                if other.keys() != first.keys() or any(differ(first[path], other[path]) for path in first if path not in free):
+                    raise Misfit("what it guides away from depends on the prompt")
+
+
+class Called(nn.Module):
+    """Runs the pipeline for every evaluation of a sample, guidance included: where its guidance is not the plain one.
+
+    A first step, whose network outputs are made up, ends at the state that is asked for.
+    """
+
+    def __init__(
+        self, networks: Mapping[str, nn.Module], guest: Guest, call: Callable[[int], Call], made_up: Sequence[Any],
+        time: Callable[[float], Time],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.core = nn.ModuleDict(networks)
+        self.guest, self.call, self.made_up, self.time = guest, call, list(made_up), time
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        numbers = [0] * len(x) if condition is None else condition.tolist()
+        return torch.cat([self._one(*each) for each in zip(torch.split(x, 1), t.tolist(), numbers, strict=True)])
+
+    def _one(self, x: Tensor, t: float, number: int) -> Tensor:
+        asked, result = 0, []
+
+        def respond(name: str, arguments: Arguments) -> Any:
+            nonlocal asked
+            asked += 1
+            return self.made_up[asked - 1] if asked <= len(self.made_up) else plain(self.core[name](**arguments))
+
+        def answer(i: int, made: Tensor, state: Tensor) -> Tensor:
+            if i == 1:
+                result.append(made[:1])
+                raise Done
+            return x.expand_as(state)
+
+        self.guest.visit(self.call(number), [self.time(t)] * 2, answer, respond)
+        return result[0]
