@@ -28,23 +28,16 @@ from solversearch.search.fitting.fit import fit
 from solversearch.solvers import get
 from solversearch.teacher import teach
 from tests import tiny
-from tests.export.families import pack, unpack
 
 Folder = Callable[[str], Path]
 Call = tuple[dict[str, Any], Tensor]
 NEGATIVE = "blurry"
+ROUNDED: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
+"""What is the same but for the order of sums: pipelines have prompts and negative prompts in one batch, models one after the other."""
 
 
 def network_of(pipe: Any) -> Any:
     return pipe.unet if hasattr(pipe, "unet") else pipe.transformer
-
-
-def core(model: Model) -> Any:
-    """The pipeline's network within a model's."""
-    network: Any = model.network
-    while not hasattr(network, "core"):
-        network = network.network
-    return next(iter(network.core.values()))
 
 
 def opened(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
@@ -77,9 +70,22 @@ def tensors(given: dict[str, Any]) -> dict[str, Tensor]:
     return flat
 
 
+def together(calls: list[Call]) -> dict[str, Tensor]:
+    """The tensors of the calls, the rows of one below those of another."""
+    parts = [tensors(given) for given, _ in calls]
+    return parts[0] if len(parts) == 1 else {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def core_of(model: Model) -> Any:
+    """The network of diffusers within the model's."""
+    outer: Any = model.network
+    (core,) = getattr(outer, "network", outer).core.values()
+    return core
+
+
 def unpacked(x: Tensor) -> Tensor:
     """Patches of Flux as latents; latents as they are."""
-    return unpack(x, 8, 8) if x.ndim == 3 else x
+    return diffusers.FluxPipeline._unpack_latents(x, tiny.RESOLUTION, tiny.RESOLUTION, 2) if x.ndim == 3 else x
 
 
 def latents_and_time(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -120,14 +126,15 @@ def check_calls(family: str, folder: Path, prompts: Path, dtype: torch.dtype = t
     told = tiny.arguments(family) | guidance(family) | told
     pipe(**told, num_inference_steps=3, output_type="np", generator=torch.manual_seed(0))
     model = loaded(family, folder, prompts, dtype=str(dtype).removeprefix("torch."))
-    ours = record(core(model))
+    ours = record(core_of(model))
     assert len(theirs) >= 3
     for i, (given, expected) in enumerate(theirs):
         condition = conditions(family, model, i)
+        ours.clear()
         output = model.network(*latents_and_time(given), *(() if condition is None else (condition,)))
         assert output.dtype == dtype
-        torch.testing.assert_close(output, unpacked(expected)[:, : model.shape[0]], rtol=1e-6, atol=1e-6)
-        mine, own = tensors(ours[i][0]), tensors(given)
+        torch.testing.assert_close(output, unpacked(expected)[:, : model.shape[0]], **ROUNDED)
+        mine, own = together(ours), tensors(given)
         assert mine.keys() == own.keys()
         for name, value in own.items():
             torch.testing.assert_close(mine[name], value, rtol=1e-6, atol=1e-6, check_dtype=name not in ("timestep", "mask"))
@@ -161,7 +168,7 @@ def test_without_a_negative_prompt_the_pipeline_has_its_own(pipeline: Folder, pr
     given, expected = calls[0]
     assert not given["encoder_hidden_states"][0].any()
     output = network(given["sample"], given["timestep"].expand(4), torch.tensor([3, 3, 0, 1]))
-    torch.testing.assert_close(output, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(output, expected, **ROUNDED)
     empty = pipelines.load(str(pipeline("sdxl")), Options(device="cpu", prompts=prompts, negative_prompt="")).network
     assert not torch.allclose(empty(given["sample"], given["timestep"].expand(4), torch.tensor([3, 3, 0, 1])), expected, atol=1e-4)
 
@@ -183,10 +190,15 @@ def test_a_distilled_network_is_told_its_scale(family: str, prompts: Path, tmp_p
     assert not torch.allclose(default.network(x, t, torch.arange(2)), expected, atol=1e-5)
 
 
-def test_patches_of_flux_are_those_of_its_pipeline() -> None:
-    x, packing = torch.randn(2, 4, 6, 8), Packing(3, 4)
-    assert torch.equal(packing.packed(x), diffusers.FluxPipeline._pack_latents(x, 2, 4, 6, 8)) and torch.equal(packing.packed(x), pack(x))
-    assert torch.equal(packing.unpacked(pack(x)), x) and packing.shape((12, 16)) == (4, 6, 8)
+def test_patches_of_flux_are_those_of_its_pipeline(pipeline: Folder) -> None:
+    """Of pictures that are no squares too."""
+    x = torch.randn(2, 4, 6, 8)
+    tokens = diffusers.FluxPipeline._pack_latents(x, 2, 4, 6, 8)
+    packing = Packing.of(opened(pipeline("flux")), tuple(tokens.shape[1:]), {"height": 12, "width": 16})
+    assert packing is not None
+    assert packing.shape(tuple(tokens.shape[1:])) == x.shape[1:]
+    assert torch.equal(packing.packed(x), tokens)
+    assert torch.equal(packing.unpacked(tokens), x)
 
 
 # Pictures, precision, digests ------------------------------------------------------------------------------------
@@ -219,24 +231,41 @@ def test_pictures_are_those_of_the_pipeline(family: str, pipeline: Folder, promp
     assert pictures.std() > 0.01
 
 
-def test_pictures_are_decoded_in_small_batches(pipeline: Folder, prompts: Path) -> None:
-    model = loaded("sd", pipeline("sd"), prompts)
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What VAEs are given."""
+    given: list[Tensor] = []
+    original = diffusers.AutoencoderKL.decode
+
+    def decode(self: Any, z: Tensor, *more: Any, **named: Any) -> Any:
+        given.append(z)
+        return original(self, z, *more, **named)
+
+    monkeypatch.setattr(diffusers.AutoencoderKL, "decode", decode)
+    return given
+
+
+@pytest.mark.parametrize("family", ["sd", "flux"])
+def test_pictures_are_decoded_one_by_one(family: str, pipeline: Folder, prompts: Path, decoded: list[Tensor]) -> None:
+    model = loaded(family, pipeline(family), prompts)
     assert model.images is not None
     latents = torch.randn(5, *model.shape)
-    sizes = []
-    model.images(latents[:1])
-    model.images._vae.decoder.register_forward_hook(lambda module, given, output: sizes.append(len(output)))  # type: ignore[attr-defined]
-    together = model.images(latents)
-    assert sizes == [4, 1]
-    torch.testing.assert_close(together, torch.cat([model.images(each[None]) for each in latents]), atol=1e-6, rtol=1e-5)
+    pictures = model.images(latents)
+    assert [len(each) for each in decoded] == [1] * 5
+    raw = torch.cat(decoded)
+    config = opened(pipeline(family)).vae.config
+    torch.testing.assert_close(raw, latents / config.scaling_factor + (config.shift_factor or 0))
+    torch.testing.assert_close(pictures, torch.cat([model.images(each[None]) for each in latents]), atol=1e-6, rtol=1e-5)
 
 
-def test_a_vae_that_overflows_runs_in_single_precision(pipeline: Folder, prompts: Path) -> None:
+def test_a_vae_that_overflows_runs_in_single_precision(pipeline: Folder, prompts: Path, decoded: list[Tensor]) -> None:
     """SDXL's says so (force_upcast)."""
     for family, expected in [("sdxl", torch.float32), ("sd", torch.float16)]:
         model = loaded(family, pipeline(family), prompts, dtype="float16")
-        assert model.dtype == torch.float16
-        assert model.images.dtype == expected  # type: ignore[union-attr]
+        assert model.dtype == torch.float16 and model.images is not None
+        for _ in range(2):
+            assert model.images(torch.randn(1, *model.shape, dtype=torch.float16)).isfinite().all()
+            assert decoded.pop().dtype == expected
 
 
 @pytest.mark.parametrize(("stored", "expected"), [(torch.float32,) * 2, (torch.bfloat16,) * 2, (torch.float16, torch.float32)])
@@ -299,7 +328,7 @@ def test_the_network_is_frozen_and_its_state_is_the_weights(pipeline: Folder, pr
     assert isinstance(network, torch.nn.Module)
     assert not network.training
     assert not any(each.requires_grad for each in network.parameters())
-    assert set(network.state_dict()) == {f"core.{name}" for name in opened(pipeline("sdxl")).unet.state_dict()}
+    assert set(network.state_dict()) == {f"core.unet.{name}" for name in opened(pipeline("sdxl")).unet.state_dict()}
 
 
 # Options ---------------------------------------------------------------------------------------------------------

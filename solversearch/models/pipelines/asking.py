@@ -112,7 +112,7 @@ def _multiple(pipe: Any) -> int:
 
 
 def _longest(pipe: Any) -> int | None:
-    """Tokens of a prompt that the tokenizer of the longest prompts keeps."""
-    names = [name for name in ("tokenizer", "tokenizer_2", "tokenizer_3") if getattr(pipe, name, None) is not None]
-    length = getattr(getattr(pipe, names[-1]), "model_max_length", None) if names else None
+    """Tokens of a prompt that the tokenizer of the longest prompts keeps; None where there is none, as in SD3 without its T5."""
+    found = [getattr(pipe, name) for name in ("tokenizer", "tokenizer_2", "tokenizer_3") if hasattr(pipe, name)]
+    length = getattr(found[-1], "model_max_length", None) if found else None
     return int(length) if isinstance(length, int | float) and 0 < length < 10**6 else None
