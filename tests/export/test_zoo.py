@@ -19,7 +19,7 @@ from solversearch.tableau import trace
 pytest.importorskip("diffusers")
 
 from solversearch.models.pipelines.schedule import schedule_of
-from tests.export import zoo
+from tests import zoo
 from tests.export.families import error
 
 pytestmark = pytest.mark.filterwarnings("ignore")

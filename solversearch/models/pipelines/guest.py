@@ -202,11 +202,12 @@ def kept(value: Any) -> Any:
     return type(value)(map(kept, value)) if type(value) in (list, tuple) else value
 
 
-def shell(module: nn.Module, device: str, forward: Callable[..., Any] | None = None) -> Any:
-    """A module of the same settings and weights that is said to be on the device, and whose forward is another."""
+def shell(module: nn.Module, device: str, forward: Callable[..., Any] | None = None, dtype: torch.dtype | None = None) -> Any:
+    """A module of the same settings and weights that is said to be on the device, and of the dtype, and whose forward is another."""
     kind = type(module)
-    own = {"__module__": kind.__module__, "device": property(lambda self: torch.device(device))}
-    twin: Any = object.__new__(type(kind.__name__, (kind,), own | ({"forward": forward} if forward else {})))
+    own: dict[str, Any] = {"__module__": kind.__module__, "device": property(lambda self: torch.device(device))}
+    own |= ({"forward": forward} if forward else {}) | ({"dtype": property(lambda self: dtype)} if dtype else {})
+    twin: Any = object.__new__(type(kind.__name__, (kind,), own))
     twin.__dict__.update(module.__dict__ | {"_compiled_call_impl": None})
     for name in ("forward", "_hf_hook", "_old_forward"):  # of accelerate
         twin.__dict__.pop(name, None)
