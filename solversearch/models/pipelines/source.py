@@ -188,6 +188,8 @@ class Folder:
         try:
             with quiet():
                 return self.kind(**made)
+        except ImportError as error:
+            raise UserError(f"{self.path}: {self.pipeline} asks for a package that is not there ({_line(error)})") from error
         except _BROKEN as error:
             raise UserError(f"{self.path}: no {self.pipeline} of what its index names ({_line(error)}); download it again") from error
 
