@@ -76,7 +76,7 @@ class Family(NamedTuple):
     text: Mapping[str, Callable[[], Any]] = MappingProxyType({})
 
 
-def _letters() -> Any:
+def letters() -> Any:
     """A tokenizer of single letters, which knows chats, too."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -85,7 +85,7 @@ def _letters() -> Any:
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(known)}, "<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.post_processor = processors.TemplateProcessing("<eos> $A", special_tokens=[("<eos>", 2)])
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>", model_max_length=512)
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>", model_max_length=128)
     made.chat_template = "{% for each in messages %}{{ each['content'] }}{% endfor %}"
     return made
 
@@ -100,7 +100,7 @@ def _reader(layers: int = 3) -> Any:
 
 _T5 = {"tokenizer": tiny._t5_tokenizer, "text_encoder": tiny._t5}
 _CLIP = {"tokenizer_2": tiny._clip_tokenizer, "text_encoder_2": partial(tiny._clip_text, length=77)}
-_CHAT = {"tokenizer": _letters, "text_encoder": _reader}
+_CHAT = {"tokenizer": letters, "text_encoder": _reader}
 _WAN = {
     "patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 16, "out_channels": 16, "text_dim": WIDTH,
     "freq_dim": 32, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32,
@@ -373,12 +373,15 @@ def plan_for(model: Model, kind: str = "", nfe: int = 3) -> Plan:
 
 @torch.no_grad()
 def differs(pipe: Any, model: Model, plan: Plan, arguments: dict[str, Any], attached: bool = True) -> float:
-    """The result of the plan in the pipeline against that of the runtime on the model from the same noise, relative."""
+    """The result of the plan in the pipeline against that of the runtime on the model from the same noise, relative.
+
+    Not attached, the pipeline guides by its own scale.
+    """
     stock, scheduler = pipe.scheduler, Leaving.from_plan(plan, pipe.scheduler)
     if attached:
         arguments = arguments | scheduler.attach(pipe)
     else:
-        pipe.scheduler = scheduler
+        pipe.scheduler, arguments = scheduler, arguments | {"num_inference_steps": plan.nfe}
     try:
         pipe(**arguments, generator=torch.Generator().manual_seed(0))
         raise AssertionError("the pipeline did not sample by the plan")
