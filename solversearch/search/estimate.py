@@ -58,7 +58,7 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
         **{f"memory, {name}": text for name, text in _memory(model, settings).items()},
         "evaluations a second": _rounded(speed),
         "estimated seconds": math.ceil(_total(evaluations, settings) / speed),
-        "missing": "nothing",
+        "missing": model.lacks or "nothing",
     }
 
 

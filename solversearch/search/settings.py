@@ -122,7 +122,8 @@ def check(model: Model, settings: Settings) -> None:
     for objective in objectives:
         objective.check(model)
     if settings.guidance != 1 and model.null_condition is None:
-        raise UserError(f"model {model.name!r} has no null condition, so only --guidance 1 is possible, got {settings.guidance:g}")
+        how = "; it guides by itself, by --distilled-guidance" if model.lacks else ""
+        raise UserError(f"model {model.name!r} has no null condition, so only --guidance 1 is possible, got {settings.guidance:g}{how}")
     if settings.guidance == 0:
         warnings.warn("guidance 0 is the network without its condition, in two calls; where 0 was to mean none, ask for 1", stacklevel=2)
     if settings.splits and model.null_condition is None:
