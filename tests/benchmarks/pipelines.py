@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.pipelines --diffusers CHECKOUT [--only WanPipeline ...] [--seconds 120]
 
-CHECKOUT is a clone of huggingface/diffusers, of about the version that is installed (its tests need `pip install parameterized`). Each pipeline is built from the dummy components of its
+CHECKOUT is a clone of huggingface/diffusers, of about the version that is installed (its tests need parameterized and requests_mock). Each pipeline is built from the dummy components of its
 test, saved, and loaded as --model is. Text that those tests read with tokenizers of the Hub is read by letters. Pipelines that begin with a
 picture, a video or sound are left out. Differences are relative, of a plan of three evaluations against the runtime on the loaded model,
 with the scheduler attached and not; the last column says why one is missing.
@@ -125,7 +125,8 @@ def tried(pipe: Any, inputs: dict[str, Any], place: Path) -> list[str]:
     prompts = place / "prompts.txt"
     prompts.write_text("\n".join(tiny.CAPTIONS))
     size = {"resolution": f"{inputs['width']}x{inputs['height']}"} if inputs.get("width") and inputs.get("height") else {}
-    frames = {"frames": inputs["num_frames"]} if "num_frames" in inputs else {}
+    count = inputs.get("num_frames")
+    frames = {"frames": count if count % 4 == 1 else count // 8 * 8 + 1} if isinstance(count, int) else {}
     known = inspect.signature(type(pipe).__call__).parameters
     told = Options(device="cpu", **size, **frames, **({"prompts": prompts} if "prompt" in known else {}))
     model = pipelines.of_object(pipe, told)
