@@ -1,7 +1,7 @@
 """What a loaded pipeline costs an evaluation beside its network: `python -m tests.benchmarks.pipeline_overhead [--rows 8] [FAMILY ...]`.
 
-Families are those of tests/zoo.py. Milliseconds outside the network of a call for a joint batch of so many samples, each under its own prompt,
-and of those that run the pipeline for every sample; medians. The promise is at most 1 ms where the network is called directly.
+Families are those of tests/zoo.py. Milliseconds outside the network of a call for a joint batch of so many samples, each under its own
+prompt, and of those that run the pipeline for every sample; medians. The promise is at most 1 ms where the network is called directly.
 """
 
 import argparse

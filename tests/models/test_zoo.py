@@ -14,6 +14,7 @@ from solversearch.models.base import Model
 from solversearch.models.options import Options
 from solversearch.models.pipelines.network import Called, Replayed
 from solversearch.models.pipelines.packing import Unpacked
+from solversearch.pipeline_facts import facts_of
 from tests import tiny, zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -117,5 +118,5 @@ def test_a_pipeline_that_guides_by_itself_is_called_with_the_scale_that_is_asked
     pipe, model = opened(folder("qwen_image")), pipelines.load(str(folder("qwen_image")), told)
     assert "true_cfg_scale 2.5" in model.lacks and model.guidance == 1
     plan = zoo.plan_for(model)
-    assert plan.decisions["pipeline"]["arguments"] == {"true_cfg_scale": 2.5}
+    assert facts_of(plan.decisions)[2] == {"true_cfg_scale": 2.5}
     assert zoo.differs(pipe, model, plan, zoo.asked(pipe, told)) <= 1e-5

@@ -57,7 +57,8 @@ class Asking:
             return self.fixed | {"class_labels": [prompt] * count}
         if not self.kind:
             return self.fixed | {"batch_size": count}
-        return self.fixed | {"prompt": [prompt] * count} | ({} if self.negative is None else {"negative_prompt": [self.negative] * count})
+        texts = {"prompt": prompt} | ({} if self.negative is None else {"negative_prompt": self.negative})
+        return self.fixed | {name: text if count == 1 else [text] * count for name, text in texts.items()}  # some take one alone, no list
 
     def call(self, prompt: Any, encoded: list[Any] | None, count: int = 1) -> Call:
         return Call(self.arguments(prompt, count), encoded)

@@ -102,6 +102,10 @@ class Probe:
         self._at += 1
         return _Stepped((x, x))
 
+    @property
+    def _step_index(self) -> NoReturn:
+        raise Misfit("it sets its scheduler back and takes each step twice")
+
     def __deepcopy__(self, memo: Any) -> NoReturn:
         raise Misfit("it samples two states with copies of one scheduler, as those do that make pictures and sound")
 
@@ -148,7 +152,9 @@ class Guest:
             arguments["generator"] = torch.Generator().manual_seed(0)
         try:
             with quiet(), self._encoding(call.encoded):
-                result = inspect.unwrap(type(self.pipe).__call__)(self.pipe, **{key: list(value) if isinstance(value, list) else value for key, value in arguments.items()})
+                result = inspect.unwrap(type(self.pipe).__call__)(
+                    self.pipe, **{key: list(value) if isinstance(value, list) else value for key, value in arguments.items()}
+                )
         except Done:
             return None
         except (UserError, Misfit):
