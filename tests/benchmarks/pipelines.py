@@ -4,8 +4,8 @@
 
 CHECKOUT is a clone of huggingface/diffusers, of about the version that is installed; its tests need parameterized and requests_mock. Each
 pipeline is built from the dummy components of its test, and loaded as an object. Text that those tests read with tokenizers of the Hub is
-read by letters. Pipelines that begin with a picture, a video or sound are left out. Differences are relative, of a plan of three evaluations
-against the runtime on the loaded model, with the scheduler attached and not; the last column says why one is missing.
+read by letters. Pipelines that begin with a picture, a video or sound are left out. Differences are relative, of a plan of three
+evaluations against the runtime on the loaded model, with the scheduler attached and not; the last column says why one is missing.
 """
 
 import argparse
@@ -94,20 +94,6 @@ def clip(*_: Any, **__: Any) -> Any:
 
 def built(tester: Any) -> Any:
     """The pipeline of a tester's components, whose tokenizers and settings of the Hub are others."""
-    tokenizers = (
-        "T5",
-        "T5Fast",
-        "Qwen2",
-        "Qwen2Fast",
-        "Gemma",
-        "GemmaFast",
-        "Llama",
-        "LlamaFast",
-        "XLMRobertaFast",
-        "Bert",
-        "ByT5",
-        "Roberta",
-    )
     names = ("T5", "Qwen2", "Gemma", "Llama", "XLMRoberta", "Bert", "ByT5", "Roberta")
     others: dict[str, Any] = {f"{name}Tokenizer{fast}": letters for name in names for fast in ("", "Fast")}
     others |= dict.fromkeys(("AutoTokenizer", "AutoProcessor", "Qwen2VLProcessor", "Qwen3VLProcessor", "PreTrainedTokenizerFast"), letters)

@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -33,7 +34,8 @@ def load(name: str, folder: Path, slower: float = 0.0) -> Model:
     family = name.removeprefix("tiny:")
     if name.startswith("zoo:"):
         model = zoo.load(name.removeprefix("zoo:"), folder)
-        for network in getattr(model.network, "network", model.network).core.values():  # type: ignore[attr-defined]
+        loaded: Any = getattr(model.network, "network", model.network)
+        for network in loaded.core.values():
             network.register_forward_hook(lambda network, given, output: time.sleep(slower * len(output[0])))
         return model
     return models.load(name) if family == name else models.load(str(tiny.build(family, folder / family)), tiny.options(family))
