@@ -77,6 +77,7 @@ def test_what_cannot_be_reached() -> None:
     for address, reason in (
         ("nonsense", "Could not parse"),
         ("mysql+nowhere://h/d", "mysql.nowhere"),
+        ("oracle://u:secret@h/d", "No module named 'oracledb'; install the driver that the address names"),
         ("postgresql+psycopg://u:secret@127.0.0.1:1/d", "refused"),
         ("sqlite:////nowhere/at/all.db", "unable to open"),
     ):
