@@ -530,6 +530,42 @@ def test_estimate_knows_what_is_granted_and_left_out() -> None:
     assert {count(stage, only_instant=True) for stage in ("fit", "search", "polish")} == {"up to 0"}
 
 
+def evaluations_told(settings: Settings) -> int:
+    facts = estimate(MODEL, settings)
+    return sum(int(str(fact).removeprefix("up to ").replace(",", "")) for name, fact in facts.items() if "evaluations, " in name)
+
+
+@pytest.mark.parametrize("speed", [1000.0, 100.0, 30.0])
+def test_a_slow_network_gets_what_an_hour_has_room_for(speed: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solversearch.search.estimate._speed", lambda *_, **__: speed)
+    asked = Settings.of(SearchSpace(), nfe=4, validation_samples=48)
+    whole, most = evaluations_told(asked.model_copy(update={"hours": 1000.0})), int(3600 * speed)
+    told = estimate(MODEL, asked)
+    assert evaluations_told(asked) <= min(whole, most)
+    assert (evaluations_told(asked) == whole) == (most >= whole)
+    assert ("1024 held out, 256 to fit" in str(told["samples"])) == (most >= whole) and "48 to validate" in str(told["samples"])
+    assert evaluations_told(asked.model_copy(update={"evaluations": 10**9})) == whole  # who bounds the evaluations bounds no hours
+
+
+def test_what_an_hour_had_room_for_is_kept_by_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the network is faster then."""
+    monkeypatch.setattr("solversearch.search.estimate._speed", lambda *_, **__: 30.0)
+    asked = Settings.of(SearchSpace(), nfe=3)
+    with pytest.warns(UserWarning, match=r"^--hours 1 has room for 110,000 network evaluations here: \d+ samples held out"):
+        plan, comparison = optimize(MODEL, asked, tmp_path / "whole", "", quiet)
+    assert 64 <= comparison.samples < 1024
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.warns(UserWarning, match="--hours 1"), pytest.raises(Interrupted):
+        patched.setattr("solversearch.search.optimize.compare", stop)
+        optimize(MODEL, asked, tmp_path / "parts", "", quiet)
+    monkeypatch.setattr("solversearch.search.estimate._speed", lambda *_, **__: 1e9)
+    with pytest.warns(UserWarning, match="--hours 1 has room for 110,000"):
+        assert optimize(MODEL, asked, tmp_path / "parts", "", quiet, resume=True)[0].digest == plan.digest
+
+
 @pytest.mark.parametrize(("space", "fit"), [("default", False), ("s3", True)])
 def test_the_fit_of_candidates_is_what_is_asked_for_not_what_the_file_says(space: str, fit: bool) -> None:
     search = learned(space, nfe=3, fit=fit, instant=False, polish=False, strategy="random", fit_samples=32)
