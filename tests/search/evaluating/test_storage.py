@@ -98,6 +98,16 @@ def test_what_listens_and_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None
             check_reachable(Fleet(address=address), None)
 
 
+def test_a_token_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"^--ray-address {address}: the cluster's token is missing here, or another; set RAY"):
+            check_reachable(Fleet(address=address), None)
+
+
 def test_no_cluster_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     if subprocess.run(["pgrep", "-f", "gcs_server"], stdout=subprocess.DEVNULL, check=False).returncode == 0:
