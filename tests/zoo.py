@@ -85,7 +85,9 @@ def letters() -> Any:
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(known)}, "<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.post_processor = processors.TemplateProcessing("<eos> $A", special_tokens=[("<eos>", 2)])
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>", model_max_length=128)
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>", model_max_length=128
+    )
     made.chat_template = "{% for each in messages %}{{ each['content'] }}{% endfor %}"
     return made
 

@@ -27,11 +27,11 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
+import tests
 from solversearch.errors import UserError
 from solversearch.models import pipelines
 from solversearch.models.options import Options
 from solversearch.models.pipelines.library import quiet
-import tests
 from tests import tiny, zoo
 
 TARGET, LIMIT = 60, 1e-5

@@ -153,7 +153,11 @@ def _folder(where: str, hub: bool, half: bool, options: Options) -> Folder:
 
 def _lacks(why: str, told: dict[str, Any]) -> str:
     scale = ", ".join(f"{name} {value:g}" for name, value in told.items() if isinstance(value, int | float))
-    return f"guidance of the plan's own, split columns, joint batches: the pipeline runs for each evaluation ({scale}), for {why}" if why else ""
+    return (
+        f"guidance of the plan's own, split columns, joint batches: the pipeline runs for each evaluation ({scale}), for {why}"
+        if why
+        else ""
+    )
 
 
 # The parts of the model ------------------------------------------------------------------------------------------

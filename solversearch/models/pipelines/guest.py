@@ -148,7 +148,9 @@ class Guest:
             arguments["generator"] = torch.Generator().manual_seed(0)
         try:
             with quiet(), self._encoding(call.encoded):
-                result = inspect.unwrap(type(self.pipe).__call__)(self.pipe, **{key: list(value) if isinstance(value, list) else value for key, value in arguments.items()})
+                result = inspect.unwrap(type(self.pipe).__call__)(
+                    self.pipe, **{key: list(value) if isinstance(value, list) else value for key, value in arguments.items()}
+                )
         except Done:
             return None
         except (UserError, Misfit):
