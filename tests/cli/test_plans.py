@@ -21,7 +21,7 @@ def test_compare_finds_what_optimize_found(coins_run: tuple[Path, str]) -> None:
     arguments = ("compare", "--plan", folder / "plan.json", "--model", f"{COINS}:factory", "--samples", 128, "--seed", 5)
     again, before = json.loads(good(*arguments, "--json", "--batch-size", 40)), json.loads(printed)
     assert again["best_baseline"] == before["best_baseline"] and again["stages"] == []
-    assert again["verdict"] == before["verdict"] and again["share"] == before["share"]
+    assert again["verdict"] == before["verdict"] and again["share"]["mean"] == pytest.approx(before["share"]["mean"], abs=0.02)
     for one, other in zip(again["ratios"], before["ratios"], strict=True):
         assert (one["measure"], one["baseline"]) == (other["measure"], other["baseline"])
         assert one["value"] == pytest.approx(other["value"], rel=2e-2)  # optimize's teacher is as exact as its plan needs
