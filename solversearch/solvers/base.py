@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import inf, isfinite, log, sqrt
 from typing import NamedTuple
 
+from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Node
 from solversearch.schedules import NoiseSchedule
 from solversearch.solvers.integrals import Prediction
@@ -32,8 +33,8 @@ class Solver:
     steps: Callable[[int], int] = int
     stochastic: bool = False
 
-    def tableau(self, schedule: NoiseSchedule, nodes: Sequence[Node]) -> Tableau:
-        return trace(self.rule, schedule, nodes)
+    def tableau(self, schedule: NoiseSchedule, nodes: Sequence[Node], parametrization: Parametrization = DATA) -> Tableau:
+        return trace(self.rule, schedule, nodes, parametrization)
 
 
 class Past(NamedTuple):

@@ -1,0 +1,45 @@
+"""What a solver interpolates along a step, as a function of lambda: DPM-Solver-v3's coefficients l and s.
+
+    f = (sigma eps - l x) / alpha,    df/dlambda ~ s f
+
+Data prediction is l = 1, s = 0, for there f = -D; noise prediction is l = 0, s = -1, for there f = e^{-lambda} eps. What lies between,
+and suits a model best, is measured (`solversearch.empirical`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from solversearch.schedules import Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Parametrization:
+    """l and s (M,) at ascending lambda (M,), linear between them and constant beyond."""
+
+    lams: Floats
+    l: Floats  # noqa: E741  # as the paper has it
+    s: Floats
+
+    def l_at(self, lam: float) -> float:
+        return float(np.interp(lam, self.lams, self.l))
+
+    def exponents(self, lam: Floats, start: float) -> tuple[Floats, Floats]:
+        """int l and int s from start to each lambda, exactly."""
+        return self._from(self.l, lam, start), self._from(self.s, lam, start)
+
+    def _from(self, values: Floats, lam: Floats, start: float) -> Floats:
+        both = np.append(lam, start)
+        lams = np.unique(np.concatenate([self.lams, both]))
+        known = np.interp(lams, self.lams, values)
+        total = np.concatenate([[0.0], np.cumsum(np.diff(lams) * (known[1:] + known[:-1]) / 2)])
+        found = total[np.searchsorted(lams, both)]
+        return found[:-1] - found[-1]  # type: ignore[no-any-return]
+
+
+def constant(l: float, s: float) -> Parametrization:  # noqa: E741
+    return Parametrization(np.zeros(1), np.array([l]), np.array([s]))
+
+
+DATA, NOISE = constant(1.0, 0.0), constant(0.0, -1.0)
+"""Those of DPM-Solver++ and DPM-Solver."""
