@@ -88,7 +88,7 @@ def dpm_v3(order: int, pseudo: bool = False, corrects: bool = True, pseudo_corre
 
 
 SOLVERS = tuple(
-    Solver(name, rule, order, "Zheng et al. 2023, arXiv:2310.13268")
+    Solver(name, rule, order, "Zheng et al. 2023, arXiv:2310.13268", empirical=True)
     for name, rule, order in (
         ("dpm_v3_2", dpm_v3(2), 2),
         ("dpm_v3_3", dpm_v3(3), 3),

@@ -1,0 +1,98 @@
+"""A model's own parametrisation, measured on its teacher's trajectories: the statistics l and s of DPM-Solver-v3 (arXiv:2310.13268).
+
+    l = 1 - alpha E[v . (D(x + h v) - D(x))] / (h d)     d numbers of a sample; v is 1 or -1 in each, at random
+    s = E[f . df/dlambda] / E[f . f]                     f = (1 - l) x / alpha - D, whose differences along a trajectory give df/dlambda
+
+The paper takes the diagonal of sigma d eps / dx by derivatives, and both statistics for each number of a sample; here they are averages
+over all numbers. What the finite h adds is odd in v, so that h^2 is left of it on the average. A sample keeps its v all along its
+trajectory, so that l is smooth in lambda whatever the number of samples.
+"""
+
+import hashlib
+from dataclasses import replace
+from math import cos, hypot, log, sin, tan
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from solversearch.cache import cache_folder, keep, used
+from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.models.digest import close, numbers
+from solversearch.noise import fresh_noise
+from solversearch.parametrization import Parametrization
+from solversearch.teacher import Teacher, teach
+
+VERSION = 1
+STEP = 0.01
+"""h, in sigma."""
+SIGNS = 2**16
+"""Number of the fresh noise whose signs are v: far beyond those of any plan."""
+STEPS = 32
+"""Of the trajectories."""
+NUMBERS, FEWEST, MOST = 2**13, 8, 64
+"""Numbers of all samples together that are enough for the averages, and the samples that make them, at least and at most."""
+_TINY = 1e-30
+
+
+def parametrization(model: Model, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None) -> Parametrization:
+    """The model's at a guidance scale, from the cache where it has been measured before; of fitting noise, whatever the seed of a search.
+
+    Raises `NotFinite` where the network returns NaN or inf.
+    """
+    exact, _, probe = model.fingerprint.partition(":")
+    known = numbers(probe)
+    name = hashlib.sha256(f"parametrization {VERSION} {exact} {guidance!r}".encode()).hexdigest()[:32]
+    path = cache_folder() / f"statistics-{name}.safetensors"
+    found = _read(path, known)
+    if found is None:
+        count = max(FEWEST, min(MOST, NUMBERS // model.numbers))
+        teacher = teach(model, "fit", count, guidance, steps=STEPS, batch_size=batch_size, clock=clock)
+        found = measure(model, teacher, guidance, batch_size, clock)
+        kept = {"lams": found.lams, "l": found.l, "s": found.s, "probe": np.array(known)}
+        keep(path, {name: torch.from_numpy(array) for name, array in kept.items()}, "the statistics of the model")
+    return found
+
+
+def cost(model: Model) -> int:
+    """Evaluations that it takes; guidance doubles them."""
+    return (2 * STEPS + STEPS // 2) * max(FEWEST, min(MOST, NUMBERS // model.numbers))
+
+
+@torch.no_grad()
+def measure(model: Model, teacher: Teacher, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None) -> Parametrization:
+    """By one evaluation more at each state of the teacher's trajectories but those without signal."""
+    denoise, lams, ls, outputs = Denoiser(model, teacher.conditions, batch_size, clock=clock), [], [], []
+    v = fresh_noise(model, teacher.split, teacher.numbers, SIGNS, teacher.seed).sign()
+    for angle, state, slope in zip(teacher.angles.tolist(), teacher.states, teacher.slopes, strict=True):
+        alpha, sigma, lam = cos(angle), sin(angle), -log(tan(angle))
+        if alpha < 1e-6:
+            continue
+        u = state.to(v.device)
+        d = alpha * u - sigma * slope.to(v.device)
+        node = replace(model.schedule.node_at_lam(lam), guidance=guidance)
+        moved = denoise((u + STEP * sigma * v) * hypot(node.alpha, node.sigma), node)
+        assert isinstance(moved, torch.Tensor)
+        trace = float((v * (moved - d)).double().mean()) * alpha / (STEP * sigma)
+        lams.append(lam)
+        ls.append(1 - trace)
+        outputs.append((trace / alpha * u - d).double().cpu().flatten())
+    f = torch.stack(outputs)
+    (change,) = torch.gradient(f, spacing=(torch.tensor(lams, dtype=torch.float64),), dim=0)
+    s = (f * change).sum(1) / f.square().sum(1).clamp(min=_TINY)
+    return Parametrization(np.array(lams), np.array(ls), s.numpy())
+
+
+def _read(path: Path, probe: list[float]) -> Parametrization | None:
+    """Of the model that has this probe."""
+    try:
+        stored = {name: tensor.numpy() for name, tensor in load_file(path).items()}
+        lams, l, s, known = (stored[name] for name in ("lams", "l", "s", "probe"))  # noqa: E741
+    except (OSError, SafetensorError, KeyError):  # absent, or damaged: it is made again
+        return None
+    if known.shape != (len(probe),) or not close(known.tolist(), probe) or not lams.shape == l.shape == s.shape:
+        return None
+    used(path)
+    return Parametrization(lams, l, s)
