@@ -9,6 +9,7 @@ trajectory, so that l is smooth in lambda whatever the number of samples.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from math import cos, hypot, log, sin, tan
 from pathlib import Path
@@ -85,7 +86,7 @@ def measure(model: Model, teacher: Teacher, guidance: float = 1.0, batch_size: i
     return Parametrization(np.array(lams), np.array(ls), s.numpy())
 
 
-def _read(path: Path, probe: list[float]) -> Parametrization | None:
+def _read(path: Path, probe: Sequence[int]) -> Parametrization | None:
     """Of the model that has this probe."""
     try:
         stored = {name: tensor.numpy() for name, tensor in load_file(path).items()}

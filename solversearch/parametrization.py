@@ -26,15 +26,16 @@ class Parametrization:
 
     def exponents(self, lam: Floats, start: float) -> tuple[Floats, Floats]:
         """int l and int s from start to each lambda, exactly."""
-        return self._from(self.l, lam, start), self._from(self.s, lam, start)
-
-    def _from(self, values: Floats, lam: Floats, start: float) -> Floats:
         both = np.append(lam, start)
-        lams = np.unique(np.concatenate([self.lams, both]))
-        known = np.interp(lams, self.lams, values)
-        total = np.concatenate([[0.0], np.cumsum(np.diff(lams) * (known[1:] + known[:-1]) / 2)])
-        found = total[np.searchsorted(lams, both)]
-        return found[:-1] - found[-1]  # type: ignore[no-any-return]
+        corners = np.unique(np.concatenate([self.lams, both]))
+        places, widths = np.searchsorted(corners, both), np.diff(corners) / 2
+
+        def from_start(values: Floats) -> Floats:
+            known = np.interp(corners, self.lams, values)
+            found = np.concatenate([[0.0], np.cumsum(widths * (known[1:] + known[:-1]))])[places]
+            return found[:-1] - found[-1]
+
+        return from_start(self.l), from_start(self.s)
 
 
 def constant(l: float, s: float) -> Parametrization:  # noqa: E741
