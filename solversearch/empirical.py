@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from solversearch.cache import cache_folder, keep, used
+from solversearch.components import Components, Transform
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.models.digest import close, numbers
 from solversearch.noise import fresh_noise
@@ -35,7 +37,10 @@ STEPS = 32
 """Of the trajectories."""
 NUMBERS, FEWEST, MOST = 2**13, 8, 64
 """Numbers of all samples together that are enough for the averages, and the samples that make them, at least and at most."""
-_TINY = 1e-30
+WITHOUT = 1e-6
+"""alpha / sqrt(alpha^2 + sigma^2) up to which there is no signal."""
+RIDGE, TINY = 1e-6, 1e-30
+"""Of E[f . f], in E[D . D]: where f is nothing but rounding, as on normal data, s is 0."""
 
 
 def parametrization(model: Model, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None) -> Parametrization:
@@ -51,7 +56,7 @@ def parametrization(model: Model, guidance: float = 1.0, batch_size: int = 512, 
     if found is None:
         count = max(FEWEST, min(MOST, NUMBERS // model.numbers))
         teacher = teach(model, "fit", count, guidance, steps=STEPS, batch_size=batch_size, clock=clock)
-        found = measure(model, teacher, guidance, batch_size, clock)
+        (found,) = measure(model, teacher, guidance, batch_size, clock)
         kept = {"lams": found.lams, "l": found.l, "s": found.s, "probe": np.array(known)}
         keep(path, {name: torch.from_numpy(array) for name, array in kept.items()}, "the statistics of the model")
     return found
@@ -63,27 +68,57 @@ def cost(model: Model) -> int:
 
 
 @torch.no_grad()
-def measure(model: Model, teacher: Teacher, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None) -> Parametrization:
-    """By one evaluation more at each state of the teacher's trajectories but those without signal."""
-    denoise, lams, ls, outputs = Denoiser(model, teacher.conditions, batch_size, clock=clock), [], [], []
+def measure(
+    model: Model, teacher: Teacher, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None,
+    components: Components | None = None,
+) -> list[Parametrization]:  # fmt: skip
+    """One for each component, or for the whole sample, by one evaluation more at each state of the teacher's trajectories but those
+    without signal."""
+    denoise, parts = Denoiser(model, teacher.conditions, batch_size, clock=clock), _Parts(components, teacher.noise)
     v = fresh_noise(model, teacher.split, teacher.numbers, SIGNS, teacher.seed).sign()
+    signs, lams, shares, ys, ds = parts(v), list[float](), [], [], []
     for angle, state, slope in zip(teacher.angles.tolist(), teacher.states, teacher.slopes, strict=True):
         alpha, sigma, lam = cos(angle), sin(angle), -log(tan(angle))
-        if alpha < 1e-6:
+        if alpha < WITHOUT:
             continue
         u = state.to(v.device)
         d = alpha * u - sigma * slope.to(v.device)
         node = replace(model.schedule.node_at_lam(lam), guidance=guidance)
         moved = denoise((u + STEP * sigma * v) * hypot(node.alpha, node.sigma), node)
-        assert isinstance(moved, torch.Tensor)
-        trace = float((v * (moved - d)).double().mean()) * alpha / (STEP * sigma)
+        assert isinstance(moved, Tensor)
         lams.append(lam)
-        ls.append(1 - trace)
-        outputs.append((trace / alpha * u - d).double().cpu().flatten())
-    f = torch.stack(outputs)
-    (change,) = torch.gradient(f, spacing=(torch.tensor(lams, dtype=torch.float64),), dim=0)
-    s = (f * change).sum(1) / f.square().sum(1).clamp(min=_TINY)
-    return Parametrization(np.array(lams), np.array(ls), s.numpy())
+        shares.append(parts.mean(signs * parts(moved - d)) * (alpha / (STEP * sigma)))
+        ys.append(parts(u / alpha).cpu())
+        ds.append(parts(d).cpu())
+    known, found = np.array(lams), []
+    for k, share in enumerate(torch.stack(shares, 1)):  # of the noise: 1 - l
+        f = torch.stack([float(each) * y - d for each, y, d in zip(share, ys, ds, strict=True)])
+        (change,) = torch.gradient(f, spacing=(torch.tensor(lams),), dim=0)
+        moments = [
+            (parts.mean(one * other)[k], parts.mean(one.square() + RIDGE * d.square())[k])
+            for one, other, d in zip(f, change, ds, strict=True)
+        ]
+        s = [float(product / square.clamp(min=TINY)) for product, square in moments]
+        found.append(Parametrization(known, 1 - share.numpy(), np.array(s)))
+    return found
+
+
+class _Parts:
+    """To the components of samples, and means over each."""
+
+    def __init__(self, components: Components | None, like: Tensor) -> None:
+        self.transform = None if components is None else Transform(components, like)
+        ones = torch.eye(len(components or (None,)))
+        weights = ones[:, None] if self.transform is None else [self.transform.weight(tuple(each)) for each in ones.tolist()]
+        self.weights = [torch.as_tensor(each).expand(self(like[:1]).shape[1:]).cpu().double() for each in weights]
+
+    def __call__(self, sample: Tensor) -> Tensor:
+        return sample if self.transform is None else self.transform.forward(sample)
+
+    def mean(self, sample: Tensor) -> Tensor:
+        """(components,), over all samples."""
+        average = sample.double().mean(0).cpu()
+        return torch.stack([(each * average).sum() / each.sum() for each in self.weights])
 
 
 def _read(path: Path, probe: Sequence[int]) -> Parametrization | None:

@@ -6,9 +6,9 @@
     L, S   int l and int s from lambda_s on: the statistics of the model, `solversearch.parametrization`
     g      e^{-S} f, which changes as little as it can: interpolated by a polynomial in lambda through the last outputs, newest first
 
-The corrector takes the evaluation at t as the second output. "Pseudo" takes the k-th derivative of g from the first k + 1 outputs only, a
-divided difference, and an output more than the order. As published, f stays what it was when the corrector has moved x. Orders are
-2 and 3, measured with the corrector.
+The corrector takes the evaluation at t as the second output; f stays what it was when it has moved x. It is "pseudo", unless the name ends
+in `exact`: of one output more than the predictor, the k-th derivative of g being taken from the first k + 1 of them only. With it the order
+is 2, whatever that of the predictor; exact correctors keep the predictor's, 2 or 3. `_pseudo` has such a predictor, too.
 
 Left out is the bias b of df/dlambda = s f + b: it adds a constant to every state, which no table has, so s is the regression
 through the origin. Where there are no statistics, l = 1 and s = 0: the published "degenerated" form, DPM-Solver++ with exact weights. A
@@ -91,7 +91,9 @@ SOLVERS = tuple(
     Solver(name, rule, order, "Zheng et al. 2023, arXiv:2310.13268", empirical=True)
     for name, rule, order in (
         ("dpm_v3_2", dpm_v3(2), 2),
-        ("dpm_v3_3", dpm_v3(3), 3),
+        ("dpm_v3_3", dpm_v3(3), 2),
         ("dpm_v3_3_pseudo", dpm_v3(3, pseudo=True), 2),
+        ("dpm_v3_2_exact", dpm_v3(2, pseudo_corrector=False), 2),
+        ("dpm_v3_3_exact", dpm_v3(3, pseudo_corrector=False), 3),
     )
 )
