@@ -1,0 +1,143 @@
+"""The statistics of a model against what is known of normal data, and against derivatives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from solversearch import empirical, models
+from solversearch.cache import cache_folder
+from solversearch.components import Components
+from solversearch.empirical import cost, measure, parametrization
+from solversearch.judging.baselines import baselines
+from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.noise import fresh_noise
+from solversearch.sampling import sample
+from solversearch.schedules import VE, grid
+from solversearch.solvers import get
+from solversearch.teacher import Teacher, teach
+
+
+class Normal(nn.Module):
+    """The exact denoiser of data N(0, variances) under VE noise, which counts what it is asked."""
+
+    def __init__(self, variances: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("variances", variances)
+        self.seen = 0
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.seen += len(x)
+        assert isinstance(self.variances, Tensor)
+        return x * (self.variances / (self.variances + t.view(-1, 1, 1, 1) ** 2))
+
+
+def normal(*variances: float) -> Model:
+    shaped = torch.tensor(variances).view(-1, 1, 1).expand(-1, 4, 4).clone()
+    return Model("normal", Normal(shaped), VE(0.02, 20.0), "sample", tuple(shaped.shape))
+
+
+@pytest.fixture(scope="module")
+def mixture() -> Model:
+    return models.load("mixture")
+
+
+@pytest.fixture(scope="module")
+def taught(mixture: Model) -> Teacher:
+    return teach(mixture, "fit", 24, steps=16)
+
+
+VARIANCES = np.array([0.05, 0.3, 2.0])
+
+
+def test_those_of_normal_data_are_known() -> None:
+    """With k = sigma^2 / (v + sigma^2), c = k - l and E y^2 = v + sigma^2: l is the average of k, and the regression of f' on f = c y,
+    with y' = -k y, is sum c (c' - k c) (v + sigma^2) / sum c^2 (v + sigma^2)."""
+    model = normal(*VARIANCES)
+    (found,) = measure(model, teach(model, "fit", 64, steps=64))
+    fine = np.linspace(found.lams[0], found.lams[-1], 20_001)
+    noise = np.exp(-2 * fine)[:, None]
+    k = noise / (VARIANCES + noise)
+    c = k - k.mean(1, keepdims=True)
+    slope = np.gradient(c, fine, axis=0)
+    s = (c * (slope - k * c) * (VARIANCES + noise)).sum(1) / (c**2 * (VARIANCES + noise)).sum(1)
+    np.testing.assert_allclose(found.l, np.interp(found.lams, fine, k.mean(1)), rtol=0, atol=1e-4)
+    inside = slice(2, -2)  # at the ends differences are one-sided
+    np.testing.assert_allclose(found.s[inside], np.interp(found.lams, fine, s)[inside], rtol=0.05, atol=0.01)
+
+
+def test_each_component_has_its_own() -> None:
+    """Channels of different variance, each of which is then one step from its noise, whatever the step."""
+    model = normal(*VARIANCES)
+    parts = Components(channels=tuple(map(tuple, np.eye(3).tolist())))
+    found = measure(model, teach(model, "fit", 8, steps=32), components=parts)
+    for v, each in zip(VARIANCES, found, strict=True):
+        noise = np.exp(-2 * each.lams)
+        np.testing.assert_allclose(each.l, noise / (v + noise), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(each.s, 0, atol=0.2)
+
+
+def test_normal_data_take_one_step_with_what_was_measured() -> None:
+    """To the least noise; the teacher, exact to its own error, goes on from there."""
+    model = normal(0.3)
+    (known,) = measure(model, teacher := teach(model, "validate", 16, steps=64))
+    nodes = grid("logsnr_tmin", model.schedule, 2)
+    table = get("dpm_v3_2").tableau(model.schedule, nodes, known)
+    error = (sample(model, table, teacher) - teacher.endpoint).square().mean().sqrt()
+    degenerate = sample(model, get("dpm_v3_2").tableau(model.schedule, nodes), teacher)
+    assert error < 0.002
+    assert (degenerate - teacher.endpoint).square().mean().sqrt() > 0.1
+
+
+def test_differences_are_as_good_as_derivatives(mixture: Model, taught: Teacher) -> None:
+    """v . J v by forward-mode differentiation, of the same v at the same states."""
+    (found,) = measure(mixture, taught)
+    v = fresh_noise(mixture, "fit", taught.numbers, empirical.SIGNS, taught.seed).sign()
+    denoise = Denoiser(mixture, taught.conditions)
+    for k in (2, 7, 12):
+        node = mixture.schedule.node_at_lam(float(found.lams[k]))
+
+        def prediction(x: Tensor) -> Tensor:
+            output = denoise(x, node)  # noqa: B023  # called in this turn of the loop
+            assert isinstance(output, Tensor)
+            return output
+
+        _, change = torch.autograd.functional.jvp(prediction, taught.state(node), v)
+        assert found.l[k] == pytest.approx(1 - float((v * change).double().mean()) * node.alpha, abs=1e-4)
+
+
+def test_the_batch_changes_nothing_and_few_samples_nearly_say_it(mixture: Model, taught: Teacher) -> None:
+    (one,), (other,) = measure(mixture, taught, batch_size=7), measure(mixture, taught, batch_size=512)
+    assert np.array_equal(one.l, other.l)
+    assert np.array_equal(one.s, other.s)
+    (few,) = measure(mixture, taught.first(12))
+    assert np.abs(few.l - one.l).max() < 0.05
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_it_is_measured_once_at_the_price_that_is_told(guidance: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SOLVERSEARCH_CACHE", str(tmp_path))
+    model = models.load("digits")
+    clocks = Clock(), Clock()
+    first, again = (parametrization(model, guidance, clock=clock) for clock in clocks)
+    assert [clock.evaluations for clock in clocks] == [cost(model) * (1 if guidance == 1 else 2), 0]
+    assert np.array_equal(first.l, again.l)
+    assert np.array_equal(first.s, again.s)
+    (path,) = cache_folder().glob("statistics-*")
+    path.write_bytes(b"damaged")
+    assert np.array_equal(parametrization(model, guidance).l, first.l)
+
+
+def test_baselines_have_the_model_s_own() -> None:
+    model = normal(0.3, 0.5)
+    (found,) = baselines(model, 4, 1.0, among={("dpm_v3_2", "logsnr")})
+    nodes = grid("logsnr", model.schedule, 4)
+    assert found.table == get("dpm_v3_2").tableau(model.schedule, nodes, parametrization(model))
+    assert found.table != get("dpm_v3_2").tableau(model.schedule, nodes)
+
+
+def test_a_model_without_statistics_has_the_other_baselines() -> None:
+    model = normal(float("nan"))
+    assert {each.solver for each in baselines(model, 4, 1.0, among={("dpm_v3_2", "logsnr"), ("ddim", "logsnr")})} == {"ddim"}
