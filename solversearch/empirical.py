@@ -14,7 +14,6 @@ from dataclasses import replace
 from math import cos, hypot, log, sin, tan
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -57,8 +56,8 @@ def parametrization(model: Model, guidance: float = 1.0, batch_size: int = 512, 
         count = max(FEWEST, min(MOST, NUMBERS // model.numbers))
         teacher = teach(model, "fit", count, guidance, steps=STEPS, batch_size=batch_size, clock=clock)
         (found,) = measure(model, teacher, guidance, batch_size, clock)
-        kept = {"lams": found.lams, "l": found.l, "s": found.s, "probe": np.array(known)}
-        keep(path, {name: torch.from_numpy(array) for name, array in kept.items()}, "the statistics of the model")
+        kept = torch.tensor([found.lams, found.l, found.s], dtype=torch.float64)
+        keep(path, {"statistics": kept, "probe": torch.tensor(known)}, "the statistics of the model")
     return found
 
 
@@ -90,7 +89,7 @@ def measure(
         shares.append(parts.mean(signs * parts(moved - d)) * (alpha / (STEP * sigma)))
         ys.append(parts(u / alpha).cpu())
         ds.append(parts(d).cpu())
-    known, found = np.array(lams), []
+    found = []
     for k, share in enumerate(torch.stack(shares, 1)):  # of the noise: 1 - l
         f = torch.stack([float(each) * y - d for each, y, d in zip(share, ys, ds, strict=True)])
         (change,) = torch.gradient(f, spacing=(torch.tensor(lams),), dim=0)
@@ -99,7 +98,7 @@ def measure(
             for one, other, d in zip(f, change, ds, strict=True)
         ]
         s = [float(product / square.clamp(min=TINY)) for product, square in moments]
-        found.append(Parametrization(known, 1 - share.numpy(), np.array(s)))
+        found.append(Parametrization(tuple(lams), tuple((1 - share).tolist()), tuple(s)))
     return found
 
 
@@ -124,11 +123,11 @@ class _Parts:
 def _read(path: Path, probe: Sequence[int]) -> Parametrization | None:
     """Of the model that has this probe."""
     try:
-        stored = {name: tensor.numpy() for name, tensor in load_file(path).items()}
-        lams, l, s, known = (stored[name] for name in ("lams", "l", "s", "probe"))  # noqa: E741
+        stored = load_file(path)
+        statistics, known = stored["statistics"], stored["probe"]
     except (OSError, SafetensorError, KeyError):  # absent, or damaged: it is made again
         return None
-    if known.shape != (len(probe),) or not close(known.tolist(), probe) or not lams.shape == l.shape == s.shape:
+    if statistics.ndim != 2 or len(statistics) != 3 or not close(known.tolist(), probe):
         return None
     used(path)
-    return Parametrization(lams, l, s)
+    return Parametrization(*map(tuple, statistics.tolist()))

@@ -7,39 +7,44 @@ and suits a model best, is measured (`solversearch.empirical`).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from solversearch.schedules import Floats
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Parametrization:
-    """l and s (M,) at ascending lambda (M,), linear between them and constant beyond."""
+    """l and s at ascending lambdas, linear between them and constant beyond."""
 
-    lams: Floats
-    l: Floats  # noqa: E741  # as the paper has it
-    s: Floats
+    lams: tuple[float, ...]
+    l: tuple[float, ...]  # noqa: E741  # as the paper has it
+    s: tuple[float, ...]
+
+    @cached_property
+    def _arrays(self) -> tuple[Floats, Floats, Floats]:
+        return np.array(self.lams), np.array(self.l), np.array(self.s)
 
     def l_at(self, lam: float) -> float:
-        return float(np.interp(lam, self.lams, self.l))
+        return float(np.interp(lam, *self._arrays[:2]))
 
     def exponents(self, lam: Floats, start: float) -> tuple[Floats, Floats]:
         """int l and int s from start to each lambda, exactly."""
-        both = np.append(lam, start)
-        corners = np.unique(np.concatenate([self.lams, both]))
+        (lams, l, s), both = self._arrays, np.append(lam, start)  # noqa: E741
+        corners = np.unique(np.concatenate([lams, both]))
         places, widths = np.searchsorted(corners, both), np.diff(corners) / 2
 
         def from_start(values: Floats) -> Floats:
-            known = np.interp(corners, self.lams, values)
+            known = np.interp(corners, lams, values)
             found = np.concatenate([[0.0], np.cumsum(widths * (known[1:] + known[:-1]))])[places]
             return found[:-1] - found[-1]
 
-        return from_start(self.l), from_start(self.s)
+        return from_start(l), from_start(s)
 
 
 def constant(l: float, s: float) -> Parametrization:  # noqa: E741
-    return Parametrization(np.zeros(1), np.array([l]), np.array([s]))
+    return Parametrization((0.0,), (l,), (s,))
 
 
 DATA, NOISE = constant(1.0, 0.0), constant(0.0, -1.0)

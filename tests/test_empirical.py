@@ -7,16 +7,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from solversearch import empirical, models
+from solversearch import empirical
 from solversearch.cache import cache_folder
 from solversearch.components import Components
 from solversearch.empirical import cost, measure, parametrization
+from solversearch.errors import UserError
+from solversearch.importing.aliases import named
 from solversearch.judging.baselines import baselines
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.noise import fresh_noise
+from solversearch.parametrization import DATA, Parametrization
 from solversearch.sampling import sample
 from solversearch.schedules import VE, grid
+from solversearch.search.evaluating.worker import CANDIDATES
+from solversearch.search.settings import Settings
+from solversearch.search.stages.task import Task
 from solversearch.solvers import get
+from solversearch.solvers.dpm_v3 import dpm_v3
+from solversearch.spaces import Domain, SearchSpace
+from solversearch.tableau import trace
 from solversearch.teacher import Teacher, teach
 
 
@@ -39,14 +48,26 @@ def normal(*variances: float) -> Model:
     return Model("normal", Normal(shaped), VE(0.02, 20.0), "sample", tuple(shaped.shape))
 
 
-@pytest.fixture(scope="module")
-def mixture() -> Model:
-    return models.load("mixture")
+class Curved(nn.Module):
+    """No denoiser of any data: curved, and each channel looks at the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        scaled = self.weight * x / (1 + t.view(-1, 1, 1, 1) ** 2).sqrt()
+        return torch.tanh(scaled + 0.5 * scaled.flip(1).square() + condition.view(-1, 1, 1, 1))
 
 
 @pytest.fixture(scope="module")
-def taught(mixture: Model) -> Teacher:
-    return teach(mixture, "fit", 24, steps=16)
+def curved() -> Model:
+    return Model("curved", Curved(), VE(0.02, 20.0), "sample", (2, 4, 4), torch.tensor([-0.3, 0.2]), torch.tensor(0.0), pad=64)
+
+
+@pytest.fixture(scope="module")
+def taught(curved: Model) -> Teacher:
+    return teach(curved, "fit", 24, steps=16)
 
 
 VARIANCES = np.array([0.05, 0.3, 2.0])
@@ -74,7 +95,7 @@ def test_each_component_has_its_own() -> None:
     parts = Components(channels=tuple(map(tuple, np.eye(3).tolist())))
     found = measure(model, teach(model, "fit", 8, steps=32), components=parts)
     for v, each in zip(VARIANCES, found, strict=True):
-        noise = np.exp(-2 * each.lams)
+        noise = np.exp(-2 * np.array(each.lams))
         np.testing.assert_allclose(each.l, noise / (v + noise), rtol=0, atol=1e-4)
         np.testing.assert_allclose(each.s, 0, atol=0.2)
 
@@ -91,13 +112,13 @@ def test_normal_data_take_one_step_with_what_was_measured() -> None:
     assert (degenerate - teacher.endpoint).square().mean().sqrt() > 0.1
 
 
-def test_differences_are_as_good_as_derivatives(mixture: Model, taught: Teacher) -> None:
+def test_differences_are_as_good_as_derivatives(curved: Model, taught: Teacher) -> None:
     """v . J v by forward-mode differentiation, of the same v at the same states."""
-    (found,) = measure(mixture, taught)
-    v = fresh_noise(mixture, "fit", taught.numbers, empirical.SIGNS, taught.seed).sign()
-    denoise = Denoiser(mixture, taught.conditions)
+    (found,) = measure(curved, taught)
+    v = fresh_noise(curved, "fit", taught.numbers, empirical.SIGNS, taught.seed).sign()
+    denoise = Denoiser(curved, taught.conditions)
     for k in (2, 7, 12):
-        node = mixture.schedule.node_at_lam(float(found.lams[k]))
+        node = curved.schedule.node_at_lam(float(found.lams[k]))
 
         def prediction(x: Tensor) -> Tensor:
             output = denoise(x, node)  # noqa: B023  # called in this turn of the loop
@@ -105,29 +126,28 @@ def test_differences_are_as_good_as_derivatives(mixture: Model, taught: Teacher)
             return output
 
         _, change = torch.autograd.functional.jvp(prediction, taught.state(node), v)
-        assert found.l[k] == pytest.approx(1 - float((v * change).double().mean()) * node.alpha, abs=1e-4)
+        assert found.l[k] == pytest.approx(1 - float((v * change).double().mean()) * node.alpha, abs=5e-4)
 
 
-def test_the_batch_changes_nothing_and_few_samples_nearly_say_it(mixture: Model, taught: Teacher) -> None:
-    (one,), (other,) = measure(mixture, taught, batch_size=7), measure(mixture, taught, batch_size=512)
-    assert np.array_equal(one.l, other.l)
-    assert np.array_equal(one.s, other.s)
-    (few,) = measure(mixture, taught.first(12))
-    assert np.abs(few.l - one.l).max() < 0.05
+def test_the_batch_changes_nothing_and_few_samples_nearly_say_it(curved: Model, taught: Teacher) -> None:
+    (one,), (other,) = measure(curved, taught, batch_size=7), measure(curved, taught, batch_size=512)
+    assert one == other
+    (few,) = measure(curved, taught.first(12))
+    assert np.abs(np.subtract(few.l, one.l)).max() < 0.05
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_it_is_measured_once_at_the_price_that_is_told(guidance: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_it_is_measured_once_at_the_price_that_is_told(
+    curved: Model, guidance: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("SOLVERSEARCH_CACHE", str(tmp_path))
-    model = models.load("digits")
     clocks = Clock(), Clock()
-    first, again = (parametrization(model, guidance, clock=clock) for clock in clocks)
-    assert [clock.evaluations for clock in clocks] == [cost(model) * (1 if guidance == 1 else 2), 0]
-    assert np.array_equal(first.l, again.l)
-    assert np.array_equal(first.s, again.s)
+    first, again = (parametrization(curved, guidance, clock=clock) for clock in clocks)
+    assert [clock.evaluations for clock in clocks] == [cost(curved) * (1 if guidance == 1 else 2), 0]
+    assert first == again
     (path,) = cache_folder().glob("statistics-*")
     path.write_bytes(b"damaged")
-    assert np.array_equal(parametrization(model, guidance).l, first.l)
+    assert parametrization(curved, guidance) == first
 
 
 def test_baselines_have_the_model_s_own() -> None:
@@ -141,3 +161,28 @@ def test_baselines_have_the_model_s_own() -> None:
 def test_a_model_without_statistics_has_the_other_baselines() -> None:
     model = normal(float("nan"))
     assert {each.solver for each in baselines(model, 4, 1.0, among={("dpm_v3_2", "logsnr"), ("ddim", "logsnr")})} == {"ddim"}
+
+
+def test_a_space_s_candidates_have_it_and_travel_with_it() -> None:
+    own = Parametrization((-1.0, 0.0, 2.0), (0.9, 0.1 + 0.2, 0.3), (0.0, -0.5, -1.0 / 3))
+    space = SearchSpace.model_validate(
+        {"name": "v3", "timesteps": "logsnr", "solver": "dpm_v3", "order": 2, "search": {"stages": {"fit": False}}}
+    )
+    candidate = Domain.of(space, VE(), 4, 1.0, parametrization=own).candidate({})
+    assert CANDIDATES.validate_json(CANDIDATES.dump_json([candidate])) == [candidate]
+    table = trace(dpm_v3(2, corrects=False), VE(), grid("logsnr", VE(), 4), own)
+    assert candidate.tableau(VE()) == table != trace(dpm_v3(2, corrects=False), VE(), grid("logsnr", VE(), 4))
+
+
+def test_a_search_measures_it_where_its_space_asks_for_it() -> None:
+    model, told = normal(0.4, 0.7), []
+    for space in ("dpm_v3", "dc"):
+        task = Task(model, Settings.of(SearchSpace.named(space), nfe=4).sized(model), lambda *note: None)
+        told.append(task.domain([]).parametrization)
+        assert task.clock.evaluations == (cost(model) if space == "dpm_v3" else 0)
+    assert told == [parametrization(model), DATA]
+
+
+def test_an_import_of_an_empirical_solver_is_refused() -> None:
+    with pytest.raises(UserError, match="dpm_v3_2 takes statistics of a model"):
+        named("dpm_v3_2")

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from dataclasses import field as with_
 from functools import cached_property
 from typing import Any
 
@@ -36,7 +35,7 @@ class Candidate:
     analytic_first_step: bool = False
     ridge: float | None = None
     integer: bool = False
-    parametrization: Parametrization = with_(default=DATA, compare=False)
+    parametrization: Parametrization = DATA
 
     def __post_init__(self) -> None:
         if not len(self.times) == len(self.decisions) == len(self.input_shift) == len(self.guidance):

@@ -21,9 +21,14 @@ from solversearch.tableau import Problem, Rule, side_by_side, trace
 Array = NDArray[np.float64]
 
 
+def of(lams: Array, l: Array, s: Array) -> Parametrization:  # noqa: E741
+    return Parametrization(tuple(lams.tolist()), tuple(l.tolist()), tuple(s.tolist()))
+
+
 def statistics(lams: Array) -> Parametrization:
     """Of no model."""
-    return Parametrization(lams, 1 / (1 + 0.3 * np.exp(2 * lams)) + 0.05 * np.sin(lams), -0.5 / (1 + np.exp(-lams)) + 0.1 * np.cos(lams))
+    l = 1 / (1 + 0.3 * np.exp(2 * lams)) + 0.05 * np.sin(lams)  # noqa: E741
+    return of(lams, l, -0.5 / (1 + np.exp(-lams)) + 0.1 * np.cos(lams))
 
 
 PUBLISHED = {
@@ -135,7 +140,7 @@ def test_the_order_with_statistics_of_its_own(options: dict[str, Any], order: in
 def test_normal_data_take_one_step(schedule: NoiseSchedule) -> None:
     """With their own l = sigma^2 / (alpha^2 v + sigma^2), f is zero: a step between any two nodes is exact, whatever s."""
     v, lams = 0.4, np.linspace(-6, 6, 6001)
-    known = Parametrization(lams, 1 / (1 + v * np.exp(2 * lams)), np.sin(lams))
+    known = of(lams, 1 / (1 + v * np.exp(2 * lams)), np.sin(lams))
     s, t = schedule.node_at_lam(-3.0), schedule.node_at_lam(2.5)
     x = np.array([1.3, -0.2])
     start = Past(s, x, x * (s.alpha * v / (s.alpha**2 * v + s.sigma**2)), x)
@@ -163,7 +168,7 @@ def test_an_output_that_changes_as_s_says_takes_one_step() -> None:
 
 def test_exponents_are_exact_integrals() -> None:
     """Of straight lines between the points, and of constants beyond them, in both directions."""
-    known = Parametrization(np.array([0.0, 1.0, 3.0]), np.array([0.0, 2.0, 4.0]), np.array([1.0, 1.0, -1.0]))
+    known = Parametrization((0.0, 1.0, 3.0), (0.0, 2.0, 4.0), (1.0, 1.0, -1.0))
     l, s = known.exponents(np.array([-2.0, 0.5, 1.0, 2.0, 3.0, 5.0]), 0.5)  # noqa: E741
     np.testing.assert_allclose(l, [-0.25, 0, 0.75, 0.75 + 2.5, 0.75 + 6, 0.75 + 14])
     np.testing.assert_allclose(s, [-2.5, 0, 0.5, 0.5 + 0.5, 0.5, 0.5 - 2])
