@@ -8,6 +8,7 @@ the best baseline is exported: the plan where it is better (`verdict`), or undec
 
 import platform
 import secrets
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from solversearch.models.options import Options
 from solversearch.outputs import claim
 from solversearch.plan import Plan, Provenance, Threshold, write_text
 from solversearch.runtime import Tableau
+from solversearch.search.estimate import room, within
 from solversearch.search.evaluating.evaluations import NAME as LOG
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Origin
@@ -70,6 +72,14 @@ def optimize(
             if records:
                 write_records(records, folder, model.digest, EARLIER)
             run = _begun(model, settings, folder, without_password(command), name, options, storage)
+        settings = within(model, settings, run.granted)
+        if run.granted:
+            warnings.warn(
+                f"--hours {settings.hours:g} has room for {run.granted:,} network evaluations here: {settings.samples} samples held out, "
+                f"{settings.fit_samples} to fit, {settings.validation_samples} to validate, {settings.evaluations:,} evaluations for fit, "
+                "search and polish",
+                stacklevel=2,
+            )
         trials = Trials(folder, storage or run.storage, run.study, len(parse_many(settings.objective)), resume)
         setup = Setup(records, [trial.params for trial in trials.earlier], trials.notes, trials.add)
         if fleet.remote:
@@ -92,7 +102,7 @@ def _begun(model: Model, settings: Settings, folder: Path, command: str, name: s
     study = "search" if storage is None else f"{folder.name}-{secrets.token_hex(4)}"
     run = Run(
         model=name or model.name, options=options, model_digest=model.fingerprint, settings=settings, command=command, versions=versions(),
-        storage=storage and without_password(storage), study=study,
+        granted=room(model, settings), storage=storage and without_password(storage), study=study,
     )  # fmt: skip
     run.write(folder)
     return run

@@ -26,7 +26,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepSchedu
 
 from solversearch.export.diffusers import PlanScheduler
 from tests.export.families import Families, call, error, noise_of, plan_of, reference
-from tests.export.zoo import Recording
+from tests.zoo import Recording
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -80,11 +80,11 @@ def test_sizes() -> None:
         ("WanPipeline", {"frames": 16}, "--frames 16 is not one more than a multiple of 4, as WanPipeline needs; the nearest is 17"),
         ("WanPipeline", {"frames": 0}, "--frames 0 is not one more than a multiple of 4"),
         ("LTXPipeline", {"frames": 18}, "--frames 18 is not one more than a multiple of 8"),
-        ("WanPipeline", {"resolution": "832x485"}, "--resolution 832x485: 485 is no multiple of"),
+        ("WanPipeline", {"resolution": "832x485"}, "--resolution 832x485 is no multiple of"),
         (
             "FluxPipeline",
             {"resolution": 1000},
-            "--resolution 1000: 1000 is no multiple of 16 pixels, as FluxPipeline needs; the nearest is",
+            "--resolution 1000 is no multiple of 16 pixels, as FluxPipeline needs; the nearest is 992",
         ),
         ("FluxPipeline", {"resolution": "wide"}, "--resolution wide: pixels of a side, such as 1024, or WIDTHxHEIGHT"),
         ("FluxPipeline", {"resolution": "1024x"}, "--resolution 1024x: pixels of a side"),

@@ -4,7 +4,7 @@ With e_s the endpoint error of sample s and g_s its gradient in `coordinates`, a
 
     w_s   = 1 / (1 + e_s / (bound m))                  m: running median of e_s
     H     = mean_s w_s g_s g_s' / (2 e_s)              running, too
-    theta = theta - rate (H + DAMPING diag H)^-1 mean_s w_s g_s / mean_s w_s
+    theta = theta - rate (H + damping diag H)^-1 mean_s w_s g_s / mean_s w_s
 
 w_s is the weight of the tempered error, whose scale follows the errors down: it bounds what the few samples that end in another mode have
 to say, and `bound` is the one knob between most samples (3) and the mean (30). g g' / 2e is the Gauss-Newton matrix J'J in the direction
@@ -46,8 +46,10 @@ RATE, WARM = 0.3, 10
 faster in some cells and strays in others."""
 MOMENTUM, CURVATURE, MEDIAN = 0.9, 0.95, 0.8
 """What running means keep at every step: of the gradient, of H, and of the median error."""
-DAMPING = 1e-3
-"""Of the diagonal of H (Marquardt 1963), whatever the coordinates' scales: a share of the largest eigenvalue is slow at 8 evaluations."""
+DAMPING, DAMPING_MANY, MANY = 1e-3, 3.0, 160
+"""Of the diagonal of H (Marquardt 1963), whatever the coordinates' scales: a share of the largest eigenvalue is slow at 8 evaluations.
+The 640 samples that H runs over do not carry many numbers: on photographs, NFE 5, the 326 of 5 bands and 3 channels ended at a geometric
+error of 1.4e-3 with 1e-3 of the diagonal, 2.7e-4 with .3, 1.8e-4 with 3, 2.0e-4 with 10; up to 131 numbers do well with little."""
 REACH = 0.1
 """Change of a sample that a step may make, in root median errors: the first steps are bounded by it."""
 KEPT = (0.5, 0.75, 1.0)
@@ -119,7 +121,8 @@ class GaussNewton:
         self.gradient = MOMENTUM * self.gradient + (1 - MOMENTUM) * (gradient * w[:, None]).mean(0)
         self.weight = MOMENTUM * self.weight + (1 - MOMENTUM) * float(w.mean())
         h = torch.as_tensor(self.curvature)
-        damped = h + torch.diag(DAMPING * h.diagonal() + 1e-300)  # a number that moves nothing stays where it is
+        damping = DAMPING if len(h) <= MANY else DAMPING_MANY
+        damped = h + torch.diag(damping * h.diagonal() + 1e-300)  # a number that moves nothing stays where it is
         direction = torch.linalg.solve(damped, self.gradient / self.weight)
         change = rate * math.sqrt(max(float(direction @ h @ direction) / 2, 0.0))
         return -rate * min(1.0, REACH * math.sqrt(self.median) / max(change, 1e-300)) * direction

@@ -20,6 +20,7 @@ from solversearch.search.stages import baseline, descent, fit, polish, search, s
 from solversearch.search.stages.task import SOLVES, Budget, Task
 from solversearch.solvers import get
 from solversearch.spaces import SearchSpace
+from solversearch.spaces.sections import ComponentChoice
 from solversearch.teacher import teach
 from tests.assets import coins
 
@@ -125,7 +126,11 @@ def test_samples_have_trajectories_where_something_is_fitted_to_them() -> None:
         (space, trials): [len(teacher.angles) for teacher in task_of(space, trials=trials).learning]
         for space in ("default", "ld3") for trials in (0, 2)
     }  # fmt: skip
-    assert kept == {("default", 0): [0, 64], ("default", 2): [64, 64], ("ld3", 0): [64, 64], ("ld3", 2): [64, 64]}
+    assert kept == {("default", 0): [64, 64], ("default", 2): [64, 64], ("ld3", 0): [64, 64], ("ld3", 2): [64, 64]}
+    task = task_of(trials=0)
+    plain = task.settings.space.model_copy(update={"components": ComponentChoice(bands=(1,), channels=(False,))})
+    scalar = replace(task, settings=task.settings.model_copy(update={"space": plain}))
+    assert [len(teacher.angles) for teacher in scalar.learning] == [0, 64]  # the polish goes on from the instant plan at once
 
 
 @pytest.mark.parametrize(("guidance", "calls"), [(1.0, 3), (4.0, 6)])
