@@ -46,13 +46,13 @@ lambda from sigma = 80 to .002, from the states below, with the denoiser below. 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_agrees_with_the_published_code(name: str) -> None:
     rule = dpm_v3(3, corrects=False) if name == "no corrector" else get(name).rule
-    ends = -np.log([80.0, 0.002])
-    nodes = [Node(sigma, 1.0, sigma) for sigma in np.exp(-np.linspace(*ends, 7)).tolist()]
+    start, end = -np.log(80.0), -np.log(0.002)
+    nodes = [Node(sigma, 1.0, sigma) for sigma in np.exp(-np.linspace(start, end, 7)).tolist()]
 
     def denoise(x: Array, node: Node) -> Array:
         return np.tanh(0.3 + 2 * x / (1 + node.sigma**2))
 
-    problem = Problem(VE(), denoise, lambda: 0.0, statistics(np.linspace(*ends, 6001)))
+    problem = Problem(VE(), denoise, lambda: 0.0, statistics(np.linspace(start, end, 6001)))
     found = rule(problem, np.array([80.0, -40.0, 16.0, -104.0]), nodes)
     np.testing.assert_allclose(found, PUBLISHED[name], rtol=0, atol=2e-6)
 
