@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from solversearch.cache import cache_folder, keep, used
-from solversearch.components import Components, Transform
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.models.digest import close, numbers
 from solversearch.noise import fresh_noise
@@ -55,7 +54,7 @@ def parametrization(model: Model, guidance: float = 1.0, batch_size: int = 512, 
     if found is None:
         count = max(FEWEST, min(MOST, NUMBERS // model.numbers))
         teacher = teach(model, "fit", count, guidance, steps=STEPS, batch_size=batch_size, clock=clock)
-        (found,) = measure(model, teacher, guidance, batch_size, clock)
+        found = measure(model, teacher, guidance, batch_size, clock)
         kept = torch.tensor([found.lams, found.l, found.s], dtype=torch.float64)
         keep(path, {"statistics": kept, "probe": torch.tensor(known)}, "the statistics of the model")
     return found
@@ -67,15 +66,11 @@ def cost(model: Model) -> int:
 
 
 @torch.no_grad()
-def measure(
-    model: Model, teacher: Teacher, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None,
-    components: Components | None = None,
-) -> list[Parametrization]:  # fmt: skip
-    """One for each component, or for the whole sample, by one evaluation more at each state of the teacher's trajectories but those
-    without signal."""
-    denoise, parts = Denoiser(model, teacher.conditions, batch_size, clock=clock), _Parts(components, teacher.noise)
+def measure(model: Model, teacher: Teacher, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None) -> Parametrization:
+    """By one evaluation more at each state of the teacher's trajectories but those without signal."""
+    denoise = Denoiser(model, teacher.conditions, batch_size, clock=clock)
     v = fresh_noise(model, teacher.split, teacher.numbers, SIGNS, teacher.seed).sign()
-    signs, lams, shares, ys, ds = parts(v), list[float](), [], [], []
+    lams, shares, outputs, size = list[float](), list[float](), list[Tensor](), list[float]()
     for angle, state, slope in zip(teacher.angles.tolist(), teacher.states, teacher.slopes, strict=True):
         alpha, sigma, lam = cos(angle), sin(angle), -log(tan(angle))
         if alpha < WITHOUT:
@@ -85,39 +80,15 @@ def measure(
         node = replace(model.schedule.node_at_lam(lam), guidance=guidance)
         moved = denoise((u + STEP * sigma * v) * hypot(node.alpha, node.sigma), node)
         assert isinstance(moved, Tensor)
+        share = float((v * (moved - d)).double().mean()) * alpha / (STEP * sigma)
         lams.append(lam)
-        shares.append(parts.mean(signs * parts(moved - d)) * (alpha / (STEP * sigma)))
-        ys.append(parts(u / alpha).cpu())
-        ds.append(parts(d).cpu())
-    found = []
-    for k, share in enumerate(torch.stack(shares, 1)):  # of the noise: 1 - l
-        f = torch.stack([float(each) * y - d for each, y, d in zip(share, ys, ds, strict=True)])
-        (change,) = torch.gradient(f, spacing=(torch.tensor(lams),), dim=0)
-        moments = [
-            (parts.mean(one * other)[k], parts.mean(one.square() + RIDGE * d.square())[k])
-            for one, other, d in zip(f, change, ds, strict=True)
-        ]
-        s = [float(product / square.clamp(min=TINY)) for product, square in moments]
-        found.append(Parametrization(tuple(lams), tuple((1 - share).tolist()), tuple(s)))
-    return found
-
-
-class _Parts:
-    """To the components of samples, and means over each."""
-
-    def __init__(self, components: Components | None, like: Tensor) -> None:
-        self.transform = None if components is None else Transform(components, like)
-        ones = torch.eye(len(components or (None,)))
-        weights = ones[:, None] if self.transform is None else [self.transform.weight(tuple(each)) for each in ones.tolist()]
-        self.weights = [torch.as_tensor(each).expand(self(like[:1]).shape[1:]).cpu().double() for each in weights]
-
-    def __call__(self, sample: Tensor) -> Tensor:
-        return sample if self.transform is None else self.transform.forward(sample)
-
-    def mean(self, sample: Tensor) -> Tensor:
-        """(components,), over all samples."""
-        average = sample.double().mean(0).cpu()
-        return torch.stack([(each * average).sum() / each.sum() for each in self.weights])
+        shares.append(share)
+        outputs.append((share / alpha * u - d).double().cpu())
+        size.append(float(d.double().square().mean()))
+    f = torch.stack(outputs).flatten(1)
+    (change,) = torch.gradient(f, spacing=(torch.tensor(lams, dtype=f.dtype),), dim=0)
+    s = (f * change).mean(1) / (f.square().mean(1) + RIDGE * torch.tensor(size, dtype=f.dtype)).clamp(min=TINY)
+    return Parametrization(tuple(lams), tuple(1 - share for share in shares), tuple(s.tolist()))
 
 
 def _read(path: Path, probe: Sequence[int]) -> Parametrization | None:

@@ -6,10 +6,8 @@ On basis vectors it is traced into a `Tableau`; on tensors it samples. The analo
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any
 
-from solversearch.components import Components
 from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import NoiseSchedule
@@ -96,14 +94,3 @@ def trace(rule: Rule, schedule: NoiseSchedule, nodes: Sequence[Node], parametriz
     start = Linear({("x", 0): schedule.initial_scale(nodes[0].t)})
     result = rule(Problem(schedule, tracer.denoise, tracer.noise, parametrization), start, nodes)
     return Tableau(tuple(tracer.nodes), (*tracer.rows, result.row()))
-
-
-def side_by_side(tables: Sequence[Tableau], components: Components) -> Tableau:
-    """One table that acts on each component as that component's own does."""
-
-    def joined(rows: Sequence[Row]) -> Row:
-        kinds = ([row.d for row in rows], [row.delta for row in rows], [row.z for row in rows])
-        return Row(tuple(row.x for row in rows), *(tuple(zip_longest(*each, fillvalue=0.0)) for each in kinds))
-
-    rows = tuple(joined(each) for each in zip(*(table.rows for table in tables), strict=True))
-    return Tableau(tables[0].nodes, rows, components=components)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from solversearch import empirical
 from solversearch.cache import cache_folder
-from solversearch.components import Components
 from solversearch.empirical import cost, measure, parametrization
 from solversearch.errors import UserError
 from solversearch.importing.aliases import named
@@ -77,7 +76,7 @@ def test_those_of_normal_data_are_known() -> None:
     """With k = sigma^2 / (v + sigma^2), c = k - l and E y^2 = v + sigma^2: l is the average of k, and the regression of f' on f = c y,
     with y' = -k y, is sum c (c' - k c) (v + sigma^2) / sum c^2 (v + sigma^2)."""
     model = normal(*VARIANCES)
-    (found,) = measure(model, teach(model, "fit", 64, steps=64))
+    found = measure(model, teach(model, "fit", 64, steps=64))
     fine = np.linspace(found.lams[0], found.lams[-1], 20_001)
     noise = np.exp(-2 * fine)[:, None]
     k = noise / (VARIANCES + noise)
@@ -89,21 +88,10 @@ def test_those_of_normal_data_are_known() -> None:
     np.testing.assert_allclose(found.s[inside], np.interp(found.lams, fine, s)[inside], rtol=0.05, atol=0.01)
 
 
-def test_each_component_has_its_own() -> None:
-    """Channels of different variance, each of which is then one step from its noise, whatever the step."""
-    model = normal(*VARIANCES)
-    parts = Components(channels=tuple(map(tuple, np.eye(3).tolist())))
-    found = measure(model, teach(model, "fit", 8, steps=32), components=parts)
-    for v, each in zip(VARIANCES, found, strict=True):
-        noise = np.exp(-2 * np.array(each.lams))
-        np.testing.assert_allclose(each.l, noise / (v + noise), rtol=0, atol=1e-4)
-        np.testing.assert_allclose(each.s, 0, atol=0.2)
-
-
 def test_normal_data_take_one_step_with_what_was_measured() -> None:
     """To the least noise; the teacher, exact to its own error, goes on from there."""
     model = normal(0.3)
-    (known,) = measure(model, teacher := teach(model, "validate", 16, steps=64))
+    known = measure(model, teacher := teach(model, "validate", 16, steps=64))
     nodes = grid("logsnr_tmin", model.schedule, 2)
     table = get("dpm_v3_2").tableau(model.schedule, nodes, known)
     error = (sample(model, table, teacher) - teacher.endpoint).square().mean().sqrt()
@@ -114,7 +102,7 @@ def test_normal_data_take_one_step_with_what_was_measured() -> None:
 
 def test_differences_are_as_good_as_derivatives(curved: Model, taught: Teacher) -> None:
     """v . J v by forward-mode differentiation, of the same v at the same states."""
-    (found,) = measure(curved, taught)
+    found = measure(curved, taught)
     v = fresh_noise(curved, "fit", taught.numbers, empirical.SIGNS, taught.seed).sign()
     denoise = Denoiser(curved, taught.conditions)
     for k in (2, 7, 12):
@@ -130,9 +118,9 @@ def test_differences_are_as_good_as_derivatives(curved: Model, taught: Teacher) 
 
 
 def test_the_batch_changes_nothing_and_few_samples_nearly_say_it(curved: Model, taught: Teacher) -> None:
-    (one,), (other,) = measure(curved, taught, batch_size=7), measure(curved, taught, batch_size=512)
+    one, other = measure(curved, taught, batch_size=7), measure(curved, taught, batch_size=512)
     assert one == other
-    (few,) = measure(curved, taught.first(12))
+    few = measure(curved, taught.first(12))
     assert np.abs(np.subtract(few.l, one.l)).max() < 0.05
 
 

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from solversearch.components import Components
 from solversearch.parametrization import DATA, NOISE, Parametrization, constant
-from solversearch.runtime import Node, Tableau, run
-from solversearch.schedules import CLEAN, VE, DiscreteVP, Flow, LinearVP, NoiseSchedule, grid
+from solversearch.runtime import Node, Tableau
+from solversearch.schedules import VE, DiscreteVP, Flow, LinearVP, NoiseSchedule, grid
 from solversearch.solvers import get
-from solversearch.solvers.base import Past, Stage, lam, multistep, run_stages
+from solversearch.solvers.base import Past, Stage, multistep, run_stages
 from solversearch.solvers.dpm_v3 import advance, corrector, dpm_v3, predictor
 from solversearch.solvers.mixed import Decision, mixed
 from solversearch.solvers.taylor import low_order
 from solversearch.solvers.unipc import unic, unip
-from solversearch.tableau import Problem, Rule, side_by_side, trace
+from solversearch.tableau import Problem, Rule, trace
 
 Array = NDArray[np.float64]
 
@@ -189,22 +188,3 @@ def test_a_first_order_step_is_not_corrected_by_an_exact_corrector() -> None:
     node, to = LinearVP().node_at_lam(-1.0), LinearVP().node_at_lam(0.0)
     past, new = Past(node, 1.0, 0.2, 1.0), Past(to, 0.8, 0.4, 0.8)
     assert corrector(DATA, pseudo=False)(new, [past]) == 0.8 != corrector(DATA)(new, [past])
-
-
-def test_tables_side_by_side_act_on_their_own_components() -> None:
-    """Channels that are a component each go as their own tables alone take them."""
-    rng, schedule = np.random.default_rng(0), DiscreteVP.named()
-    parts, noise = Components(channels=((0.6, 0.8), (-0.8, 0.6))), rng.standard_normal((3, 2, 4, 4))
-    nodes = grid("karras", schedule, 4)
-    tables = [get("dpm_v3_2").tableau(schedule, nodes, each) for each in (statistics(np.linspace(-6, 6, 101)), NOISE)]
-    both, directions = side_by_side(tables, parts), np.array(parts.channels)
-
-    def linear(x: Array, node: Node) -> Array:
-        return x * (0.5 * node.alpha)
-
-    found = np.einsum("kc,bcij->bkij", directions, run(both.nodes, both.rows, linear, noise, components=parts))
-    for k, table in enumerate(tables):
-        alone = run(table.nodes, table.rows, linear, np.einsum("c,bcij->bij", directions[k], noise))
-        np.testing.assert_allclose(found[:, k], alone, rtol=0, atol=1e-10)
-    assert both.nodes[-1].sigma > CLEAN.sigma
-    assert lam(both.nodes[0]) < lam(both.nodes[-1])
