@@ -11,8 +11,9 @@ in `exact`: of one output more than the predictor, the k-th derivative of g bein
 is 2, whatever that of the predictor; exact correctors keep the predictor's, 2 or 3. `_pseudo` has such a predictor, too.
 
 Left out is the bias b of df/dlambda = s f + b: it adds a constant to every state, which no table has, so s is the regression
-through the origin. Where there are no statistics, l = 1 and s = 0: the published "degenerated" form, DPM-Solver++ with exact weights. A
-step from alpha = 0 is of first order, and one to sigma = 0 takes D itself.
+through the origin. On digits and mixture that costs about a tenth of the mean error, under guidance more on some grids. Where there
+are no statistics, l = 1 and s = 0: the published "degenerated" form, DPM-Solver++ with exact weights. A step from alpha = 0 is of
+first order, and one to sigma = 0 takes D itself.
 """
 
 from collections.abc import Sequence
