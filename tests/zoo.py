@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from solversearch.export.diffusers import PlanScheduler
+from solversearch.models import pipelines
 from solversearch.models.base import Denoiser, Model
 from solversearch.models.options import Options
 from solversearch.models.pipelines.asking import Asking
@@ -102,7 +104,7 @@ def _reader(layers: int = 3) -> Any:
 
 _T5 = {"tokenizer": tiny._t5_tokenizer, "text_encoder": tiny._t5}
 _CLIP = {"tokenizer_2": tiny._clip_tokenizer, "text_encoder_2": partial(tiny._clip_text, length=77)}
-_CHAT = {"tokenizer": letters, "text_encoder": _reader}
+_CHAT: dict[str, Callable[[], Any]] = {"tokenizer": letters, "text_encoder": _reader}
 _WAN = {
     "patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 16, "out_channels": 16, "text_dim": WIDTH,
     "freq_dim": 32, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32,
@@ -346,6 +348,19 @@ def call(pipe: Any, family: Family, state: Tensor, **arguments: Any) -> Any:
 
 
 # Beside the model that is loaded of a pipeline -------------------------------------------------------------------------
+
+
+def options(name: str, prompts: Path, **more: Any) -> Options:
+    """How a family is loaded."""
+    size = {key: value for key, value in ZOO[name].call().items() if key in ("height", "num_frames")}
+    return Options(device="cpu", prompts=prompts, resolution=size["height"], frames=size.get("num_frames"), **more)
+
+
+def load(name: str, folder: Path) -> Model:
+    """The model of a family, which is built and saved in the folder."""
+    build(name, reads=True).save_pretrained(folder / name)
+    (folder / "prompts.txt").write_text("\n".join(tiny.CAPTIONS))
+    return pipelines.load(str(folder / name), options(name, folder / "prompts.txt"))
 
 
 def asked(pipe: Any, options: Options, prompt: Any = tiny.CAPTIONS[0]) -> dict[str, Any]:

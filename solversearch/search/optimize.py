@@ -62,6 +62,8 @@ def optimize(
     settings = settings.sized(model)
     check(model, settings)
     check_reachable(fleet, storage)
+    if fleet.remote and (settings.only_instant or not settings.searches):
+        warnings.warn("--workers: they share the candidates of a search, and here is none; say --trials N, or --space full", stacklevel=2)
     with held(folder), few_threads(model):
         if resume:
             run = Run.unfinished(folder)

@@ -37,6 +37,7 @@ def search_cells(
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # names of files are relative to where the person is
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_STATE_REFRESH_PERIOD"] = "inf"  # else Tune asks the head every 10 s, and hangs where that has just died
     with cluster(fleet.count, fleet.address) as head:
         trainable = tune.with_parameters(
             _searched, cells=dict(cells), folder=folder.resolve(), here=Path.cwd(), command=command, options=options, storage=storage

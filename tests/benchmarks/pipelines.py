@@ -1,11 +1,11 @@
-"""Every pipeline of diffusers that its own tests build from tiny random parts: does it load, and does a plan sample in it as the runtime does?
+"""Every pipeline that diffusers' own tests build from tiny random parts: does it load, does a plan sample in it as the runtime does?
 
     python -m tests.benchmarks.pipelines --diffusers CHECKOUT [--only WanPipeline ...] [--seconds 120]
 
-CHECKOUT is a clone of huggingface/diffusers, of about the version that is installed (its tests need `pip install parameterized`). Each pipeline is built from the dummy components of its
-test, saved, and loaded as --model is. Text that those tests read with tokenizers of the Hub is read by letters. Pipelines that begin with a
-picture, a video or sound are left out. Differences are relative, of a plan of three evaluations against the runtime on the loaded model,
-with the scheduler attached and not; the last column says why one is missing.
+CHECKOUT is a clone of huggingface/diffusers, of about the version that is installed; its tests need parameterized and requests_mock. Each
+pipeline is built from the dummy components of its test, and loaded as an object. Text that those tests read with tokenizers of the Hub is
+read by letters. Pipelines that begin with a picture, a video or sound are left out. Differences are relative, of a plan of three
+evaluations against the runtime on the loaded model, with the scheduler attached and not; the last column says why one is missing.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import tempfile
 import types
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,6 +32,7 @@ import tests
 from solversearch.errors import UserError
 from solversearch.models import pipelines
 from solversearch.models.options import Options
+from solversearch.models.pipelines.guest import Guest
 from solversearch.models.pipelines.library import quiet
 from tests import tiny, zoo
 
@@ -92,13 +94,10 @@ def clip(*_: Any, **__: Any) -> Any:
 
 def built(tester: Any) -> Any:
     """The pipeline of a tester's components, whose tokenizers and settings of the Hub are others."""
-    from contextlib import ExitStack
-
-    others = {
-        "AutoTokenizer": letters, "T5Tokenizer": letters, "T5TokenizerFast": letters, "Qwen2Tokenizer": letters, "Qwen2TokenizerFast": letters,
-        "GemmaTokenizer": letters, "GemmaTokenizerFast": letters, "LlamaTokenizer": letters, "LlamaTokenizerFast": letters,
-        "AutoProcessor": letters, "Qwen2VLProcessor": letters, "Qwen3VLProcessor": letters, "PreTrainedTokenizerFast": letters,
-        "XLMRobertaTokenizerFast": letters, "BertTokenizer": letters, "ByT5Tokenizer": letters, "RobertaTokenizer": letters,
+    names = ("T5", "Qwen2", "Gemma", "Llama", "XLMRoberta", "Bert", "ByT5", "Roberta")
+    others: dict[str, Any] = {f"{name}Tokenizer{fast}": letters for name in names for fast in ("", "Fast")}
+    others |= dict.fromkeys(("AutoTokenizer", "AutoProcessor", "Qwen2VLProcessor", "Qwen3VLProcessor", "PreTrainedTokenizerFast"), letters)
+    others |= {
         "CLIPTokenizer": clip, "CLIPTokenizerFast": clip, "AutoConfig": t5_config,
         "T5EncoderModel": lambda *_, **__: transformers.T5EncoderModel(t5_config()).eval(),
         "UMT5EncoderModel": lambda *_, **__: transformers.UMT5EncoderModel(transformers.UMT5Config(**t5_config().to_dict())).eval(),
@@ -124,10 +123,19 @@ def tried(pipe: Any, inputs: dict[str, Any], place: Path) -> list[str]:
     """How it is called, and the two differences; raises whatever keeps it from loading."""
     prompts = place / "prompts.txt"
     prompts.write_text("\n".join(tiny.CAPTIONS))
-    size = {"resolution": f"{inputs['width']}x{inputs['height']}"} if inputs.get("width") and inputs.get("height") else {}
-    frames = {"frames": inputs["num_frames"]} if "num_frames" in inputs else {}
+    height, width = inputs.get("height"), inputs.get("width")
+    if "height" in inputs and height is None:  # the network's own, which is not the pipeline's default
+        height = width = next(iter(Guest(pipe, "cpu").networks.values())).config.sample_size * pipe.vae_scale_factor
+    size = {"resolution": f"{width}x{height}"} if width and height else {}
+    if "max_sequence_length" in inputs:
+        for name, part in pipe.components.items():
+            if name.startswith("tokenizer") and part is not None:
+                part.model_max_length = inputs["max_sequence_length"]
+    count = inputs.get("num_frames")
+    frames = {"frames": count if count % 4 == 1 else count // 8 * 8 + 1} if isinstance(count, int) else {}
     known = inspect.signature(type(pipe).__call__).parameters
-    told = Options(device="cpu", **size, **frames, **({"prompts": prompts} if "prompt" in known else {}))
+    options: dict[str, Any] = size | frames | ({"prompts": prompts} if "prompt" in known else {})
+    told = Options(device="cpu", **options)
     model = pipelines.of_object(pipe, told)
     arguments = zoo.asked(pipe, told, tiny.CAPTIONS[0] if "prompt" in known else 0)
     found = ["pass" if model.lacks else "replay"]

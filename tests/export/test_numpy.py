@@ -22,7 +22,7 @@ def test_the_file_samples_what_the_runtime_samples(name: str, tmp_path: Path) ->
     def denoise(x, node):  # type: ignore[no-untyped-def]
         t = torch.full((len(x),), node.t)
         outputs = [network(torch.from_numpy(x), t, torch.full((len(x),), c)).numpy() for c in (CONDITION, NULL)]
-        cond, uncond = (module.data_prediction(output, x, node) for output in outputs)
+        cond, uncond = (module.data_prediction(output=output, x=x, node=node) for output in outputs)
         guided = uncond + node.guidance * (cond - uncond)
         return (guided, cond - uncond) if module.PLAN.split else guided
 
@@ -32,6 +32,8 @@ def test_the_file_samples_what_the_runtime_samples(name: str, tmp_path: Path) ->
     result = module.sample(denoise, NOISE.numpy(), draw)
     assert isinstance(result, np.ndarray) and difference(torch.from_numpy(result), by_runtime(plan, seed=5)) < 1e-12
     assert module.check() == 0
+    with pytest.raises(TypeError, match="positional"):  # two arrays of one shape: nobody would notice them swapped
+        module.data_prediction(NOISE.numpy(), NOISE.numpy(), module.PLAN.nodes[0])
 
 
 @pytest.mark.parametrize("name", ["split guidance", "fresh noise", "dynamic"])

@@ -14,6 +14,7 @@ from solversearch.models.base import Model
 from solversearch.models.options import Options
 from solversearch.models.pipelines.network import Called, Replayed
 from solversearch.models.pipelines.packing import Unpacked
+from solversearch.pipeline_facts import facts_of
 from tests import tiny, zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -43,18 +44,13 @@ def opened(place: Path, dtype: torch.dtype = torch.float32) -> Any:
     return pipe
 
 
-def options(name: str, prompts: Path, **more: Any) -> Options:
-    size = {key: value for key, value in zoo.ZOO[name].call().items() if key in ("height", "num_frames")}
-    return Options(device="cpu", prompts=prompts, resolution=size["height"], frames=size.get("num_frames"), **more)
-
-
 def network_of(model: Model) -> Any:
     return model.network.network if isinstance(model.network, Unpacked) else model.network
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_plan_in_the_pipeline_is_the_runtime_on_the_model(name: str, folder: Any, prompts: Path) -> None:
-    told, pipe = options(name, prompts), opened(folder(name))
+    told, pipe = zoo.options(name, prompts), opened(folder(name))
     model, arguments = pipelines.load(str(folder(name)), told), zoo.asked(pipe, told)
     assert isinstance(network_of(model), Replayed if zoo.ZOO[name].plain else Called)
     assert bool(model.lacks) is not zoo.ZOO[name].plain
@@ -65,7 +61,7 @@ def test_a_plan_in_the_pipeline_is_the_runtime_on_the_model(name: str, folder: A
 
 def test_two_networks_by_time(folder: Any, prompts: Path) -> None:
     """Wan 2.2: the one or the other, also among the samples of one batch."""
-    model = pipelines.load(str(folder("wan22")), options("wan22", prompts))
+    model = pipelines.load(str(folder("wan22")), zoo.options("wan22", prompts))
     network, x = network_of(model), torch.randn(2, *model.shape)
     assert [each.least for each in network.ranges] == [600.0, pytest.approx(model.schedule.t_end)]
     times, numbers = torch.tensor([700.0, 500.0]), torch.tensor([0, 1])
@@ -80,7 +76,7 @@ def test_two_networks_by_time(folder: Any, prompts: Path) -> None:
 
 @pytest.mark.parametrize("name", ["wan22", "z_image", "qwen_image"])
 def test_half_precision(name: str, folder: Any, prompts: Path) -> None:
-    told, pipe = options(name, prompts, dtype="bfloat16"), opened(folder(name), torch.bfloat16)
+    told, pipe = zoo.options(name, prompts, dtype="bfloat16"), opened(folder(name), torch.bfloat16)
     model = pipelines.load(str(folder(name)), told)
     assert model.dtype == torch.bfloat16 and isinstance(network_of(model), Replayed if zoo.ZOO[name].plain else Called)
     assert zoo.differs(pipe, model, zoo.plan_for(model), zoo.asked(pipe, told)) <= 0.1
@@ -101,7 +97,7 @@ def test_preconditioned_networks(prediction_type: str, folder: Any, prompts: Pat
 
 def test_gradients_go_through_the_pipeline(folder: Any, prompts: Path) -> None:
     """Where it is called for each evaluation, too: of the state and of the time, for the polish."""
-    model = pipelines.load(str(folder("qwen_image")), options("qwen_image", prompts))
+    model = pipelines.load(str(folder("qwen_image")), zoo.options("qwen_image", prompts))
     assert model.conditions is not None
     x, direction, ways = torch.randn(3, 1, *model.shape)
     x, t = x.requires_grad_(), torch.tensor([600.0], requires_grad=True)
@@ -118,9 +114,9 @@ def test_gradients_go_through_the_pipeline(folder: Any, prompts: Path) -> None:
 
 
 def test_a_pipeline_that_guides_by_itself_is_called_with_the_scale_that_is_asked_for(folder: Any, prompts: Path) -> None:
-    told = options("qwen_image", prompts, distilled_guidance=2.5)
+    told = zoo.options("qwen_image", prompts, distilled_guidance=2.5)
     pipe, model = opened(folder("qwen_image")), pipelines.load(str(folder("qwen_image")), told)
     assert "true_cfg_scale 2.5" in model.lacks and model.guidance == 1
     plan = zoo.plan_for(model)
-    assert plan.decisions["pipeline"]["arguments"] == {"true_cfg_scale": 2.5}
+    assert facts_of(plan.decisions)[2] == {"true_cfg_scale": 2.5}
     assert zoo.differs(pipe, model, plan, zoo.asked(pipe, told)) <= 1e-5

@@ -158,6 +158,11 @@ def test_a_factory_that_is_not_the_same_twice(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_workers_without_a_search_are_told(tmp_path: Path) -> None:
+    told = call("optimize", "--model", "digits", "--nfe", 2, "--instant", "--samples", 128, "--workers", 2, "--out", tmp_path / "run")
+    assert told.code == 0 and "warning: --workers: they share the candidates of a search, and here is none" in told.err
+
+
 def test_seconds_in_the_network_are_of_the_drivers_where_they_can_be() -> None:
     assert Timing(wall_s=64.2, network_s=31.4).told == "64 s, 31 s of it in the network"
     assert Timing(wall_s=31.4, network_s=64.2).told == "31 s, 64 s in the network, on all workers together"

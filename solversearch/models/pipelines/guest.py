@@ -102,6 +102,10 @@ class Probe:
         self._at += 1
         return _Stepped((x, x))
 
+    @property
+    def _step_index(self) -> NoReturn:
+        raise Misfit("it sets its scheduler back and takes each step twice")
+
     def __deepcopy__(self, memo: Any) -> NoReturn:
         raise Misfit("it samples two states with copies of one scheduler, as those do that make pictures and sound")
 
@@ -157,7 +161,16 @@ class Guest:
             raise
         except ValueError as error:
             raise UserError(f"{self.name} refuses what it is asked for: {_line(error)}") from error
-        except (NotImplementedError, RuntimeError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as error:
+        except (
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            AttributeError,
+            KeyError,
+            IndexError,
+            AssertionError,
+            ArithmeticError,
+        ) as error:
             raise Misfit(f"its call fails with a probe for its scheduler ({type(error).__name__}: {_line(error)})") from error
         finally:
             self.mu = probe.mu if probe.mu is not None else self.mu
