@@ -5,12 +5,13 @@ import math
 import numpy as np
 import torch
 
-from solversearch import memory
+from solversearch import empirical, memory
 from solversearch.judging.baselines import baselines, screening
 from solversearch.judging.objectives import parse_many
 from solversearch.judging.objectives.ays import LEVELS
 from solversearch.judging.race import first_round, hard_samples
 from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.parametrization import DATA
 from solversearch.search.fitting.compensation import FREE_FROM, ITERATIONS
 from solversearch.search.fitting.compensation import SAMPLES as FEWEST
 from solversearch.search.fitting.design_matrix import CHUNK
@@ -100,7 +101,8 @@ def _total(evaluations: dict[str, int], settings: Settings) -> int:
 
 def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     """Network evaluations of each stage, at most."""
-    nfe, count = settings.nfe, len({b.table for b in baselines(model, settings.nfe, settings.guidance, settings.integer)})
+    nfe, unmeasured = settings.nfe, baselines(model, settings.nfe, settings.guidance, settings.integer, own=lambda: DATA)
+    count = len({b.table for b in unmeasured})
     guided = 2 if settings.guidance != 1 or settings.splits else 1
     goes_on, bounds = not settings.only_instant, sum("klub" in objective.name for objective in parse_many(settings.objective))
     learning = (
@@ -111,7 +113,7 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     taught = cost(settings.fit_samples, STEPS if settings.fits else ROUGH) + cost(settings.validation_samples)
     stages = {
         "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe)),
-        "baselines": nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
+        "baselines": empirical.cost(model) + nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
         "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,

@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 
+from solversearch.empirical import parametrization
 from solversearch.judging.baselines import Baseline
 from solversearch.judging.compare import Timing
 from solversearch.judging.objectives import Objective, parse_many
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.memo import memoized
 from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.parametrization import DATA, Parametrization
 from solversearch.search.evaluating.evaluations import Log, Parts
 from solversearch.search.evaluating.evaluator import Result
 from solversearch.search.settings import Settings
+from solversearch.solvers.mixed import EMPIRICAL
 from solversearch.spaces import Domain
 from solversearch.teacher import STEPS, Teacher, solve, teach
 
@@ -68,14 +71,15 @@ class Task:
             progress=lambda done: self.progress("teacher", done, total, f"{split}, {count} samples"),
         )  # fmt: skip
 
-        def charged() -> tuple[()]:
-            self.clock.evaluations += spent.evaluations
-            self.clock.seconds += spent.seconds
-            return ()
-
-        # Another process of the search finds the samples in the cache, and what they took in the log.
-        self.log.numbers(f"teacher {split} {count} {'whole' if trajectory else 'ends'} {guidance!r} {steps}", self.clock, charged)
+        key = f"teacher {split} {count} {'whole' if trajectory else 'ends'} {guidance!r} {steps}"
+        self.log.numbers(key, self.clock, partial(self._charged, spent))
         return teacher
+
+    def _charged(self, spent: Clock) -> tuple[()]:
+        """Another process of the search finds in the cache what this one computed, and what it took in the log."""
+        self.clock.evaluations += spent.evaluations
+        self.clock.seconds += spent.seconds
+        return ()
 
     @cached_property
     def learning(self) -> tuple[Teacher, Teacher]:
@@ -105,11 +109,20 @@ class Task:
                 return replace(self.teacher(split, count, False, steps=steps), error=float(error.mean()))
         return self.teacher(split, count, trajectory)
 
+    @cached_property
+    def parametrization(self) -> Parametrization:
+        """The model's own."""
+        settings, spent = self.settings, Clock()
+        own = parametrization(self.model, settings.guidance, settings.batch_size, spent)
+        self.log.numbers("parametrization", self.clock, partial(self._charged, spent))
+        return own
+
     def domain(self, starts: Sequence[Baseline]) -> Domain:
         """What the search decides, about the grids of the starts."""
         settings, nodes = self.settings, [start.table.nodes for start in starts]
         space = settings.space.fitting(settings.fit)
-        return Domain.of(space, self.model.schedule, settings.nfe, settings.guidance, nodes, settings.integer)
+        own = self.parametrization if any(name in EMPIRICAL for name in space.solver.choose) else DATA
+        return Domain.of(space, self.model.schedule, settings.nfe, settings.guidance, nodes, settings.integer, own)
 
     def timing(self) -> Timing:
         return Timing(wall_s=round(self.log.elapsed(), 3), network_s=round(self.clock.seconds, 3))

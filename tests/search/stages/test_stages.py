@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from solversearch.empirical import parametrization
 from solversearch.judging.baselines import Baseline, baselines, screening
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Clock, NotFinite
@@ -160,6 +161,7 @@ def test_the_search_begins_no_more_candidates_than_the_budget_has_room_for() -> 
 
 def test_the_network_is_asked_about_baselines_that_the_surrogates_rank_first() -> None:
     task, clock = task_of(), Clock()
+    parametrization(MODEL)  # from the cache, as the teachers
     fitting, validation = (teach(MODEL, split, 32, clock=clock) for split in ("fit", "validate"))
     surrogates = surrogate.run(task, fitting, validation)
     found, best, evaluator = baseline.run(task, fitting, validation, surrogates)
