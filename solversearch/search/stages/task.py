@@ -24,8 +24,8 @@ ROUGH = 16
 """Steps of the teacher where surrogates alone look at its ends."""
 SOLVES, PROBED = (12, 16, 24, 32, 48), 64
 """Steps of the teacher that are tried where it has to be as exact as a plan needs, and the samples on which."""
-HUNDREDTH = 0.01
-"""Of the plan's error, for the comparison."""
+OF_PLAN = 0.003
+"""Of the plan's error, what the teacher may be wrong by in the comparison: with .01 some ratios of very exact plans moved by 10 %."""
 Progress = Callable[[str, int, int, str], None]
 """progress(stage, done, total, note); total 0 where it is not known."""
 
@@ -91,7 +91,7 @@ class Task:
     def held_out(self, result: Result) -> Teacher:
         """What the comparison alone looks at, exact enough for this result; with its trajectory where the deciding objective needs it."""
         trajectory = "trajectory" in self.objectives[0].needs
-        return self.ends("held_out", self.settings.samples, result, HUNDREDTH, trajectory)
+        return self.ends("held_out", self.settings.samples, result, OF_PLAN, trajectory)
 
     def ends(self, split: str, count: int, result: Result, share: float, trajectory: bool = False) -> Teacher:
         """The teacher's samples of a split by the fewest of `SOLVES` steps with which mean and median of its squared distance from the
