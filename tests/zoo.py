@@ -102,7 +102,7 @@ def _reader(layers: int = 3) -> Any:
     return Qwen3Model(Qwen3Config(vocab_size=128, num_hidden_layers=layers, initializer_range=0.3, **sizes)).eval()
 
 
-_T5 = {"tokenizer": tiny._t5_tokenizer, "text_encoder": tiny._t5}
+_T5: dict[str, Callable[[], Any]] = {"tokenizer": tiny._t5_tokenizer, "text_encoder": tiny._t5}
 _CLIP: dict[str, Callable[[], Any]] = {"tokenizer_2": tiny._clip_tokenizer, "text_encoder_2": partial(tiny._clip_text, length=77)}
 _CHAT: dict[str, Callable[[], Any]] = {"tokenizer": letters, "text_encoder": _reader}
 _WAN = {

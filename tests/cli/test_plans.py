@@ -24,6 +24,7 @@ def test_compare_finds_what_optimize_found(coins_run: tuple[Path, str]) -> None:
     assert again["verdict"] == before["verdict"] and again["share"]["mean"] == pytest.approx(before["share"]["mean"], abs=0.02)
     for one, other in zip(again["ratios"], before["ratios"], strict=True):
         assert (one["measure"], one["baseline"]) == (other["measure"], other["baseline"])
+        print(one["measure"], one, other)
         assert one["value"] == pytest.approx(other["value"], rel=0.05)  # optimize's teacher is as exact as its plan needs
 
 
