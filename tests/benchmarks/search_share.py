@@ -9,6 +9,7 @@ without Python's start and the pictures; in the last row, of its stages without 
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -83,7 +84,9 @@ def main() -> None:
 
     def row(name: str, timing: Timing, ratio: str = "") -> None:
         shares.append(timing.network_s / timing.wall_s)
-        table.add_row(name, f"{timing.wall_s:.1f}", f"{timing.network_s:.1f}", f"{shares[-1]:.1%}", ratio)
+        told = name, f"{timing.wall_s:.1f}", f"{timing.network_s:.1f}", f"{shares[-1]:.1%}", ratio
+        print(*told, sep=" | ", flush=True, file=sys.stderr)
+        table.add_row(*told)
 
     with tempfile.TemporaryDirectory() as place:
         os.environ["SOLVERSEARCH_CACHE"] = f"{place}/cache"
