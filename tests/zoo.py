@@ -80,11 +80,12 @@ class Family(NamedTuple):
 
 def letters() -> Any:
     """A tokenizer of single letters, which knows chats, too."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    known = ["<pad>", "<unk>", "<eos>", *(chr(i) for i in range(32, 127))]
+    known = ["<pad>", "<unk>", "<eos>", *(chr(i) for i in range(32, 127)), "\n"]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(known)}, "<unk>"))
+    tokenizer.decoder = decoders.Fuse()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.post_processor = processors.TemplateProcessing("<eos> $A", special_tokens=[("<eos>", 2)])
     made = PreTrainedTokenizerFast(

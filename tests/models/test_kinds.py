@@ -15,9 +15,10 @@ from solversearch.models import pipelines
 from solversearch.models.aliases import ALIASES
 from solversearch.models.options import Options
 from solversearch.models.pipelines.asking import Asking, pixels
-from solversearch.models.pipelines.guest import Guest
+from solversearch.models.pipelines.guest import Call, Guest, Time
 from solversearch.models.pipelines.library import library, quiet
-from tests import zoo
+from solversearch.models.pipelines.replay import record
+from tests import tiny, zoo
 from tests.cli.calling import bad, good
 
 EULER, FLOW = ["diffusers", "EulerDiscreteScheduler"], ["diffusers", "FlowMatchEulerDiscreteScheduler"]
@@ -76,6 +77,22 @@ def asked(kind: str, **options: Any) -> Asking:
 def test_sizes() -> None:
     assert asked("WanPipeline", resolution="832x480", frames=81).fixed.items() >= {"width": 832, "height": 480, "num_frames": 81}.items()
     assert asked("LTXPipeline", resolution=512).fixed.items() >= {"width": 512, "height": 512}.items()
+    assert asked("LattePipeline", frames=16).fixed["video_length"] == asked("SanaVideoPipeline", frames=17).fixed["frames"] - 1 == 16
+
+
+def test_prompts_are_as_long_as_the_longest_tokenizer_keeps() -> None:
+    """Hunyuan Video's second one is CLIP's, of 77 tokens; the pipeline's own limit is 256."""
+    own = Guest(zoo.build("hunyuan_video", reads=True), "cpu")
+    assert (own.pipe.tokenizer.model_max_length, own.pipe.tokenizer_2.model_max_length) == (128, tiny.TOKENS)
+    assert Asking.of(own, Options(device="cpu")).fixed["max_sequence_length"] == 128
+
+
+def test_a_package_that_a_pipeline_asks_for_when_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as ftfy, which diffusers imports only where it is there."""
+    own = guest("WanPipeline")
+    monkeypatch.setattr(library().WanPipeline, "__call__", lambda self, **given: ftfy)  # type: ignore[name-defined]  # noqa: F821
+    with pytest.raises(UserError, match="WanPipeline asks for a package that is not there: pip install ftfy"):
+        record(own, Call({}), [Time(500.0, 1.0)], [], lambda *given: None)
 
 
 @pytest.mark.parametrize(

@@ -120,3 +120,33 @@ def test_a_pipeline_that_guides_by_itself_is_called_with_the_scale_that_is_asked
     plan = zoo.plan_for(model)
     assert facts_of(plan.decisions)[2] == {"true_cfg_scale": 2.5}
     assert zoo.differs(pipe, model, plan, zoo.asked(pipe, told)) <= 1e-5
+
+
+# Others, made of Stable Diffusion's parts --------------------------------------------------------------------------------
+
+
+def test_a_video_has_an_entry_a_frame_in_each_row_of_its_network(folder: Any, prompts: Path) -> None:
+    """AnimateDiff repeats the prompt's embeddings for every frame."""
+    parts = opened(folder("sd")).components
+    torch.manual_seed(0)
+    motion = diffusers.MotionAdapter(
+        block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=4, motion_num_attention_heads=2
+    )
+    parts = {name: part for name, part in parts.items() if name not in ("safety_checker", "feature_extractor", "image_encoder")}
+    pipe = diffusers.AnimateDiffPipeline(**parts, motion_adapter=motion)
+    pipe.set_progress_bar_config(disable=True)
+    told = Options(device="cpu", prompts=prompts, resolution=tiny.RESOLUTION, frames=3)
+    model = pipelines.of_object(pipe, told)
+    assert isinstance(model.network, Replayed) and model.network.joint and model.shape[1] == 3
+    assert zoo.differs(pipe, model, zoo.plan_for(model, "split"), zoo.asked(pipe, told)) <= 1e-5
+
+
+def test_a_pipeline_that_reads_its_prompts_as_it_samples(folder: Any, prompts: Path) -> None:
+    """Latent diffusion has no encode_prompt."""
+    own, text = opened(folder("sd")), tiny._clip_text(length=77).eval()
+    pipe = diffusers.LDMTextToImagePipeline(vqvae=own.vae, bert=text, tokenizer=own.tokenizer, unet=own.unet, scheduler=own.scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    told = Options(device="cpu", prompts=prompts, resolution=tiny.RESOLUTION)
+    model = pipelines.of_object(pipe, told)
+    assert isinstance(model.network, Replayed) and model.null_condition is not None
+    assert zoo.differs(pipe, model, zoo.plan_for(model, "split"), zoo.asked(pipe, told)) <= 1e-5

@@ -172,14 +172,14 @@ def _prompts(
     if not asking.kind:
         return [], None
 
-    def reading() -> Guest:
-        return Guest(folder.pipe({part: folder.load(part, dtype).to(device) for part in folder.encoders}, dtype, device), device)
+    def encoders() -> dict[str, Any]:
+        return {part: folder.load(part, dtype).to(device) for part in folder.encoders}
 
-    key = folder.key(dtype)
     if hasattr(guest.pipe, "encode_prompt"):
-        known = encoded(options.prompts, asking, key, reading, device)
+        known = encoded(options.prompts, asking, folder.key(dtype), lambda: Guest(folder.pipe(encoders(), dtype, device), device), device)
         return list(known.prompts), known
-    guest.pipe = reading().pipe
+    for part, encoder in encoders().items():
+        setattr(guest.pipe, part, encoder)
     return captions(options.prompts), None
 
 

@@ -11,6 +11,8 @@ from solversearch.models.pipelines.guest import Call, Guest
 
 SCALE = 5.0
 """Of guidance, while a pipeline is watched: it has to run its network without the condition too."""
+FRAMES = ("num_frames", "frames", "video_length")
+"""How pipelines call the number of frames."""
 
 
 @dataclass
@@ -79,8 +81,9 @@ def _size(guest: Guest, options: Options, alias: Alias | None) -> dict[str, int]
             raise UserError(f"--resolution {resolution} is no multiple of {multiple} pixels, as {guest.name} needs; the nearest is {told}")
     elif options.resolution is not None and pixels(options.resolution) != ((side := _own_side(guest)), side):
         raise UserError(f"{guest.name} makes pictures of {side or 'its own'} pixels only; leave out --resolution")
-    if frames is not None and "num_frames" in guest.parameters:
-        size["num_frames"] = frames
+    counted = next((name for name in FRAMES if name in guest.parameters), None)
+    if frames is not None and counted:
+        size[counted] = frames
         step = getattr(guest.pipe, "vae_scale_factor_temporal", None) or getattr(guest.pipe, "vae_temporal_compression_ratio", None) or 1
         if frames < 1 or (frames - 1) % int(step):
             near = max(round((frames - 1) / step), 0) * int(step) + 1
@@ -115,7 +118,8 @@ def _multiple(guest: Guest) -> int:
 
 
 def _longest(pipe: Any) -> int | None:
-    """Tokens of a prompt that the tokenizer of the longest prompts keeps; None where there is none, as in SD3 without its T5."""
+    """Tokens of a prompt that one of the tokenizers keeps; None where one says nothing of it, or is not there, as in SD3 without its T5."""
     found = [getattr(pipe, name) for name in ("tokenizer", "tokenizer_2", "tokenizer_3") if hasattr(pipe, name)]
-    length = getattr(found[-1], "model_max_length", None) if found else None
-    return int(length) if isinstance(length, int | float) and 0 < length < 10**6 else None
+    lengths = [getattr(getattr(each, "tokenizer", each), "model_max_length", None) for each in found]  # a processor has one
+    known = [int(length) for length in lengths if isinstance(length, int | float) and 0 < length < 10**6]
+    return max(known) if known and len(known) == len(found) else None

@@ -161,6 +161,8 @@ class Guest:
             raise
         except ValueError as error:
             raise UserError(f"{self.name} refuses what it is asked for: {_line(error)}") from error
+        except NameError as error:  # of a package that diffusers imports only where it is there
+            raise UserError(f"{self.name} asks for a package that is not there: pip install {error.name}") from error
         except (
             NotImplementedError,
             RuntimeError,

@@ -78,7 +78,7 @@ def _rows(output: Any) -> Tensor:
 
 @dataclass
 class Slot:
-    """One row of one call of a network: where state and time enter, and where the output leaves.
+    """One row, of so many, of one call of a network: where state and time enter, and where the output leaves.
 
     state[i] is the number in the flat state of the i-th number of the network's input, or -1 for conditioning beside it; output[i] the
     number in the flat output of the i-th number of the prediction; weight its share in the guided output, and sign that of all.
@@ -87,6 +87,7 @@ class Slot:
     name: str
     call: int
     row: int
+    rows: int
     kinds: Any
     path: Path
     state: Tensor
@@ -98,7 +99,7 @@ class Slot:
     def arguments(self, calls: Calls) -> Arguments:
         if self.call >= len(calls) or calls[self.call][0] != self.name:
             raise Misfit("it calls its networks differently for another prompt")
-        return dict(row_of(calls[self.call][1], self.kinds, self.row))
+        return dict(row_of(calls[self.call][1], self.kinds, self.row, self.rows))
 
     def to(self, device: str | torch.device) -> "Slot":
         self.state, self.output = self.state.to(device), self.output.to(device)
@@ -248,7 +249,7 @@ def _slots(k: int, name: str, given: list[Arguments], twice: Arguments | None, c
     rows = max(count_of(state, kinds[changed[0][0]]), 1)
     slots = []
     for row in range(rows):
-        taken = [dict(leaves(row_of(each, kinds, row))) for each in given]
+        taken = [dict(leaves(row_of(each, kinds, row, rows))) for each in given]
         paths = [path for path, leaf in taken[0].items() if differ(leaf, taken[1][path])]
         told = [path for path, leaf in taken[0].items() if differ(leaf, taken[count + 1][path])]
         strange = [p for p, leaf in taken[0].items() if p not in (*paths, *told) and any(differ(leaf, each[p]) for each in taken[1:])]
@@ -262,7 +263,7 @@ def _slots(k: int, name: str, given: list[Arguments], twice: Arguments | None, c
             p: _told([torch.as_tensor(each[p]) for each in (taken[0], taken[count + 1], taken[last])], [each.t for each in times])
             for p in told
         }
-        slots.append(Slot(name, k, row, kinds, path, places, seen, torch.empty(0)))
+        slots.append(Slot(name, k, row, rows, kinds, path, places, seen, torch.empty(0)))
     return slots
 
 

@@ -56,9 +56,14 @@ def count_of(value: Any, kind: Any) -> int:
     return 0
 
 
-def row_of(value: Any, kind: Any, row: int) -> Any:
-    """One row, as a batch of one."""
-    return _mapped(kind, lambda each: each[row : row + 1], value)
+def row_of(value: Any, kind: Any, row: int, rows: int) -> Any:
+    """One row of so many, as a batch of one; some videos have an entry a frame in each."""
+
+    def part(each: Any) -> Any:
+        size = max(len(each) // rows, 1)
+        return each[row * size : (row + 1) * size]
+
+    return _mapped(kind, part, value)
 
 
 def joined(values: list[Any], kind: Any) -> Any:
