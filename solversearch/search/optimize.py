@@ -25,7 +25,7 @@ from solversearch.models.base import Model
 from solversearch.models.denoising import check_samples
 from solversearch.models.options import Options
 from solversearch.outputs import claim
-from solversearch.plan import Plan, Provenance, Threshold, write_text
+from solversearch.plan import Plan, Provenance, Threshold, version_of, write_text
 from solversearch.runtime import Tableau
 from solversearch.search.evaluating.evaluations import NAME as LOG
 from solversearch.search.evaluating.evaluations import Log
@@ -132,7 +132,7 @@ def plan_of(task: Task, stages: Sequence[StageResult], table: Tableau, origin: O
     versions = {"solversearch": __version__, "torch": torch.__version__, "python": platform.python_version()}
     passed: list[Origin | str] = [stage.name for stage in stages]
     return Plan(
-        version=2 if table.components else 1, components=table.components,
+        version=version_of(table.nodes, table.components), components=table.components,
         prediction_type=model.prediction_type, guidance=settings.guidance, nfe=table.nfe, network_calls=table.network_calls,
         nodes=table.nodes, rows=table.rows, threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
         decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": passed}

@@ -178,9 +178,12 @@ def _stages(stages: tuple[StageResult, ...]) -> Table:
 def plan_blocks(plan: Plan) -> list[Block]:
     """Nodes, coefficients and decisions."""
     nodes = [
-        [count(i), *(TableCell(f"{x:.6g}", x) for x in (node.t, node.alpha, node.sigma)), _lam(charts.lam(node)), figure(node.guidance)]
+        [
+            count(i), *(TableCell(f"{x:.6g}", x) for x in (node.t, node.alpha, node.sigma)), _lam(charts.lam(node)),
+            TableCell(plan_view.guidance_text(node), node.guidance),
+        ]
         for i, node in enumerate(plan.nodes)
-    ]
+    ]  # fmt: skip
     blocks: list[Block] = [
         Table(["evaluation", "t", "α", "σ", "λ = ln(α/σ)", "guidance"], nodes, "Where the network is evaluated.", wide=False),
     ]
