@@ -54,7 +54,7 @@ class Recorder:
         while True:
             output = yield request
             prediction, difference = output if isinstance(output, tuple) else (output, None)
-            if len(self.d) in self.differences:
+            if difference is not None and len(self.d) in self.differences:
                 self.delta[len(self.d)] = self.transformed(difference)
             self.d.append(self.transformed(prediction))
             try:

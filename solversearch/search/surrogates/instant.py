@@ -9,7 +9,7 @@ Fitted states stay near the teacher's, where the surrogate is right. A polish by
 trajectories for places where the surrogate is wrong.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import numpy as np
@@ -98,18 +98,28 @@ def stand_in(surrogates: Surrogates, count: int = SAMPLES) -> tuple[Model, Teach
 
 def instant(
     surrogates: Surrogates, nfe: int, guidance: float = 1.0, seed: int = 0, split: bool | None = None, integer: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None, reuse: Collection[int] = (),
 ) -> Tableau:  # fmt: skip
-    """The table whose times, fitted, have the least mean error on the surrogate. progress is told generations done and their count."""
+    """The table whose times, fitted, have the least mean error on the surrogate. progress is told generations done and their count.
+
+    The evaluations in reuse make one call, and rows use the guidance differences of the others there.
+    """
     split = guidance != 1 if split is None else split
     model, taught = stand_in(surrogates)
-    prior = _prior(surrogates.model, _searched(surrogates, nfe, guidance, seed, split, integer, progress), guidance)
+    prior = _prior(surrogates.model, _searched(surrogates, nfe, guidance, seed, split, integer, progress, reuse), guidance, reuse)
     with torch.no_grad():
         return fit(prior, taught, Denoiser(model, taught.conditions, split=split), taught.noise, RIDGE, robust=True)[0]
 
 
 def _searched(
-    surrogates: Surrogates, nfe: int, guidance: float, seed: int, split: bool, integer: bool, progress: Callable[[int, int], None]
+    surrogates: Surrogates,
+    nfe: int,
+    guidance: float,
+    seed: int,
+    split: bool,
+    integer: bool,
+    progress: Callable[[int, int], None],
+    reuse: Collection[int],
 ) -> tuple[float, ...]:
     """The best times: an evolution strategy about the grids of the best baselines, in fractions of the range of positions."""
     model, schedule, rng = surrogates.model, surrogates.model.schedule, np.random.default_rng([seed, nfe])
@@ -141,7 +151,7 @@ def _searched(
             each for each in dict.fromkeys(wanted) if each not in known and min(-np.diff(each), default=1.0) > CLOSEST * schedule.t_start
         ]
         if new:
-            tables = [_prior(model, each, guidance) for each in new]
+            tables = [_prior(model, each, guidance, reuse) for each in new]
             errors = [tempered(paired.errors(tables, RIDGE, split).double(), scale).mean(1) for paired in pairs]
             known.update(zip(new, torch.stack(errors).mean(0).tolist(), strict=True))
 
@@ -154,6 +164,7 @@ def _searched(
     return min(known, key=lambda each: known[each])
 
 
-def _prior(model: Model, times: tuple[float, ...], guidance: float) -> Tableau:
+def _prior(model: Model, times: tuple[float, ...], guidance: float, reuse: Collection[int]) -> Tableau:
     """The table that the fit shrinks towards."""
-    return get("unip_2").tableau(model.schedule, explicit(model.schedule, times)).guided(guidance)
+    table = get("unip_2").tableau(model.schedule, explicit(model.schedule, times)).guided(guidance)
+    return replace(table, nodes=tuple(replace(node, guidance=1.0) if i in reuse else node for i, node in enumerate(table.nodes)))

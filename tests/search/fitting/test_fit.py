@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.fft import dctn, idctn
+from torch import Tensor
 
 from solversearch.components import Components
 from solversearch.judging.objectives.endpoint import endpoint_mse
@@ -205,7 +206,7 @@ def test_rows_use_the_differences_of_nodes_that_guide_alone(digits: Model) -> No
     assert [node.guidance_difference for node in table.nodes] == ["compute", "reuse", "compute"]
     assert clock.evaluations == 33 * 5 and table.network_calls == prior.network_calls == 5
     denoise = denoiser(digits, teacher)
-    x, outputs, found = teacher.noise.double(), [], {}
+    x, outputs, found = teacher.noise.double(), list[Tensor](), dict[int, Tensor]()
     for i, given in enumerate(table.rows):
         known = torch.stack([teacher.noise.double(), *outputs, *found.values()]).reshape(1 + i + len(found), -1).numpy()
         if i:
