@@ -178,8 +178,8 @@ class Anchored:
             one, difference = self.mixture.denoise(y, alpha[:, i], sigma[:, i], self.log_weights, guided, split)
             if at is not None:
                 # As if it were all in the guidance difference, cf. `stand_in`.
-                share = guidance[:, i, None, None] / self.guidance if self.guidance else 1.0
-                one = one + share * at(self.lack)
+                part = guidance[:, i, None, None] / self.guidance if self.guidance else torch.ones(())
+                one = one + part * at(self.lack)
             if at is not None and (distances or self.observed):
                 apart = y / torch.from_numpy(reach[:, i, None, None]).float() - at(self.states)
                 one = one + self._corrected(apart, at) if self.observed else one
