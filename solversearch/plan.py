@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -180,6 +181,11 @@ class Plan(_Part, Shown):
     @property
     def tableau(self) -> Tableau:
         return Tableau(self.nodes, self.rows, components=self.components)
+
+    @property
+    def rival_nfe(self) -> int:
+        """Evaluations that cost as many network calls at the plan's guidance, if not more: what it has to beat."""
+        return ceil(self.network_calls / (2 if self.guidance != 1 else 1))
 
     def content_digest(self) -> str:
         """Of everything but the digest: the numbers, however they are spelled. Plans of earlier writers may carry another."""

@@ -18,6 +18,7 @@ from solversearch.search.settings import Settings, check
 from solversearch.search.stages import polish
 from solversearch.search.stages.baseline import SCREENED, STARTS
 from solversearch.search.stages.components import choices
+from solversearch.search.stages.reuse import CHOICES, MORE
 from solversearch.search.stages.search import OBSERVED
 from solversearch.search.stages.task import ROUGH
 from solversearch.search.strategies import predicts
@@ -72,6 +73,7 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     stages = {
         "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe)),
         "baselines": nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
+        "reuse": (1 + CHOICES * len(MORE)) * learning * settings.reuse * goes_on,
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
         "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,
@@ -84,7 +86,7 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
         settings.guidance != 1
     )
     if settings.evaluations is not None:
-        for name in ("fit", "search", "components", "polish"):
+        for name in ("reuse", "fit", "search", "components", "polish"):
             evaluations[name] = min(evaluations[name], settings.evaluations)
     return evaluations
 

@@ -114,7 +114,7 @@ def _exported(task: Task, found: Found, plan: Plan, comparison: Comparison, fold
     settings = task.settings
     if comparison.verdict == "worse" or (comparison.verdict == "undecided" and settings.undecided == "baseline"):
         comparison = comparison.model_copy(update={"exported": "baseline"})
-        row, pairs = comparison.exported_row, baselines(task.model, settings.nfe, settings.guidance, settings.integer)
+        row, pairs = comparison.exported_row, baselines(task.model, comparison.nfe, settings.guidance, settings.integer)
         origin: Origin = {"solver": row.solver, "grid": row.grid, "baseline": f"the verdict on the searched plan: {comparison.verdict}"}
         plan = plan_of(task, found.stages, next(pair.table for pair in pairs if pair.name == row.name), origin, command)
     best = next(row for row in comparison.rows if row.name == comparison.best_baseline)

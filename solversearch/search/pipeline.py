@@ -1,7 +1,7 @@
 """The stages of a search in their order, each from the best so far. They see fitting and validation noise only.
 
-    best baseline -> instant (on the surrogate) -> fit (closed form) -> search (each candidate fitted)
-    -> components (fitted) -> polish (gradient), or descent
+    best baseline -> instant (on the surrogate) -> reuse (more evaluations at the same price, fitted) -> fit (closed form)
+    -> search (each candidate fitted) -> components (fitted) -> polish (gradient), or descent
 
 The settings say which of them run; from the instant plan the polish may go on at once (`Settings.straight`).
 """
@@ -15,7 +15,7 @@ from solversearch.judging.baselines import Baseline
 from solversearch.judging.compare import StageResult
 from solversearch.search.evaluating.evaluator import Result
 from solversearch.search.loop import Loop
-from solversearch.search.stages import baseline, components, descent, fit, instant, polish, search, surrogate
+from solversearch.search.stages import baseline, components, descent, fit, instant, polish, reuse, search, surrogate
 from solversearch.search.stages.search import ALONE, Setup
 from solversearch.search.stages.task import Budget, Task
 from solversearch.search.surrogates.predictor import Predictor
@@ -71,6 +71,9 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         starts = [*(Baseline("instant", "surrogate", each.table) for each in candidates[1:]), *starts]
     if settings.only_instant:
         return found
+    if settings.reuse:
+        with stage("reuse"):
+            add(reuse.run(task, evaluator, budget, surrogates, min(candidates, key=lambda each: each.value)))
     if settings.fit and settings.fits and not (settings.straight and len(candidates) > 1):
         with stage("fit"):
             add(fit.run(task, evaluator, budget, starts))

@@ -47,7 +47,7 @@ def run_page(folder: Path) -> Page:
     if not (folder / "comparison.json").exists():
         raise UserError(f"{folder}: no comparison.json there: the search has not finished, or was interrupted")
     comparison = read_json(Comparison, folder / "comparison.json", "comparison")
-    if (plan.nfe, plan.guidance) != (comparison.nfe, comparison.guidance):
+    if (plan.rival_nfe, plan.guidance) != (comparison.nfe, comparison.guidance):
         raise UserError(f"{folder}: plan.json and comparison.json are of different runs")
     if any(point.values.keys() != comparison.pareto[0].values.keys() for point in comparison.pareto):
         raise UserError(f"{folder / 'comparison.json'}: pareto: the plans have values of different objectives")

@@ -177,9 +177,7 @@ class Anchored:
             guided = guidance[:, i] if tables.guided or split else None
             one, difference = self.mixture.denoise(y, alpha[:, i], sigma[:, i], self.log_weights, guided, split)
             if at is not None:
-                # As if it were all in the guidance difference, cf. `stand_in`.
-                part = guidance[:, i, None, None] / self.guidance if self.guidance else torch.ones(())
-                one = one + part * at(self.lack)
+                one = one + at(self.lack)
             if at is not None and (distances or self.observed):
                 apart = y / torch.from_numpy(reach[:, i, None, None]).float() - at(self.states)
                 one = one + self._corrected(apart, at) if self.observed else one

@@ -9,7 +9,7 @@ Fitted states stay near the teacher's, where the surrogate is right. A polish by
 trajectories for places where the surrogate is wrong.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +44,9 @@ SAMPLES = 256
 """At most: what small models have."""
 GRID = 4096
 """Times between which the network's noise scales are interpolated."""
+
+Point = tuple[tuple[float, ...], frozenset[int]]
+"""Times, and the evaluations that make one call under guidance."""
 
 
 class _Network:
@@ -98,30 +101,32 @@ def stand_in(surrogates: Surrogates, count: int = SAMPLES) -> tuple[Model, Teach
 
 def instant(
     surrogates: Surrogates, nfe: int, guidance: float = 1.0, seed: int = 0, split: bool | None = None, integer: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None, reuse: Collection[int] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tableau:  # fmt: skip
-    """The table whose times, fitted, have the least mean error on the surrogate. progress is told generations done and their count.
-
-    The evaluations in reuse make one call, and rows use the guidance differences of the others there.
-    """
+    """The table whose times, fitted, have the least mean error on the surrogate. progress is told generations done and their count."""
     split = guidance != 1 if split is None else split
     model, taught = stand_in(surrogates)
-    prior = _prior(surrogates.model, _searched(surrogates, nfe, guidance, seed, split, integer, progress, reuse), guidance, reuse)
+    prior = _prior(surrogates.model, *_searched(surrogates, nfe, guidance, seed, split, integer, progress)[0], guidance)
     with torch.no_grad():
         return fit(prior, taught, Denoiser(model, taught.conditions, split=split), taught.noise, RIDGE, robust=True)[0]
 
 
+def reusing(
+    surrogates: Surrogates, nfe: int, reuse: int, count: int, guidance: float, seed: int = 0, integer: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Tableau]:  # fmt: skip
+    """Tables of which so many evaluations make one call under guidance, to be fitted to the network: the best times for each of the best
+    choices of these evaluations, as many as count, the best on the surrogate first."""
+    found = _searched(surrogates, nfe, guidance, seed, True, integer, progress, reuse)
+    return [_prior(surrogates.model, *each, guidance) for each in found[:count]]
+
+
 def _searched(
-    surrogates: Surrogates,
-    nfe: int,
-    guidance: float,
-    seed: int,
-    split: bool,
-    integer: bool,
-    progress: Callable[[int, int], None],
-    reuse: Collection[int],
-) -> tuple[float, ...]:
-    """The best times: an evolution strategy about the grids of the best baselines, in fractions of the range of positions."""
+    surrogates: Surrogates, nfe: int, guidance: float, seed: int, split: bool, integer: bool, progress: Callable[[int, int], None],
+    reuse: int = 0,
+) -> list[Point]:  # fmt: skip
+    """The best times for each choice of evaluations that reuse, the very best first: an evolution strategy about the grids of the best
+    baselines, in fractions of the range of positions."""
     model, schedule, rng = surrogates.model, surrogates.model.schedule, np.random.default_rng([seed, nfe])
     # Several mixtures, for each is right about other samples.
     pairs = [surrogates.anchored]
@@ -139,32 +144,41 @@ def _searched(
             grids.setdefault(found[k].grid, (schedule.position([node.t for node in found[k].table.nodes]) - last) / (first - last))
     places = np.array(list(grids.values()))
     low, high = np.clip([places.min(0) - MARGIN, places.max(0) + MARGIN], 0, 1)
-    known: dict[tuple[float, ...], float] = {}
+    known: dict[Point, float] = {}
 
-    def judge(fractions: Floats) -> None:
+    def drawn(count: int) -> list[frozenset[int]]:
+        """Not the first evaluation, whose difference all others use."""
+        return [frozenset((1 + rng.permutation(nfe - 1)[:reuse]).tolist()) if reuse else frozenset() for _ in range(count)]
+
+    def judge(fractions: Floats, reusing: Sequence[frozenset[int]]) -> None:
         """Repeated times cannot be fitted: they drop out."""
         given = -np.sort(-np.clip(fractions, 0, 1), axis=1)
         wanted = [tuple(schedule.time_at(last + each * (first - last)).tolist()) for each in given]
         if integer and schedule.discrete:
             wanted = [tuple(np.round(each).tolist()) for each in wanted]
         new = [
-            each for each in dict.fromkeys(wanted) if each not in known and min(-np.diff(each), default=1.0) > CLOSEST * schedule.t_start
-        ]
+            each for each in dict.fromkeys(zip(wanted, reusing, strict=True))
+            if each not in known and min(-np.diff(each[0]), default=1.0) > CLOSEST * schedule.t_start
+        ]  # fmt: skip
         if new:
-            tables = [_prior(model, each, guidance, reuse) for each in new]
+            tables = [_prior(model, *each, guidance) for each in new]
             errors = [tempered(paired.errors(tables, RIDGE, split).double(), scale).mean(1) for paired in pairs]
             known.update(zip(new, torch.stack(errors).mean(0).tolist(), strict=True))
 
-    judge(np.concatenate([places, rng.uniform(low, high, (RANDOM, nfe))]))
+    fractions = np.concatenate([places, rng.uniform(low, high, (RANDOM, nfe))])
+    judge(fractions, drawn(len(fractions)))
     for generation in range(GENERATIONS):
         parents = sorted(known, key=lambda each: known[each])[:PARENTS]
-        at = (schedule.position(np.array([parents[k] for k in rng.integers(len(parents), size=CHILDREN)])) - last) / (first - last)
-        judge(at + rng.normal(0, STEP / (1 + generation), at.shape))
+        chosen = [parents[k] for k in rng.integers(len(parents), size=CHILDREN)]
+        at = (schedule.position(np.array([times for times, _ in chosen])) - last) / (first - last)
+        judge(at + rng.normal(0, STEP / (1 + generation), at.shape), [reusing for _, reusing in chosen])
         progress(generation + 1, GENERATIONS)
-    return min(known, key=lambda each: known[each])
+    ranked = sorted(known, key=lambda each: known[each], reverse=True)
+    best = {choice: times for times, choice in ranked}  # the last of each is its best
+    return sorted(((times, choice) for choice, times in best.items()), key=lambda each: known[each])
 
 
-def _prior(model: Model, times: tuple[float, ...], guidance: float, reuse: Collection[int]) -> Tableau:
+def _prior(model: Model, times: tuple[float, ...], reusing: frozenset[int], guidance: float) -> Tableau:
     """The table that the fit shrinks towards."""
     table = get("unip_2").tableau(model.schedule, explicit(model.schedule, times)).guided(guidance)
-    return replace(table, nodes=tuple(replace(node, guidance=1.0) if i in reuse else node for i, node in enumerate(table.nodes)))
+    return replace(table, nodes=tuple(replace(node, guidance=1.0) if i in reusing else node for i, node in enumerate(table.nodes)))
