@@ -73,11 +73,11 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     stages = {
         "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe)),
         "baselines": nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
-        "reuse": (1 + CHOICES * len(MORE)) * learning * settings.reuse * goes_on,
+        "reuse": CHOICES * len(MORE) * learning * settings.reuse * goes_on,
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
         "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,
-        "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on if way else 0,
+        "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on * (1 + settings.reuse) if way else 0,
         "comparison": nfe * (_racing(count, settings.samples) + FULL * settings.samples)
         + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples),
     }  # fmt: skip

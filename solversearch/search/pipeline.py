@@ -6,7 +6,7 @@
 The settings say which of them run; from the instant plan the polish may go on at once (`Settings.straight`).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,7 +73,7 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         return found
     if settings.reuse:
         with stage("reuse"):
-            add(reuse.run(task, evaluator, budget, surrogates, min(candidates, key=lambda each: each.value)))
+            add(reuse.run(task, evaluator, budget, surrogates))
     if settings.fit and settings.fits and not (settings.straight and len(candidates) > 1):
         with stage("fit"):
             add(fit.run(task, evaluator, budget, starts))
@@ -90,9 +90,19 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         if components.choices(settings.space.components, task.model.shape):
             with stage("components"):
                 add(components.run(task, evaluator, budget, tuple(candidates)))
-        with stage("polish"):
-            add(polish.run(task, evaluator, budget, tuple(candidates)))
+        for name, some in _polished(candidates, settings.reuse).items():
+            with stage(name):
+                add(polish.run(task, evaluator, budget, some, name))
     return found
+
+
+def _polished(candidates: Sequence[Result], apart: bool) -> dict[str, tuple[Result, ...]]:
+    """Of which candidates the best is polished, by the names of the stages: those of which evaluations reuse apart from the others."""
+    kinds: dict[str, tuple[Result, ...]] = {}
+    for each in candidates:
+        name = "polish, reusing" if apart and any(node.reuses for node in each.table.nodes) else "polish"
+        kinds[name] = (*kinds.get(name, ()), each)
+    return kinds
 
 
 @contextmanager
