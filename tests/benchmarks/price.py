@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.price [--model digits] [--nfe 5] [--guidance 4] [--samples 1024]
 
-The price is that of --nfe evaluations with guidance. Each plan is polished with as many network evaluations; those of the stage `reuse` come
-on top, and are shown. Run by hand.
+The price is that of --nfe evaluations with guidance. Each plan is polished with as many network evaluations; those of the stage `reuse`
+come on top, and are shown. Run by hand.
 """
 
 import argparse
@@ -39,9 +39,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1024)
     given = parser.parse_args()
     model = models.load(given.model)
-    shown = Table(
-        "evaluations", "calls", *MEASURES, "reuse stage", "polish", "polish, reusing", title=f"{given.model}, guidance {given.guidance:g}"
-    )
+    stages, title = ("reuse", "polish", "polish, reusing"), f"{given.model}, guidance {given.guidance:g}"
+    shown = Table("evaluations", "calls", *MEASURES, *stages, title=title)
     found: list[list[float]] = []
     with few_threads(model):
         fresh = teach(model, "held_out", given.samples, given.guidance, FRESH_SEED, trajectory=False)
@@ -52,9 +51,9 @@ def main() -> None:
             table, spent = searched.best.table, {stage.name: stage.evaluations for stage in searched.stages}
             own = measured(model, table, fresh)
             found.append([own.value(measure, None) for measure in MEASURES])
-            costs = (f"{spent.get(name, 0):,}" for name in ("reuse", "polish", "polish, reusing"))
+            costs = (f"{spent.get(name, 0):,}" for name in stages)
             shown.add_row(pattern(table), str(table.network_calls), *(f"{each:.3g}" for each in found[-1]), *costs)
-    shown.add_row("ratio", "", *(f"{b / a:.3g}" for a, b in zip(*found, strict=True)), "", "", "")
+    shown.add_row("ratio", "", *(f"{b / a:.3g}" for a, b in zip(*found, strict=True)))
     Console(width=120).print(shown)
 
 

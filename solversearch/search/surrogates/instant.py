@@ -32,6 +32,8 @@ STARTS, MARGIN = 8, 0.05
 """Grids of the best baselines between which times are searched, and how far beyond, as a fraction of the range of positions."""
 RANDOM, GENERATIONS, CHILDREN, PARENTS, STEP = 300, 5, 100, 10, 0.04
 """Of the evolution strategy: 800 tables, which take seconds; STEP is the first standard deviation of a child's times, and falls."""
+WIDER = 4
+"""As many times the tables where it is searched, too, which evaluations reuse guidance differences."""
 MIXTURES = 3
 """Over which a table's errors are averaged, for each is right about other samples; the time of the stage grows with them."""
 TEMPERED = 10.0
@@ -150,6 +152,13 @@ def _searched(
         """Not the first evaluation, whose difference all others use."""
         return [frozenset((1 + rng.permutation(nfe - 1)[:reuse]).tolist()) if reuse else frozenset() for _ in range(count)]
 
+    def best(count: int) -> list[Point]:
+        """So many of each choice, lest one crowd out the rest before they have had good times; the very best first."""
+        taken: dict[frozenset[int], list[Point]] = {}
+        for point in sorted(known, key=lambda each: known[each]):
+            taken.setdefault(point[1], []).append(point)
+        return sorted((point for points in taken.values() for point in points[:count]), key=lambda each: known[each])
+
     def judge(fractions: Floats, reusing: Sequence[frozenset[int]]) -> None:
         """Repeated times cannot be fitted: they drop out."""
         given = -np.sort(-np.clip(fractions, 0, 1), axis=1)
@@ -165,17 +174,16 @@ def _searched(
             errors = [tempered(paired.errors(tables, RIDGE, split).double(), scale).mean(1) for paired in pairs]
             known.update(zip(new, torch.stack(errors).mean(0).tolist(), strict=True))
 
-    fractions = np.concatenate([places, rng.uniform(low, high, (RANDOM, nfe))])
+    breadth = WIDER if reuse else 1
+    fractions = np.concatenate([*[places] * breadth, rng.uniform(low, high, (RANDOM * breadth, nfe))])
     judge(fractions, drawn(len(fractions)))
     for generation in range(GENERATIONS):
-        parents = sorted(known, key=lambda each: known[each])[:PARENTS]
-        chosen = [parents[k] for k in rng.integers(len(parents), size=CHILDREN)]
+        parents = best(1 if reuse else PARENTS)[:PARENTS]
+        chosen = [parents[k] for k in rng.integers(len(parents), size=CHILDREN * breadth)]
         at = (schedule.position(np.array([times for times, _ in chosen])) - last) / (first - last)
         judge(at + rng.normal(0, STEP / (1 + generation), at.shape), [reusing for _, reusing in chosen])
         progress(generation + 1, GENERATIONS)
-    ranked = sorted(known, key=lambda each: known[each], reverse=True)
-    best = {choice: times for times, choice in ranked}  # the last of each is its best
-    return sorted(((times, choice) for choice, times in best.items()), key=lambda each: known[each])
+    return best(1)
 
 
 def _prior(model: Model, times: tuple[float, ...], reusing: frozenset[int], guidance: float) -> Tableau:
