@@ -187,6 +187,13 @@ def test_a_plan_that_reuses_differences_reads_back_and_is_written_as_it_was() ->
     assert kept.text().count('"guidance_difference": "compute"') == 1 and '"components": null' in kept.text()
 
 
+def test_a_plan_has_to_beat_what_costs_as_much() -> None:
+    assert plan().rival_nfe == 1 and Plan.read(GOLDEN_3).rival_nfe == 4 // 2 and Plan.read(GOLDEN).rival_nfe == Plan.read(GOLDEN).nfe
+    node = Node(1.0, 0.5, 0.5)
+    half = plan(guidance=2.0, nfe=2, network_calls=3, nodes=(replace(node, guidance=2.0), node), rows=(Row(1.0), Row(1.0), Row(1.0)))
+    assert half.rival_nfe == 2  # not less than it costs
+
+
 def test_the_digest_of_a_table_is_of_what_its_nodes_compute() -> None:
     """Nodes and rows alone, by PLAN_FORMAT.md: a node that reuses is another one, and files of other versions have no such key."""
     import hashlib
