@@ -68,6 +68,7 @@ class SearchOptions(LoadingOptions, total=False):
     objective: str | None
     trials: int | None
     evaluations: int | None
+    hours: float | None
     warm_start: Sequence[str | Path] | None
     samples: int | None
     fit_samples: int | None

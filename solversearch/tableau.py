@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import NoiseSchedule
 
@@ -18,11 +19,13 @@ Vector = Any  # a Linear when traced, an array when sampled
 
 @dataclass(frozen=True)
 class Problem:
-    """What a rule works with: the data prediction, fresh noise, and the schedule, for nodes between the given ones."""
+    """What a rule works with: the data prediction, fresh noise, the schedule, for nodes between the given ones, and what is known of the
+    model, for rules that interpolate what suits it."""
 
     schedule: NoiseSchedule
     denoise: Callable[[Vector, Node], Vector]
     noise: Callable[[], Vector]
+    parametrization: Parametrization = DATA
 
 
 Rule = Callable[[Problem, Vector, Sequence[Node]], Vector]
@@ -85,9 +88,9 @@ class _Tracer:
         return Linear({("z", self.noises - 1): 1.0})
 
 
-def trace(rule: Rule, schedule: NoiseSchedule, nodes: Sequence[Node]) -> Tableau:
+def trace(rule: Rule, schedule: NoiseSchedule, nodes: Sequence[Node], parametrization: Parametrization = DATA) -> Tableau:
     """The table of a rule on a grid (n + 1 nodes, the last usually `CLEAN`), from unit noise to the result."""
     tracer = _Tracer()
     start = Linear({("x", 0): schedule.initial_scale(nodes[0].t)})
-    result = rule(Problem(schedule, tracer.denoise, tracer.noise), start, nodes)
+    result = rule(Problem(schedule, tracer.denoise, tracer.noise, parametrization), start, nodes)
     return Tableau(tuple(tracer.nodes), (*tracer.rows, result.row()))

@@ -38,7 +38,7 @@ IMPORTERS = {
     "search/strategies/context.py": "the files of the strategies that the registry names",
 }
 """Modules that import what they are told, and who tells them."""
-REGISTRIES = {f"{folder}/__init__.py" for folder in ("export", "judging/objectives", "models", "models/pipelines", "solvers")}
+REGISTRIES = {f"{folder}/__init__.py" for folder in ("export", "judging/objectives", "models", "solvers")}
 """Modules that import files beside them alone, which they list themselves."""
 
 

@@ -25,7 +25,7 @@ from solversearch.tableau import trace
 
 VP = DiscreteVP.named()
 SCHEDULES: list[NoiseSchedule] = [VP, DiscreteVP.named(zero_terminal_snr=True), LinearVP(), VE(), Flow(shift=3.0, scale=1000.0)]
-PRESETS = ["autodiffusion", "ays", "dc", "default", "full", "ld3", "nonstationary", "s3"]
+PRESETS = ["autodiffusion", "ays", "dc", "default", "dpm_v3", "full", "ld3", "nonstationary", "s3"]
 
 
 def read(tmp_path: Path, text: str) -> SearchSpace:

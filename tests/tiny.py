@@ -203,13 +203,13 @@ def _clip_tokenizer() -> Any:
     return CLIPTokenizer({token: i for i, token in enumerate(tokens)}, [], model_max_length=TOKENS)
 
 
-def _clip_text(projected: bool = False) -> Any:
+def _clip_text(projected: bool = False, length: int = TOKENS) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizer = _clip_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=WIDTH, projection_dim=WIDTH, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=TOKENS, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        num_attention_heads=2, max_position_embeddings=length, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id, initializer_range=0.3,
     )  # fmt: skip
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()

@@ -30,7 +30,7 @@ OPTIONS: dict[str, Any] = {
     "config": Annotated[Path | None, _option("How a checkpoint is built and sampled: a pipeline's folder; what the Hub's cache has.")],
     "lora": Annotated[list[str] | None, _option("A LoRA to add, as FILE or FILE:SCALE; repeatable.")],
     "quantize": Annotated[str | None, _option("Keep the network in 8bit or 4bit, or say that FILE is gguf.")],
-    "distilled_guidance": Annotated[float | None, _option("The scale that guidance-distilled networks (Flux) are told.")],
+    "distilled_guidance": Annotated[float | None, _option("What distilled networks are told (Flux), or pipelines that guide alone.")],
     "compiled": Annotated[bool, _option("Compile the network: faster after a first minute.", "--compile")],
     "offload": Annotated[bool, _option("Keep on the GPU only the part that is at work.", "--offload")],
     "features": Annotated[str | None, _option("What Frechet and kernel distances look at: inception, or a TorchScript file.")],

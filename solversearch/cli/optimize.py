@@ -47,8 +47,14 @@ def optimize(
         typer.Option(
             metavar="N",
             help="Network evaluations that fit, search and polish may spend.",
-            show_default="no bound",
+            show_default="by --hours",
             rich_help_panel=HOW_LONG,
+        ),
+    ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            metavar="H", help="What all may take at the measured speed of the network.", show_default="1", rich_help_panel=HOW_LONG
         ),
     ] = None,
     samples: Samples = None,

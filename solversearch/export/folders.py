@@ -43,6 +43,8 @@ def write_k_diffusion(plan: Plan, out: Path, overwrite: bool = False) -> list[Pa
 def write_numpy(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     """One Python file with the runtime, the plan and `sample`."""
     check_place(out, "module", overwrite)
+    if out.suffix != ".py":
+        raise UserError(f"{out}: Python imports it where its name ends in .py; write --out {out}.py")
     _check_importable(out)
     main = _source("numpy_plan")
     shape = _shape(plan.components)
@@ -167,6 +169,7 @@ EXPORTERS = (
         "One Python file that needs NumPy alone, and samples torch and JAX arrays too.",
         write_numpy,
         "plan.py",
-        "from {name} import data_prediction, sample; sample(denoise, noise). Run as a program, the file checks itself.",
+        "from {name} import data_prediction, sample; sample(denoise, noise), where denoise(x, node) returns "
+        "data_prediction(output=..., x=x, node=node). Run as a program, the file checks itself.",
     ),
 )

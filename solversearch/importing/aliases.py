@@ -53,6 +53,8 @@ def named(name: str) -> Named:
     if theirs != name:
         return Named(SOLVERS[theirs], True) if theirs in _OTHERWISE else named(theirs)
     if name in SOLVERS:
+        if SOLVERS[name].empirical:
+            raise UserError(f"{name} takes statistics of a model, and an import has none; 'optimize --space dpm_v3' measures them")
         return Named(SOLVERS[name])
     if short in _CLASSES:
         return Named(SOLVERS[_CLASSES[short]]) if _CLASSES[short] in SOLVERS else Named(_THEIRS[_CLASSES[short]])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from solversearch.errors import UserError
-from solversearch.importing.diffusers import SCHEDULERS, STOCHASTIC, check_settings, scheduler_by_name, scheduler_class
+from solversearch.importing.diffusers import check_settings, scheduler_by_name, scheduler_class
 from solversearch.plan import Plan
 from solversearch.schedules import Flow, NoiseSchedule
 
@@ -72,10 +72,10 @@ def scheduler_of(where: str, settings: Mapping[str, Any]) -> SchedulerSource:
     name = str(config.get("_class_name", "")).removesuffix("Scheduler")
     if name == "Plan":
         return SchedulerSource(None, True, pipeline, plan=Plan.parse(json.dumps(config.get("plan")), str(place)))
-    known = SCHEDULERS + STOCHASTIC
-    if name not in known:
-        raise UserError(f"{place}: its scheduler {name!r} is not known to be linear; known: {', '.join(known)}")
-    kind = scheduler_class(name)
+    try:
+        kind = scheduler_class(name)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
     check_settings(kind, settings)
     with quiet():
         return SchedulerSource(kind.from_config({**config, **settings}), True, pipeline, settings)

@@ -39,6 +39,9 @@ SCHEDULERS = (
 STOCHASTIC = ("DDPM", "EulerAncestralDiscrete", "FlowMatchLCM", "KDPM2AncestralDiscrete", "LCM", "SASolver", "TCD")
 """Those that draw fresh noise at every step. Others do by some of their settings."""
 
+_BROWNIAN = {"DPMSolverSDE": "take DPMSolverMultistep with algorithm_type=sde-dpmsolver++, the stochastic one of this family"}
+"""Those whose noises of one step are parts of one path, with what to do."""
+
 _TOLERANCE = 1e-4  # of the replay; several schedulers compute in float32 whatever they are given
 
 
@@ -64,8 +67,12 @@ def scheduler_by_name(name: str, **config: Any) -> Any:
 def scheduler_class(name: str) -> Any:
     """The class of that name, if it is known to be linear."""
     diffusers, short = library(), name.removesuffix("Scheduler")
-    if short not in SCHEDULERS + STOCHASTIC:
-        raise UserError(nearest(short, [*SCHEDULERS, *STOCHASTIC], "scheduler"))
+    if short in _BROWNIAN:
+        raise UserError(f"{short} draws noises that are not independent, which no plan can: {_BROWNIAN[short]}")
+    if short not in (known := SCHEDULERS + STOCHASTIC):
+        there = hasattr(diffusers, f"{short}Scheduler")
+        told = f"{short} is not known to be linear; known: {', '.join(known)}" if there else nearest(short, list(known), "scheduler")
+        raise UserError(told)
     return getattr(diffusers, f"{short}Scheduler")
 
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf, isfinite
 
+from solversearch.empirical import parametrization
 from solversearch.errors import UserError
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.memo import NO_MEMO, Memo
 from solversearch.models.base import Clock, Model, NotFinite
+from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample_together
 from solversearch.schedules import GRIDS, grid
@@ -40,11 +42,22 @@ class Baseline:
 
 
 def baselines(
-    model: Model, nfe: int, guidance: float, integer: bool = False, among: Collection[tuple[str, str]] | None = None
-) -> list[Baseline]:
-    """Every solver on every grid (or those pairs of them that are named) that can spend exactly nfe evaluations."""
+    model: Model, nfe: int, guidance: float, integer: bool = False, among: Collection[tuple[str, str]] | None = None,
+    own: Callable[[], Parametrization] | None = None,
+) -> list[Baseline]:  # fmt: skip
+    """Every solver on every grid (or those pairs of them that are named) that can spend exactly nfe evaluations.
+
+    Empirical solvers take the model's own parametrisation, measured by `own`; where that meets NaN or inf they are left out.
+    """
+    solvers = [solver for solver in SOLVERS.values() if among is None or any(solver.name == name for name, _ in among)]
+    suits = DATA
+    if any(solver.empirical for solver in solvers):
+        try:
+            suits = own() if own else parametrization(model, guidance)
+        except NotFinite:
+            solvers = [solver for solver in solvers if not solver.empirical]
     found = []
-    for solver in SOLVERS.values():
+    for solver in solvers:
         for name in GRIDS:
             if among is not None and (solver.name, name) not in among:
                 continue
@@ -52,7 +65,7 @@ def baselines(
                 nodes = grid(name, model.schedule, solver.steps(nfe), integer)
             except UserError:  # a count that this solver cannot spend, or a grid whose times coincide
                 continue
-            found.append(Baseline(solver.name, name, solver.tableau(model.schedule, nodes).guided(guidance)))
+            found.append(Baseline(solver.name, name, solver.tableau(model.schedule, nodes, suits).guided(guidance)))
     if not found:
         raise UserError(f"no baseline can spend {nfe} evaluations on this model's schedule; ask for another --nfe")
     return found

@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from solversearch.empirical import parametrization
 from solversearch.judging import intervals
 from solversearch.judging.baselines import baselines
 from solversearch.judging.distances import Moments, frechet_influence
@@ -193,7 +194,7 @@ def rivals(
     measures are those in which the best is looked for, by default all that the model has; hard and target are `race`'s. Raises `UserError`
     where nothing can spend nfe evaluations, and `NotFinite` where every baseline runs away.
     """
-    found = baselines(model, nfe, guidance, integer, among)
+    found = baselines(model, nfe, guidance, integer, among, partial(parametrization, model, guidance, batch_size, clock))
     told = partial(_told, progress, nfe)
     raced = race(model, found, teacher, measures or measures_of(model), batch_size, clock, memo, hard, target, told)
     return Rivals(model, teacher, raced)

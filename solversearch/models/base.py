@@ -36,6 +36,7 @@ class Model(Identified):
     disjoint gives every split of the noise conditions of its own, every third each: for prompts, of which held-out samples shall have
     new ones. Otherwise all conditions are drawn in every split, as the few classes of a class-conditional model.
     facts are what plans for it remember of its pipeline, see `pipeline_facts`.
+    lacks says what a search cannot do with it, and why.
     pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
     64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
     """
@@ -61,6 +62,7 @@ class Model(Identified):
     pad: int = 1
     weights: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    lacks: str = ""
 
     @cached_property
     def real(self) -> Reference | None:

@@ -5,12 +5,13 @@ import math
 import numpy as np
 import torch
 
-from solversearch import memory
+from solversearch import empirical, memory
 from solversearch.judging.baselines import baselines, screening
 from solversearch.judging.objectives import parse_many
 from solversearch.judging.objectives.ays import LEVELS
 from solversearch.judging.race import first_round, hard_samples
 from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.parametrization import DATA
 from solversearch.search.fitting.compensation import FREE_FROM, ITERATIONS
 from solversearch.search.fitting.compensation import SAMPLES as FEWEST
 from solversearch.search.fitting.design_matrix import CHUNK
@@ -27,6 +28,10 @@ from solversearch.spaces import Domain
 from solversearch.teacher import STEPS, cost
 from solversearch.threads import few_threads
 
+BOUNDED = ("reuse", "fit", "search", "components", "polish")
+"""Stages that `Settings.evaluations` bounds together."""
+SHARES = [2.0**-k for k in range(8)]
+"""Of the samples that suit a model, where its network is too slow for all of them."""
 TAUGHT = 5
 """Steps of the teacher that the comparison mostly needs, an evaluation of the plan."""
 RUNGS, FULL, GOING_ON = 3, 16, 0.4
@@ -39,10 +44,10 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
     """Evaluations a stage and memory; and seconds, at the speed of a few network calls made now."""
     settings = settings.sized(model)
     check(model, settings)
+    settings = within(model, settings, room(model, settings))
     evaluations = _evaluations(model, settings)
     with few_threads(model):
         speed = _speed(model, settings)
-    total = sum(evaluations.values()) - evaluations["search"] // 2  # few candidates see all samples
     return {
         "model": model.name,
         "space": settings.space.name,
@@ -54,14 +59,51 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
         "samples in a network batch": settings.batch_size,
         **{f"memory, {name}": text for name, text in _memory(model, settings).items()},
         "evaluations a second": _rounded(speed),
-        "estimated seconds": math.ceil(total / speed),
-        "missing": "nothing",
+        "estimated seconds": math.ceil(_total(evaluations, settings) / speed),
+        "missing": model.lacks or "nothing",
     }
+
+
+def room(model: Model, settings: Settings) -> int | None:
+    """Network evaluations that the hours of the settings have room for, to two digits; None where they have room for all, or the person
+    bounds the evaluations."""
+    if settings.evaluations is not None:
+        return None
+    seconds, total = 3600 * settings.hours, _total(_evaluations(model, settings), settings)
+    with few_threads(model):
+        granted = seconds * _speed(model, settings, enough=total / seconds)
+    return None if granted >= total else int(float(f"{granted:.1e}"))
+
+
+def within(model: Model, settings: Settings, granted: int | None) -> Settings:
+    """Settings that take about so many network evaluations, teacher and comparison included; the same for None.
+
+    Counts of samples that nobody chose are halved until the teacher, the baselines and the comparison take half of that, or fewer would
+    make no sense. The rest, half at least, is for the stages between.
+    """
+    if granted is None:
+        return settings
+    own = [name for name, count in settings.counts(model).items() if getattr(settings, name) == count]
+    for share in SHARES:
+        counts = settings.counts(model, share)
+        settings = settings.model_copy(update={name: counts[name] for name in own})
+        evaluations = _evaluations(model, settings)
+        fixed = sum(count for name, count in evaluations.items() if name not in BOUNDED)
+        if fixed <= granted / 2:
+            break
+    return settings.model_copy(update={"evaluations": max(granted - fixed, granted // 2, 1)})
+
+
+def _total(evaluations: dict[str, int], settings: Settings) -> int:
+    """As a search mostly is: few candidates see all samples."""
+    bounded = sum(evaluations[name] for name in BOUNDED) - evaluations["search"] // 2
+    return sum(evaluations[name] for name in evaluations if name not in BOUNDED) + min(bounded, settings.evaluations or bounded)
 
 
 def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     """Network evaluations of each stage, at most."""
-    nfe, count = settings.nfe, len({b.table for b in baselines(model, settings.nfe, settings.guidance, settings.integer)})
+    nfe, unmeasured = settings.nfe, baselines(model, settings.nfe, settings.guidance, settings.integer, own=lambda: DATA)
+    count = len({b.table for b in unmeasured})
     guided = 2 if settings.guidance != 1 or settings.splits else 1
     goes_on, bounds = not settings.only_instant, sum("klub" in objective.name for objective in parse_many(settings.objective))
     learning = (
@@ -72,7 +114,7 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
     taught = cost(settings.fit_samples, STEPS if settings.fits else ROUGH) + cost(settings.validation_samples)
     stages = {
         "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe)),
-        "baselines": nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
+        "baselines": empirical.cost(model) + nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
         "reuse": CHOICES * len(MORE) * learning * settings.reuse * goes_on,
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
@@ -86,7 +128,7 @@ def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
         settings.guidance != 1
     )
     if settings.evaluations is not None:
-        for name in ("reuse", "fit", "search", "components", "polish"):
+        for name in BOUNDED:
             evaluations[name] = min(evaluations[name], settings.evaluations)
     return evaluations
 
@@ -135,8 +177,8 @@ def _rounded(speed: float) -> int | float:
     return round(speed) if speed > 10 else float(f"{speed:.2g}")
 
 
-def _speed(model: Model, settings: Settings) -> float:
-    """Network evaluations a second, in batches of the size asked for unless a few samples take long enough to tell."""
+def _speed(model: Model, settings: Settings, enough: float = math.inf) -> float:
+    """Network evaluations a second, in batches of the size asked for unless a few samples take long enough to tell, or are fast enough."""
     node, clock = model.schedule.node(model.schedule.t_start), Clock()
     for size in (min(FEW, settings.batch_size), settings.batch_size):
         noise = torch.from_numpy(np.random.default_rng(0).standard_normal((size, *model.shape))).float().to(model.device)
@@ -146,7 +188,7 @@ def _speed(model: Model, settings: Settings) -> float:
         denoise = Denoiser(model, conditions, size, clock=clock)
         with torch.no_grad():
             denoise(noise, node)
-            if clock.seconds > 2 * SECONDS:
+            if clock.seconds > 2 * SECONDS or clock.evaluations >= enough * clock.seconds:
                 break
             clock.seconds, clock.evaluations = 0.0, 0
             while clock.seconds < SECONDS and clock.evaluations < CALLS * size:

@@ -8,6 +8,7 @@ the best baseline is exported: the plan where it is better (`verdict`), or undec
 
 import platform
 import secrets
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from solversearch.models.options import Options
 from solversearch.outputs import claim
 from solversearch.plan import Plan, Provenance, Threshold, version_of, write_text
 from solversearch.runtime import Tableau
+from solversearch.search.estimate import room, within
 from solversearch.search.evaluating.evaluations import NAME as LOG
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Origin
@@ -60,6 +62,8 @@ def optimize(
     settings = settings.sized(model)
     check(model, settings)
     check_reachable(fleet, storage)
+    if fleet.remote and (settings.only_instant or not settings.searches):
+        warnings.warn("--workers: they share the candidates of a search, and here is none; say --trials N, or --space full", stacklevel=2)
     with held(folder), few_threads(model):
         if resume:
             run = Run.unfinished(folder)
@@ -70,6 +74,14 @@ def optimize(
             if records:
                 write_records(records, folder, model.digest, EARLIER)
             run = _begun(model, settings, folder, without_password(command), name, options, storage)
+        settings = within(model, settings, run.granted)
+        if run.granted:
+            warnings.warn(
+                f"--hours {settings.hours:g} has room for {run.granted:,} network evaluations here: {settings.samples} samples held out, "
+                f"{settings.fit_samples} to fit, {settings.validation_samples} to validate, {settings.evaluations:,} evaluations for fit, "
+                "search and polish",
+                stacklevel=2,
+            )
         trials = Trials(folder, storage or run.storage, run.study, len(parse_many(settings.objective)), resume)
         setup = Setup(records, [trial.params for trial in trials.earlier], trials.notes, trials.add)
         if fleet.remote:
@@ -92,7 +104,7 @@ def _begun(model: Model, settings: Settings, folder: Path, command: str, name: s
     study = "search" if storage is None else f"{folder.name}-{secrets.token_hex(4)}"
     run = Run(
         model=name or model.name, options=options, model_digest=model.fingerprint, settings=settings, command=command, versions=versions(),
-        storage=storage and without_password(storage), study=study,
+        granted=room(model, settings), storage=storage and without_password(storage), study=study,
     )  # fmt: skip
     run.write(folder)
     return run
@@ -114,7 +126,8 @@ def _exported(task: Task, found: Found, plan: Plan, comparison: Comparison, fold
     settings = task.settings
     if comparison.verdict == "worse" or (comparison.verdict == "undecided" and settings.undecided == "baseline"):
         comparison = comparison.model_copy(update={"exported": "baseline"})
-        row, pairs = comparison.exported_row, baselines(task.model, comparison.nfe, settings.guidance, settings.integer)
+        row = comparison.exported_row
+        pairs = baselines(task.model, comparison.nfe, settings.guidance, settings.integer, own=lambda: task.parametrization)
         origin: Origin = {"solver": row.solver, "grid": row.grid, "baseline": f"the verdict on the searched plan: {comparison.verdict}"}
         plan = plan_of(task, found.stages, next(pair.table for pair in pairs if pair.name == row.name), origin, command)
     best = next(row for row in comparison.rows if row.name == comparison.best_baseline)

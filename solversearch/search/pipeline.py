@@ -1,7 +1,7 @@
 """The stages of a search in their order, each from the best so far. They see fitting and validation noise only.
 
-    best baseline -> instant (on the surrogate) -> reuse (more evaluations at the same price, fitted) -> fit (closed form)
-    -> search (each candidate fitted) -> components (fitted) -> polish (gradient), or descent
+    best baseline -> instant (on the surrogate) -> fit (closed form) -> search (each candidate fitted)
+    -> reuse (more evaluations at the same price, fitted) -> components (fitted) -> polish (gradient), or descent
 
 The settings say which of them run; from the instant plan the polish may go on at once (`Settings.straight`).
 """
@@ -71,9 +71,6 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         starts = [*(Baseline("instant", "surrogate", each.table) for each in candidates[1:]), *starts]
     if settings.only_instant:
         return found
-    if settings.reuse:
-        with stage("reuse"):
-            add(reuse.run(task, evaluator, budget, surrogates))
     if settings.fit and settings.fits and not (settings.straight and len(candidates) > 1):
         with stage("fit"):
             add(fit.run(task, evaluator, budget, starts))
@@ -83,6 +80,9 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
             with setup.source(evaluator) as source:
                 add(search.run(task, budget, found.loop, source))
                 found.befell = source.befell
+    if settings.reuse:
+        with stage("reuse"):
+            add(reuse.run(task, evaluator, budget, surrogates))
     if settings.polish == "decisions":
         with stage("descent"):
             add(descent.run(task, evaluator, budget, starts, found.loop.tried if found.loop else ()))
@@ -90,9 +90,10 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         if components.choices(settings.space.components, task.model.shape):
             with stage("components"):
                 add(components.run(task, evaluator, budget, tuple(candidates)))
-        for name, some in _polished(candidates, settings.reuse).items():
+        kinds = _polished(candidates, settings.reuse)
+        for k, (name, some) in enumerate(kinds.items()):
             with stage(name):
-                add(polish.run(task, evaluator, budget, some, name))
+                add(polish.run(task, evaluator, budget, some, name, 1 / (len(kinds) - k)))
     return found
 
 

@@ -30,9 +30,10 @@ class Settings(BaseModel):
     """One search. `of` takes what is not asked for from the space's own section `search`.
 
     samples (held out), fit_samples, validation_samples and batch_size are the model's where they are 0, as `sized` fills them in.
-    evaluations bounds the network evaluations of fit, search and polish together; trials bounds the candidates, and none leave the search
-    out, and the fit with it where the polish goes on from the instant plan: on digits its median error is then no larger than after a
-    search, but at 8 evaluations without guidance the mean is 1.2 to 1.5 times as large.
+    evaluations bounds the network evaluations of fit, search and polish together; where nobody does, hours is what all may take at the
+    network's measured speed (`estimate.within`). trials bounds the candidates, and none leave the search out, and the fit with it where
+    the polish goes on from the instant plan: on digits its median error is then no larger than after a search, but at 8 evaluations
+    without guidance the mean is 1.2 to 1.5 times as large.
     reuse lets plans make more evaluations for the network calls of nfe, of which some reuse the guidance differences of others.
     undecided is what is exported where the comparison leaves open which is better.
     instant, fit, search and polish are the stages that run; only_instant stops after the first of them.
@@ -45,6 +46,7 @@ class Settings(BaseModel):
     space: SearchSpace = SearchSpace()
     trials: int = Field(0, ge=0)
     evaluations: int | None = Field(None, ge=1)
+    hours: float = Field(1.0, gt=0)
     strategy: str = SearchSpace().search.strategy
     objective: str = "endpoint"
     samples: int = Field(0, ge=2 * LEAST)
@@ -83,12 +85,16 @@ class Settings(BaseModel):
 
     def sized(self, model: Model) -> "Settings":
         """The same with the counts of samples and the batch size that suit the model, where none are given."""
-        counts = next(counts for most, counts in SAMPLES.items() if model.numbers <= most)
-        own = dict(zip(("samples", "fit_samples", "validation_samples"), counts, strict=True))
-        if parse_many(self.objective)[0].bound > Objective.bound:
-            own["validation_samples"] *= RARE
-        missing = {name: count for name, count in own.items() if not getattr(self, name)}
+        missing = {name: count for name, count in self.counts(model).items() if not getattr(self, name)}
         return self.model_copy(update=missing if self.batch_size else {**missing, "batch_size": batch_size(model)})
+
+    def counts(self, model: Model, share: float = 1.0) -> dict[str, int]:
+        """Samples that suit the model, or a share of them, by the names of the fields."""
+        suit = next(counts for most, counts in SAMPLES.items() if model.numbers <= most)
+        least = [min(each) for each in zip(*SAMPLES.values(), strict=True)]
+        held_out, fitting, validation = (max(round(share * count), few) for count, few in zip(suit, least, strict=True))
+        rare = parse_many(self.objective)[0].bound > Objective.bound
+        return {"samples": held_out, "fit_samples": fitting, "validation_samples": validation * (RARE if rare else 1)}
 
     @property
     def searches(self) -> bool:
@@ -119,7 +125,8 @@ def check(model: Model, settings: Settings) -> None:
     for objective in objectives:
         objective.check(model)
     if settings.guidance != 1 and model.null_condition is None:
-        raise UserError(f"model {model.name!r} has no null condition, so only --guidance 1 is possible, got {settings.guidance:g}")
+        how = "; it guides by itself, by --distilled-guidance" if model.lacks else ""
+        raise UserError(f"model {model.name!r} has no null condition, so only --guidance 1 is possible, got {settings.guidance:g}{how}")
     if settings.guidance == 0:
         warnings.warn("guidance 0 is the network without its condition, in two calls; where 0 was to mean none, ask for 1", stacklevel=2)
     if settings.splits and model.null_condition is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import inf, isfinite, log, sqrt
 from typing import NamedTuple
 
+from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Node
 from solversearch.schedules import NoiseSchedule
 from solversearch.solvers.integrals import Prediction
@@ -22,7 +23,7 @@ class Solver:
     order is the global order of convergence on a smooth problem, where the steps at both ends are so short that a first-order
     start and a lowered final order do not hide it; of a stochastic solver the weak order; 0 where the rule leaves the ODE on purpose.
     steps(nfe) is how many grid steps nfe evaluations buy (a multistep solver: nfe), raising `UserError` for a count that the
-    solver cannot spend exactly.
+    solver cannot spend exactly. An empirical solver interpolates what suits the model, `Problem.parametrization`.
     """
 
     name: str
@@ -31,9 +32,10 @@ class Solver:
     reference: str
     steps: Callable[[int], int] = int
     stochastic: bool = False
+    empirical: bool = False
 
-    def tableau(self, schedule: NoiseSchedule, nodes: Sequence[Node]) -> Tableau:
-        return trace(self.rule, schedule, nodes)
+    def tableau(self, schedule: NoiseSchedule, nodes: Sequence[Node], parametrization: Parametrization = DATA) -> Tableau:
+        return trace(self.rule, schedule, nodes, parametrization)
 
 
 class Past(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from solversearch.errors import UserError, nearest
 from solversearch.runtime import Node
-from solversearch.schedules import NoiseSchedule
+from solversearch.solvers import dpm_v3
 from solversearch.solvers.base import Corrector, Past, Stage, Step, first_order, lam, run_stages
 from solversearch.solvers.dc import compensation
 from solversearch.solvers.deis import deis_rhoab, deis_tab
@@ -26,19 +26,22 @@ _PREDICTIONS, _DERIVATIVES, _STARTS = get_args(Prediction), get_args(Derivative)
 
 _VARIANTS: dict[str, Variant] = {"unip": "exact", "unip_bh1": "bh1", "unip_bh2": "bh2"}
 
-FAMILIES: dict[str, tuple[int, Callable[[Prediction, NoiseSchedule], Step]]] = {
-    "unip": (4, lambda prediction, schedule: unip(prediction, "exact")),
-    "unip_bh1": (4, lambda prediction, schedule: unip(prediction, "bh1")),
-    "unip_bh2": (4, lambda prediction, schedule: unip(prediction, "bh2")),
-    "dpmpp": (3, lambda prediction, schedule: dpm_multistep(prediction)),
-    "deis_rhoab": (4, lambda prediction, schedule: deis_rhoab),
-    "deis_tab": (4, lambda prediction, schedule: deis_tab(schedule)),
-    "ipndm": (4, lambda prediction, schedule: ipndm),
+FAMILIES: dict[str, tuple[int, Callable[[Prediction, Problem], Step]]] = {
+    "unip": (4, lambda prediction, problem: unip(prediction, "exact")),
+    "unip_bh1": (4, lambda prediction, problem: unip(prediction, "bh1")),
+    "unip_bh2": (4, lambda prediction, problem: unip(prediction, "bh2")),
+    "dpmpp": (3, lambda prediction, problem: dpm_multistep(prediction)),
+    "deis_rhoab": (4, lambda prediction, problem: deis_rhoab),
+    "deis_tab": (4, lambda prediction, problem: deis_tab(problem.schedule)),
+    "ipndm": (4, lambda prediction, problem: ipndm),
+    "dpm_v3": (3, lambda prediction, problem: dpm_v3.predictor(problem.parametrization)),
 }
 """Step rules by name, with the highest order of each."""
 
 NOISE_ONLY = ("deis_rhoab", "deis_tab", "ipndm")
 """These step in the noise prediction, whatever `Decision.prediction` says; their corrector heeds it."""
+EMPIRICAL = ("dpm_v3",)
+"""These step, and correct, in the model's own parametrisation."""
 
 
 @dataclass(frozen=True)
@@ -93,23 +96,26 @@ class Decision:
         """The share of the step with noise prediction."""
         return float(self.prediction == "noise") if isinstance(self.prediction, str) else self.prediction
 
-    def stage(self, schedule: NoiseSchedule) -> Stage:
-        step: Step = _blend(self.noise_share, lambda prediction: self._step(prediction, schedule))
+    def stage(self, problem: Problem) -> Stage:
+        step: Step = _blend(self.noise_share, lambda prediction: self._step(prediction, problem))
         corrector: Corrector | None = None
-        if self.corrector and not self.churn:
+        if self.corrector and not self.churn and self.solver in EMPIRICAL:
+            corrector = dpm_v3.corrector(problem.parametrization)
+        elif self.corrector and not self.churn:
             variant = _VARIANTS.get(self.solver, "exact")
             corrector = _blend(self.noise_share, lambda prediction: unic(prediction, variant))
         singlestep = self.start == "singlestep" and self.solver != "ipndm"
         return Stage(step, self.order, corrector, compensation(self.compensation), singlestep, self.churn)
 
-    def _step(self, prediction: Prediction, schedule: NoiseSchedule) -> Step:
-        step = FAMILIES[self.solver][1](prediction, schedule)
+    def _step(self, prediction: Prediction, problem: Problem) -> Step:
+        step = FAMILIES[self.solver][1](prediction, problem)
         if self.derivative == "low" and self.solver in _VARIANTS and self.order > 2:
             exact, low = step, low_order(prediction)
             step = lambda past, t: (low if len(past) > 2 else exact)(past, t)  # noqa: E731
         if self.derivative_scale == 0:
             return step
-        return _stretched(step, self.derivative_scale, "noise" if self.solver in NOISE_ONLY else prediction)
+        prediction = "noise" if self.solver in NOISE_ONLY else "data" if self.solver in EMPIRICAL else prediction
+        return _stretched(step, self.derivative_scale, prediction)
 
 
 def _known(what: str, name: str, names: Sequence[str]) -> None:
@@ -158,7 +164,7 @@ def mixed(decisions: Sequence[Decision], analytic_first_step: bool = False) -> R
         def denoise(x: Vector, node: Node) -> Vector:
             return scaled(problem.denoise(x, node), x, node, next(scales))
 
-        stages = [decision.stage(problem.schedule) for decision in decisions]
+        stages = [decision.stage(problem) for decision in decisions]
         return run_stages(replace(problem, denoise=denoise), x, nodes, stages, start)
 
     return rule

@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import JsonValue
 
 from solversearch.errors import UserError
+from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Node, Tableau
 from solversearch.schedules import CLEAN, NoiseSchedule
-from solversearch.solvers.mixed import NOISE_ONLY, Decision, mixed
+from solversearch.solvers.mixed import EMPIRICAL, NOISE_ONLY, Decision, mixed
 from solversearch.spaces.grammar import KINDS
 from solversearch.tableau import trace
 
@@ -24,7 +25,7 @@ class Candidate:
 
     input_shift moves the time that the network is told, in `NoiseSchedule.position`, and nothing else; integer rounds the told times
     to whole ones. analytic_first_step is a step from t_start to times[0] that costs no evaluation, see `mixed`. ridge is that of the
-    closed-form fit, None where there is none.
+    closed-form fit, None where there is none. parametrization is the model's own, where a decision is empirical.
     """
 
     times: tuple[float, ...]
@@ -34,6 +35,7 @@ class Candidate:
     analytic_first_step: bool = False
     ridge: float | None = None
     integer: bool = False
+    parametrization: Parametrization = DATA
 
     def __post_init__(self) -> None:
         if not len(self.times) == len(self.decisions) == len(self.input_shift) == len(self.guidance):
@@ -43,7 +45,7 @@ class Candidate:
         times = (schedule.t_start, *self.times) if self.analytic_first_step else self.times
         alphas, sigmas = schedule.alpha(times), schedule.sigma(times)
         nodes = [Node(float(t), float(alpha), float(sigma)) for t, alpha, sigma in zip(times, alphas, sigmas, strict=True)]
-        table = trace(mixed(self.decisions, self.analytic_first_step), schedule, [*nodes, CLEAN])
+        table = trace(mixed(self.decisions, self.analytic_first_step), schedule, [*nodes, CLEAN], self.parametrization)
         told = zip(table.nodes, self._told(schedule), self.guidance, strict=True)
         return Tableau(tuple(Node(t, node.alpha, node.sigma, guidance) for node, t, guidance in told), table.rows)
 
@@ -102,6 +104,8 @@ def _own(decision: Decision, history: int, last: bool) -> Decision:
     """Without what history, place, solver and order leave no room for."""
     changes: dict[str, Any] = {key: kind.default for key, kind in _ROOM if history <= kind.after or (last and not kind.last)}
     order, share, corrected = min(decision.order, history), decision.noise_share, decision.corrector
+    if decision.solver in EMPIRICAL:
+        share = 0.0
     if share in (0, 1):
         changes["prediction"] = "noise" if share else "data"
     family, low = decision.solver.startswith("unip"), decision.derivative == "low" and order > 2
@@ -126,8 +130,13 @@ def _changed(decision: Decision, **changes: Any) -> Decision:
 
 
 def _named(decisions: Sequence[Decision]) -> list[Decision]:
-    """First-order steps from a state that no corrector has moved take solver and prediction of the next step of higher order."""
-    free = [d.order == 1 and not d.corrector and not (i and decisions[i - 1].corrector) for i, d in enumerate(decisions)]
+    """First-order steps from a state that no corrector has moved take solver and prediction of the next step of higher order; not those of
+    empirical solvers, which have a first order of their own."""
+    last = len(decisions) - 1
+    free = [
+        d.order == 1 and not d.corrector and not (i and decisions[i - 1].corrector) and (i == last or d.solver not in EMPIRICAL)
+        for i, d in enumerate(decisions)
+    ]
     named = list(decisions)
     for i in range(len(named)):
         if free[i]:

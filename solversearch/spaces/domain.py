@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from solversearch.errors import UserError, nearest
+from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Node, Tableau
 from solversearch.schedules import GRIDS, Floats, NoiseSchedule, karras
 from solversearch.solvers.mixed import FAMILIES, Decision
@@ -96,17 +97,18 @@ class Domain:
     guidance: float
     integer: bool
     time_ranges: tuple[tuple[float, float], ...]
+    parametrization: Parametrization = DATA
 
     @classmethod
     def of(
         cls, space: SearchSpace, schedule: NoiseSchedule, nfe: int, guidance: float, starts: Sequence[Sequence[Node]] = (),
-        integer: bool = False,
+        integer: bool = False, parametrization: Parametrization = DATA,
     ) -> "Domain":  # fmt: skip
         """Free times are searched about those of the starts. Raises `UserError` for more evaluations than whole times."""
         whole = (integer or space.integer) and schedule.discrete
         if whole and nfe > schedule.t_start - schedule.t_end + 1:
             raise UserError(f"nfe {nfe} is more than the model's whole timesteps; ask for fewer")
-        return cls(space, schedule, nfe, guidance, whole, ranges(schedule, nfe, starts))
+        return cls(space, schedule, nfe, guidance, whole, ranges(schedule, nfe, starts), parametrization)
 
     @cached_property
     def parameters(self) -> dict[str, Choice]:
@@ -174,6 +176,7 @@ class Domain:
             analytic,
             float(plan["ridge"]) if self.space.fits else None,
             self.integer,
+            self.parametrization,
         )
 
     def tableau(self, params: Params) -> Tableau:

@@ -17,6 +17,7 @@ from solversearch.search.evaluating.fleet import Fleet
 from solversearch.search.evaluating.pareto import undominated
 from solversearch.search.evaluating.run_folder import NAME as RUN
 from solversearch.search.evaluating.run_folder import Run
+from solversearch.search.evaluating.storage import check_reachable
 from solversearch.search.settings import check
 from solversearch.search.stages.task import Progress
 from solversearch.studies.sweep import NAME, Cell, Sweep, SweepRow, SweepSpec
@@ -39,7 +40,7 @@ def sweep(
         read_json(Sweep, folder / NAME, "sweep")
     else:
         check_free(folder, None, lambda name: name == LOGS or any(fnmatch(name, own) for own in OWN))
-    fleet.check()
+    check_reachable(fleet, storage)
     loaded, cells = _loaded(asked, options)
     for name, model in loaded.items():
         models.check_repeats(model, name)

@@ -9,11 +9,11 @@ from typing import Any
 from ray import tune
 
 from solversearch import models
-from solversearch.errors import UserError
+from solversearch.errors import Halted, UserError
 from solversearch.judging.compare import Comparison
 from solversearch.judging.race import MEAN
 from solversearch.report.draw import draw_run
-from solversearch.search.evaluating.fleet import Fleet, cluster
+from solversearch.search.evaluating.fleet import Fleet, Head, cluster
 from solversearch.search.evaluating.run_folder import NAME as RUN
 from solversearch.search.optimize import optimize
 from solversearch.search.stages.task import Progress
@@ -30,11 +30,15 @@ LOGS = "tune"
 def search_cells(
     cells: Mapping[str, Cell], folder: Path, command: str, fleet: Fleet, progress: Progress, options: models.Options, storage: str | None
 ) -> dict[str, str]:
-    """Searches cells in their run folders; returns why some failed, by name. storage is the address of a database for their trials."""
+    """Searches cells in their run folders; returns why some failed, by name. storage is the address of a database for their trials.
+
+    Raises `UserError` where the head of the cluster goes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # names of files are relative to where the person is
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    with cluster(fleet.count, fleet.address):
+    os.environ["TUNE_STATE_REFRESH_PERIOD"] = "inf"  # else Tune asks the head every 10 s, and hangs where that has just died
+    with cluster(fleet.count, fleet.address) as head:
         trainable = tune.with_parameters(
             _searched, cells=dict(cells), folder=folder.resolve(), here=Path.cwd(), command=command, options=options, storage=storage
         )
@@ -46,10 +50,13 @@ def search_cells(
             ),
             run_config=tune.RunConfig(
                 name=LOGS, storage_path=str(folder.resolve()), verbose=0, failure_config=tune.FailureConfig(max_failures=STARTS),
-                callbacks=[_Told(progress, len(cells))],
+                callbacks=[_Told(progress, len(cells), head)],
             ),
         )  # fmt: skip
-        results = tuner.fit()
+        try:
+            results = tuner.fit()
+        except _Gone as gone:
+            raise UserError(f"{gone}, and go on with the same command") from None
     failures = {}
     for result in results:
         name = (result.config or {}).get("cell", "")
@@ -64,15 +71,25 @@ def _name(trial: Any) -> str:
     return str(trial.config["cell"])
 
 
-class _Told(tune.Callback):  # type: ignore[misc]
-    """Tells the progress of the sweep."""
+class _Gone(BaseException):
+    """The head of the cluster is. After an `Exception` Tune asks it to clean up, and waits until Ray ends the process."""
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
+
+class _Told(tune.Callback):  # type: ignore[misc]
+    """Tells the progress of the sweep, while the head of the cluster is there."""
+
+    def __init__(self, progress: Progress, total: int, head: Head) -> None:
+        self.progress, self.total, self.head, self.done = progress, total, head, 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles what it is given, into a file that nobody here reads; a display cannot be."""
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        try:
+            self.head.wait()
+        except Halted as error:
+            raise _Gone(error) from None
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.progress("sweep", self.done, self.total, _name(trial))

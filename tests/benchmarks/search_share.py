@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.search_share [--model digits] [--nfe 5] [--guidance 1] [--space default] [--strategy tpe] [--trials 60]
 
---model tiny:FAMILY is a tiny pipeline of that family (tests/tiny.py). Run by hand, on an idle machine. Seconds are of `optimize` itself,
+--model tiny:FAMILY is a tiny pipeline of that family (tests/tiny.py), zoo:FAMILY one of tests/zoo.py, whose network --slower SECONDS
+makes slower, by so much a sample: as a real one would be. Run by hand, on an idle machine. Seconds are of `optimize` itself,
 without Python's start and the pictures; in the last row, of its stages without the comparison.
 """
 
@@ -11,6 +12,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -23,13 +25,19 @@ from solversearch.search.pipeline import run_stages
 from solversearch.search.settings import Settings
 from solversearch.search.stages.task import Task
 from solversearch.spaces import SearchSpace
-from tests import tiny
+from tests import tiny, zoo
 
 TARGET = 0.85
 
 
-def load(name: str, folder: Path) -> Model:
+def load(name: str, folder: Path, slower: float = 0.0) -> Model:
     family = name.removeprefix("tiny:")
+    if name.startswith("zoo:"):
+        model = zoo.load(name.removeprefix("zoo:"), folder)
+        loaded: Any = getattr(model.network, "network", model.network)
+        for network in loaded.core.values():
+            network.register_forward_hook(lambda network, given, output: time.sleep(slower * len(output[0])))
+        return model
     return models.load(name) if family == name else models.load(str(tiny.build(family, folder / family)), tiny.options(family))
 
 
@@ -58,6 +66,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--samples", type=int, nargs=3, help="held out, to fit, to validate")
     parser.add_argument("--evaluations", type=int)
+    parser.add_argument("--slower", type=float, default=0.0)
     given = parser.parse_args()
     counts = dict(zip(("samples", "fit_samples", "validation_samples"), given.samples or (), strict=False))
     asked = {name: getattr(given, name) for name in ("nfe", "guidance", "trials", "strategy", "evaluations")}
@@ -78,7 +87,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as place:
         os.environ["SOLVERSEARCH_CACHE"] = f"{place}/cache"
-        model = load(given.model, Path(place))
+        model = load(given.model, Path(place), given.slower)
         for name in ("from nothing", "cached"):
             timing, ratio = whole(model, settings, Path(place) / name)
             row(name, timing, f"{ratio:.3f}")

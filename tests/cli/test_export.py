@@ -58,6 +58,8 @@ def test_bad_exports_are_one_line(plan: Path) -> None:
     plan_of(table_of("heun", "flow"), "flow").write("heun.json")
     assert "noise levels do not fall" in bad("export", "heun.json", "--to", "sigmas")
     assert "no module named 'k-diffusion'" in bad("export", plan, "--to", "k-diffusion", "--out", "k-diffusion")
+    assert "write --out mine.py" in bad("export", plan, "--to", "numpy", "--out", "mine")
+    assert "no module named 'my-plan'" in bad("export", plan, "--to", "numpy", "--out", "my-plan.py")
     taken = file_in_the_way()
     for to in ("comfyui", "k-diffusion", "numpy", "sigmas"):
         assert "cannot write there" in bad("export", plan, "--to", to, "--out", taken / "x.py")

@@ -171,8 +171,9 @@ def test_pipelines_that_cannot_be_imported_are_told(pipeline: Path) -> None:
         "import", pipeline, "--nfe", 4, "--out", "x.json", "--set", "solver_ordre=1"
     )
     for text, message in (
-        ('{"_class_name": "RePaintScheduler"}', "its scheduler 'RePaint' is not known to be linear; known: DDIM"),
-        ("{}", "its scheduler '' is not known to be linear"),
+        ('{"_class_name": "RePaintScheduler"}', "RePaint is not known to be linear; known: DDIM"),
+        ('{"_class_name": "DPMSolverSDEScheduler"}', "take DPMSolverMultistep with algorithm_type=sde-dpmsolver++"),
+        ("{}", "scheduler_config.json: unknown scheduler ''"),
         ("no json", "not readable as JSON"),
     ):
         config.write_text(text)

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 from solversearch.plan import Plan, schema
+from solversearch.search.stages.task import OF_PLAN
 from tests.cli.calling import ASSETS, COINS, bad, file_in_the_way, good
 
 PLAN_V1 = str(ASSETS / "plan_v1.json")
@@ -21,10 +22,10 @@ def test_compare_finds_what_optimize_found(coins_run: tuple[Path, str]) -> None:
     arguments = ("compare", "--plan", folder / "plan.json", "--model", f"{COINS}:factory", "--samples", 128, "--seed", 5)
     again, before = json.loads(good(*arguments, "--json", "--batch-size", 40)), json.loads(printed)
     assert again["best_baseline"] == before["best_baseline"] and again["stages"] == []
-    assert again["verdict"] == before["verdict"] and again["share"] == before["share"]
+    assert again["verdict"] == before["verdict"] and again["share"]["mean"] == pytest.approx(before["share"]["mean"], abs=0.02)
     for one, other in zip(again["ratios"], before["ratios"], strict=True):
         assert (one["measure"], one["baseline"]) == (other["measure"], other["baseline"])
-        assert one["value"] == pytest.approx(other["value"], rel=1e-4)
+        assert one["value"] == pytest.approx(other["value"], rel=2 * OF_PLAN**0.5)  # optimize's teacher is as exact as that
 
 
 def test_compare_decides_by_the_objective_that_is_asked_for(coins_run: tuple[Path, str]) -> None:

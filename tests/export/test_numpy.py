@@ -28,7 +28,7 @@ def test_the_file_samples_what_the_runtime_samples(name: str, tmp_path: Path) ->
 
         def asked(c: float):  # type: ignore[no-untyped-def]
             calls.append(c)
-            return module.data_prediction(network(torch.from_numpy(x), t, torch.full((len(x),), c)).numpy(), x, node)
+            return module.data_prediction(output=network(torch.from_numpy(x), t, torch.full((len(x),), c)).numpy(), x=x, node=node)
 
         cond = asked(CONDITION)
         if node.reuses:
@@ -45,6 +45,8 @@ def test_the_file_samples_what_the_runtime_samples(name: str, tmp_path: Path) ->
     assert module.check() == 0
     if module.PLAN.split:
         assert len(calls) == plan.network_calls
+    with pytest.raises(TypeError, match="positional"):  # two arrays of one shape: nobody would notice them swapped
+        module.data_prediction(NOISE.numpy(), NOISE.numpy(), module.PLAN.nodes[0])
 
 
 @pytest.mark.parametrize("name", ["split guidance", "fresh noise", "dynamic", "reused differences"])

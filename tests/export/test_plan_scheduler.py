@@ -27,7 +27,7 @@ from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepSchedu
 from solversearch.export.diffusers import PlanScheduler
 from tests.export.consumers import reused
 from tests.export.families import Families, call, error, noise_of, plan_of, reference
-from tests.export.zoo import Recording
+from tests.zoo import Recording
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

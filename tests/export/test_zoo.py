@@ -19,15 +19,11 @@ from solversearch.tableau import trace
 pytest.importorskip("diffusers")
 
 from solversearch.models.pipelines.schedule import schedule_of
-from tests.export import zoo
+from tests import zoo
 from tests.export.families import error
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NFE = 3
-
-
-class Leaving(zoo.Recording):
-    leaves = True
 
 
 @cache
@@ -37,9 +33,9 @@ def schedule(name: str) -> tuple[NoiseSchedule, str]:
 
 
 def parts_for(latents: tuple[int, ...]) -> Components:
-    if len(latents) == 3:
+    if len(latents) == 3 and latents[1] == 4:
         return Components((0.2, 1.0), (), 2)
-    if latents[-1] == 1:
+    if latents[-1] == 1 or latents[1] == 2:
         return Components((), tuple(tuple(float(i == j) for j in range(latents[1])) for i in range(latents[1])))
     return Components((0.2, 1.0))
 
@@ -92,7 +88,7 @@ def test_bare(family: tuple[str, Any, torch.Tensor]) -> None:
     name, pipe, noise = family
     plan, known = plan_for(name, "constant", 1.0), zoo.ZOO[name]
     right, stock = expected(pipe, name, plan, noise), pipe.scheduler
-    pipe.scheduler = Leaving.from_plan(plan, stock)
+    pipe.scheduler = zoo.Leaving.from_plan(plan, stock)
     try:
         with pytest.raises(zoo.Answer):
             zoo.call(pipe, known, noise, num_inference_steps=NFE, **{known.guides: 3.0})
@@ -105,7 +101,7 @@ def test_bare(family: tuple[str, Any, torch.Tensor]) -> None:
 def test_attached(family: tuple[str, Any, torch.Tensor], kind: str) -> None:
     name, pipe, noise = family
     plan, known = plan_for(name, kind, 1.1), zoo.ZOO[name]
-    scheduler = Leaving.from_plan(plan)
+    scheduler = zoo.Leaving.from_plan(plan)
     arguments = scheduler.attach(pipe)
     try:
         if kind in ("per node", "split") and not known.plain:

@@ -1,11 +1,14 @@
 """Pipelines that no plan can sample, and sizes that they cannot make: one line each, before any weights are read."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
+from safetensors.torch import save_file
 
 from solversearch.errors import UserError
 from solversearch.models import pipelines
@@ -14,6 +17,7 @@ from solversearch.models.options import Options
 from solversearch.models.pipelines.asking import Asking, pixels
 from solversearch.models.pipelines.guest import Guest
 from solversearch.models.pipelines.library import library, quiet
+from tests import zoo
 from tests.cli.calling import bad, good
 
 EULER, FLOW = ["diffusers", "EulerDiscreteScheduler"], ["diffusers", "FlowMatchEulerDiscreteScheduler"]
@@ -24,29 +28,29 @@ def folder(place: Path, kind: str, **parts: list[str]) -> Path:
     return place
 
 
-@pytest.mark.parametrize(
-    ("kind", "parts", "reason"),
-    [
-        (
-            "IFSuperResolutionPipeline",
-            {"unet": ["diffusers", "UNet2DConditionModel"], "scheduler": EULER, "image_noising_scheduler": ["diffusers", "DDPMScheduler"]},
-            "it has 2 schedulers (scheduler, image_noising_scheduler)",
-        ),
-        (
-            "KandinskyV22PriorPipeline",
-            {"prior": ["diffusers", "PriorTransformer"], "scheduler": ["diffusers", "UnCLIPScheduler"]},
-            "it is a prior",
-        ),
-        ("StableCascadePriorPipeline", {"prior": ["diffusers", "StableCascadeUNet"], "scheduler": EULER}, "it is a prior"),
-        (
-            "SkyReelsV2DiffusionForcingPipeline",
-            {"transformer": ["diffusers", "SkyReelsV2Transformer3DModel"], "scheduler": FLOW},
-            "it samples a video in chunks",
-        ),
-        ("HeliosPipeline", {"transformer": ["diffusers", "HeliosTransformer3DModel"], "scheduler": FLOW}, "it samples a video in chunks"),
-        ("MarigoldDepthPipeline", {"scheduler": EULER}, "it has no network of its own"),
-    ],
-)
+OTHERS: list[tuple[str, dict[str, list[str]], str]] = [
+    (
+        "IFSuperResolutionPipeline",
+        {"unet": ["diffusers", "UNet2DConditionModel"], "scheduler": EULER, "image_noising_scheduler": ["diffusers", "DDPMScheduler"]},
+        "it has 2 schedulers (scheduler, image_noising_scheduler)",
+    ),
+    (
+        "KandinskyV22PriorPipeline",
+        {"prior": ["diffusers", "PriorTransformer"], "scheduler": ["diffusers", "UnCLIPScheduler"]},
+        "it is a prior",
+    ),
+    ("StableCascadePriorPipeline", {"prior": ["diffusers", "StableCascadeUNet"], "scheduler": EULER}, "it is a prior"),
+    (
+        "SkyReelsV2DiffusionForcingPipeline",
+        {"transformer": ["diffusers", "SkyReelsV2Transformer3DModel"], "scheduler": FLOW},
+        "it samples a video in chunks",
+    ),
+    ("HeliosPipeline", {"transformer": ["diffusers", "HeliosTransformer3DModel"], "scheduler": FLOW}, "it samples a video in chunks"),
+    ("MarigoldDepthPipeline", {"scheduler": EULER}, "it has no network of its own"),
+]
+
+
+@pytest.mark.parametrize(("kind", "parts", "reason"), OTHERS)
 def test_pipelines_of_other_kinds(kind: str, parts: dict[str, list[str]], reason: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         pipelines.load(str(folder(tmp_path, kind, **parts)), Options(device="cpu"))
@@ -80,11 +84,11 @@ def test_sizes() -> None:
         ("WanPipeline", {"frames": 16}, "--frames 16 is not one more than a multiple of 4, as WanPipeline needs; the nearest is 17"),
         ("WanPipeline", {"frames": 0}, "--frames 0 is not one more than a multiple of 4"),
         ("LTXPipeline", {"frames": 18}, "--frames 18 is not one more than a multiple of 8"),
-        ("WanPipeline", {"resolution": "832x485"}, "--resolution 832x485: 485 is no multiple of"),
+        ("WanPipeline", {"resolution": "832x485"}, "--resolution 832x485 is no multiple of"),
         (
             "FluxPipeline",
             {"resolution": 1000},
-            "--resolution 1000: 1000 is no multiple of 16 pixels, as FluxPipeline needs; the nearest is",
+            "--resolution 1000 is no multiple of 16 pixels, as FluxPipeline needs; the nearest is 992",
         ),
         ("FluxPipeline", {"resolution": "wide"}, "--resolution wide: pixels of a side, such as 1024, or WIDTHxHEIGHT"),
         ("FluxPipeline", {"resolution": "1024x"}, "--resolution 1024x: pixels of a side"),
@@ -129,10 +133,32 @@ def test_the_list_is_one_table_on_a_narrow_screen(monkeypatch: pytest.MonkeyPatc
 # The command line ------------------------------------------------------------------------------------------------
 
 
-def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
-    place = folder(tmp_path, "StableCascadePriorPipeline", prior=["diffusers", "StableCascadeUNet"], scheduler=EULER)
-    for options in (["--frames", 17], ["--resolution", "64x32"], ["--lora", "nowhere.safetensors"], ["--quantize", "4bit"]):
-        assert bad("optimize", "--model", place, "--nfe", 3, "--dry-run", *options)
-    assert "there is no such file" in bad("optimize", "--model", place, "--nfe", 3, "--lora", "a.safetensors", "--lora", "b.safetensors")
-    assert "does not apply to model 'digits'" in bad("optimize", "--model", "digits", "--nfe", 3, "--lora", "a.safetensors")
-    assert "does not apply to model 'digits'" in bad("optimize", "--model", "digits", "--nfe", 3, "--frames", 5)
+@pytest.mark.parametrize(("kind", "parts", "reason"), OTHERS)
+def test_the_command_line_says_what_cannot_be_sampled(kind: str, parts: dict[str, list[str]], reason: str, tmp_path: Path) -> None:
+    assert reason in bad("optimize", "--model", folder(tmp_path, kind, **parts), "--nfe", 3, "--dry-run")
+
+
+def test_the_command_line_says_what_a_pipeline_cannot_be_told(
+    pipeline: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("peft")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    lora, checkpoint = tmp_path / "lora.safetensors", tmp_path / "checkpoint.safetensors"
+    layer = "transformer.transformer_blocks.0.attn.to_q.lora_"
+    save_file({f"{layer}A.weight": torch.ones(2, 16), f"{layer}B.weight": torch.ones(16, 2)}, lora)
+    save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.ones(8, 9, 3, 3)}, checkpoint)
+    video = zoo.build("wan21", reads=True)
+    video.save_pretrained(tmp_path / "wan")
+    cases: list[tuple[Any, ...]] = [
+        ("there is no such file", pipeline("sd"), "--lora", "nowhere.safetensors"),
+        ("of another architecture than StableDiffusionPipeline", pipeline("sd"), "--lora", lora),
+        ("name a folder that has it with --config FOLDER", checkpoint),
+        ("--frames 16 is not one more than a multiple of 4", tmp_path / "wan", "--frames", 16),
+        ("makes no videos; leave out --frames", pipeline("sd"), "--frames", 17),
+        ("--resolution 832x485 is no multiple of 16 pixels", tmp_path / "wan", "--resolution", "832x485"),
+        ("--quantize 4bit needs", pipeline("sd"), "--quantize", "4bit"),
+        ("does not apply to model 'digits'", "digits", "--lora", lora),
+        ("does not apply to model 'digits'", "digits", "--frames", 5),
+    ]
+    for line, *arguments in cases:
+        assert line in bad("optimize", "--nfe", 3, "--dry-run", "--model", *arguments)

@@ -141,9 +141,9 @@ def test_parts_of_another_class_than_their_settings(kind: str, sd: Path) -> None
 
 def test_pipelines_without_a_network(sd: Path) -> None:
     rewrite(sd / "model_index.json", unet=[None, None])
-    assert "StableDiffusionPipeline has no transformer or unet to search a plan for" in refusal(sd)
+    assert "StableDiffusionPipeline cannot be sampled by a plan: it has no network of its own" in refusal(sd)
     rewrite(sd / "model_index.json", _class_name="DiffusionPipeline")
-    assert "DiffusionPipeline has no transformer or unet" in refusal(sd)
+    assert "DiffusionPipeline cannot be sampled by a plan: it has no network of its own" in refusal(sd)
 
 
 def test_pipelines_without_a_part(sd: Path) -> None:

@@ -65,7 +65,9 @@ def test_every_name_is_whole_and_no_line_is_too_long(case: tuple[str, Renderable
 
 
 @pytest.mark.parametrize("width", [80, 100])
-@pytest.mark.parametrize("what", ["models", "solvers", "grids", "spaces", "strategies", "objectives", "exports", "space", "cache", "plan"])
+@pytest.mark.parametrize(
+    "what", ["models", "solvers", "grids", "tables", "spaces", "strategies", "objectives", "exports", "space", "cache", "plan"]
+)
 def test_what_commands_print_fits(what: str, width: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     plan = tmp_path_factory.mktemp("plan") / "plan.json"
     PLANS["split"].write(plan)

@@ -66,7 +66,7 @@ def test_the_estimate_tells_memory_and_what_suits_the_model(monkeypatch: pytest.
     assert facts["memory, trajectories, in files"] == "256 MiB"
     assert {"memory, free", "memory, network batch", "memory, fit"} <= set(facts) and "memory, weights" not in facts
     evaluations = {name: int(str(value).split()[-1].replace(",", "")) for name, value in facts.items() if name.startswith("network eval")}
-    assert evaluations["network evaluations, teacher"] == 2 * (256 * 64 + 128 * 32 + 128 * 96) + 128 * 96
+    assert evaluations["network evaluations, teacher"] == 2 * (256 * 25 + 128 * 12 + 128 * 96) + 128 * 24
     monkeypatch.setattr(memory, "free", lambda device: 2**50)
     facts = estimate(COINS, Settings.of(SearchSpace.named("default"), nfe=5))
     assert facts["samples in a network batch"] == 512 and "without checkpointing" in str(facts["memory, polish"])

@@ -37,6 +37,7 @@ def factory():
 """
 RAISED = r"the network of 'raising' raised KeyError: 'no such layer' at \S+/own.py:9"
 GO_ON = r"; go on with 'solversearch optimize --resume \S+/run --model \S+/own.py:factory'$"
+GONE = "the head of the Ray cluster at {} has not answered for 3 s; start it again"
 WITHOUT = """
 import sys
 
@@ -82,8 +83,20 @@ def halted(*arguments: object) -> str:
     result = call(*arguments)
     *progress, told = result.err.splitlines()
     assert result.code == 2 and result.out == "" and told.startswith("error: "), result
-    assert all(re.match(r"(teacher|baselines|fit|search|instant|comparison)\b", line) for line in progress), result.err
+    assert all(re.match(r"(teacher|baselines|fit|search|instant|comparison|sweep)\b", line) for line in progress), result.err
     return told.removeprefix("error: ")
+
+
+def head_goes(cluster: Any, folder: Path) -> None:
+    """The head dies as soon as a network on a node is held."""
+
+    def kill() -> None:
+        while not (folder / "held there").exists():
+            time.sleep(0.01)
+        cluster.head_node.kill_gcs_server(check_alive=False)
+
+    (folder / "held").touch()
+    threading.Thread(target=kill, daemon=True).start()
 
 
 def check_goes_on(model: str, folder: Path, *where: object) -> None:
@@ -120,19 +133,21 @@ def test_a_cluster_that_breaks_three_times(cluster: Any, tmp_path: Path, monkeyp
     cluster.remove_node(node)
 
     cluster.add_node(num_cpus=1)
-    (tmp_path / "held").touch()
-
-    def head_goes() -> None:
-        while not (tmp_path / "held there").exists():
-            time.sleep(0.01)
-        cluster.head_node.kill_gcs_server(check_alive=False)
-
-    threading.Thread(target=head_goes).start()
+    head_goes(cluster, tmp_path)
     told = halted("optimize", "--resume", tmp_path / "run", "--model", model, *where, 2)
-    gone = rf"the head of the Ray cluster at {where[1]} has not answered for 3 s; start it again"
-    assert re.match(f"^{gone}{GO_ON}", told), told
+    assert re.match(f"^{GONE.format(where[1])}{GO_ON}", told), told
     (tmp_path / "held").unlink()
     check_goes_on(model, tmp_path)
+
+
+def test_the_head_of_a_sweep_goes(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray alone would end the process after a minute, with a line of its own."""
+    monkeypatch.setattr(fleet, "GONE", 3.0)
+    model, address = own(tmp_path, "'RAY_RAYLET_PID' in os.environ"), cluster.address
+    (tmp_path / "sweep.yaml").write_text(f"models: '{model}'\nnfe: [2, 3]\nsettings: {{trials: 12, instant: false, polish: false}}")
+    head_goes(cluster, tmp_path)
+    told = halted("sweep", tmp_path / "sweep.yaml", "--out", tmp_path / "sweep", "--ray-address", address)
+    assert told == GONE.format(address) + ", and go on with the same command"
 
 
 def test_a_factory_that_is_not_the_same_twice(tmp_path: Path) -> None:
@@ -141,6 +156,11 @@ def test_a_factory_that_is_not_the_same_twice(tmp_path: Path) -> None:
     told = halted("optimize", "--model", f"python:{tmp_path}/own.py:factory", *SMALL, "--workers", 2, "--out", tmp_path / "run")
     assert "own.py:factory: the factory makes other weights every time" in told and told.endswith("begin it with torch.manual_seed(0)")
     assert not (tmp_path / "run").exists()
+
+
+def test_workers_without_a_search_are_told(tmp_path: Path) -> None:
+    told = call("optimize", "--model", "digits", "--nfe", 2, "--instant", "--samples", 128, "--workers", 2, "--out", tmp_path / "run")
+    assert told.code == 0 and "warning: --workers: they share the candidates of a search, and here is none" in told.err
 
 
 def test_seconds_in_the_network_are_of_the_drivers_where_they_can_be() -> None:

@@ -44,7 +44,7 @@ from solversearch.search.fitting.compensation import greedy_ratios
 from solversearch.search.optimize import optimize
 from solversearch.search.pipeline import Found, run_stages
 from solversearch.search.settings import Settings
-from solversearch.search.stages import baseline, instant, polish, surrogate
+from solversearch.search.stages import baseline, instant, polish
 from solversearch.search.stages import search as search_stage
 from solversearch.search.stages.task import Progress, Task
 from solversearch.search.strategies import Context
@@ -205,8 +205,9 @@ def test_instant_stops_after_stage_zero_and_says_whether_it_wins(tmp_path: Path,
     assert plan.decisions["solver"] == comparison.exported_row.solver and comparison.exported_ratio(GEOMETRIC) == pytest.approx(1.0)
 
 
-def test_without_instant_nothing_is_asked_of_a_surrogate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surrogate, "Surrogates", None)
+def test_without_instant_no_plan_is_made_on_a_surrogate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ranks the baselines alone."""
+    monkeypatch.setattr(stage_zero, "instant", None)
     _, comparison = run(tmp_path, instant=False, polish=False)
     assert [stage.name for stage in comparison.stages] == ["best baseline", "fit", "search"]
 
@@ -506,9 +507,9 @@ def test_another_objective_decides_by_its_own_interval(tmp_path: Path) -> None:
 
     found = rivals(MODEL, 4, 1.0, teacher).measured
     least = min(found, key=lambda each: distance(each.table))
-    assert own.baseline == least.name and own.baseline_value == pytest.approx(distance(least.table), rel=1e-3)
+    assert own.baseline == least.name and own.baseline_value == pytest.approx(distance(least.table), rel=2e-2)
     assert comparison.exported == ("plan" if comparison.verdict == "better" else "baseline")
-    assert own.plan_value == pytest.approx(distance(plan.tableau), rel=1e-3) or comparison.exported == "baseline"
+    assert own.plan_value == pytest.approx(distance(plan.tableau), rel=2e-2) or comparison.exported == "baseline"
 
 
 # Estimates -----------------------------------------------------------------------------------------------------------
@@ -547,6 +548,42 @@ def test_estimate_knows_what_is_granted_and_left_out() -> None:
 
     assert count("search", evaluations=1000) == "up to 1,000"
     assert {count(stage, only_instant=True) for stage in ("fit", "search", "polish")} == {"up to 0"}
+
+
+def evaluations_told(settings: Settings) -> int:
+    facts = estimate(MODEL, settings)
+    return sum(int(str(fact).removeprefix("up to ").replace(",", "")) for name, fact in facts.items() if "evaluations, " in name)
+
+
+@pytest.mark.parametrize("speed", [1000.0, 100.0, 30.0])
+def test_a_slow_network_gets_what_an_hour_has_room_for(speed: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solversearch.search.estimate._speed", lambda *_, **__: speed)
+    asked = Settings.of(SearchSpace(), nfe=4, validation_samples=48)
+    whole, most = evaluations_told(asked.model_copy(update={"hours": 1000.0})), int(3600 * speed)
+    told = estimate(MODEL, asked)
+    assert evaluations_told(asked) <= min(whole, most)
+    assert (evaluations_told(asked) == whole) == (most >= whole)
+    assert ("1024 held out, 256 to fit" in str(told["samples"])) == (most >= whole) and "48 to validate" in str(told["samples"])
+    assert evaluations_told(asked.model_copy(update={"evaluations": 10**9})) == whole  # who bounds the evaluations bounds no hours
+
+
+def test_what_an_hour_had_room_for_is_kept_by_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the network is faster then."""
+    monkeypatch.setattr("solversearch.search.estimate._speed", lambda *_, **__: 30.0)
+    asked = Settings.of(SearchSpace(), nfe=3)
+    with pytest.warns(UserWarning, match=r"^--hours 1 has room for 110,000 network evaluations here: \d+ samples held out"):
+        plan, comparison = optimize(MODEL, asked, tmp_path / "whole", "", quiet)
+    assert 64 <= comparison.samples < 1024
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.warns(UserWarning, match="--hours 1"), pytest.raises(Interrupted):
+        patched.setattr("solversearch.search.optimize.compare", stop)
+        optimize(MODEL, asked, tmp_path / "parts", "", quiet)
+    monkeypatch.setattr("solversearch.search.estimate._speed", lambda *_, **__: 1e9)
+    with pytest.warns(UserWarning, match="--hours 1 has room for 110,000"):
+        assert optimize(MODEL, asked, tmp_path / "parts", "", quiet, resume=True)[0].digest == plan.digest
 
 
 @pytest.mark.parametrize(("space", "fit"), [("default", False), ("s3", True)])

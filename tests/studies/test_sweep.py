@@ -79,9 +79,13 @@ def test_what_a_sweep_would_cost_is_what_its_searches_would(tmp_path: Path) -> N
 
 
 def test_trials_of_all_cells_are_in_one_database(tmp_path: Path) -> None:
+    """Which is new, and which two cells are at together; one that cannot be is told before any work."""
     wanted = asked(tmp_path, FILE.replace("nfe: [2, 3]\nguidance: [1, 2]", "nfe: [2]\nguidance: [1, 2]"), (MODEL,))
+    with pytest.raises(UserError, match=r"^--storage sqlite:////nowhere/at/all.db: .*unable to open"):
+        sweep(wanted, tmp_path / "sweep", "", Fleet(), lambda *_: None, storage="sqlite:////nowhere/at/all.db")
+    assert not (tmp_path / "sweep").exists()
     address = f"sqlite:///{tmp_path}/trials.db"
-    found = sweep(wanted, tmp_path / "sweep", "", Fleet(), lambda *_: None, storage=address)
+    found = sweep(wanted, tmp_path / "sweep", "", Fleet(2), lambda *_: None, storage=address)
     assert not any(row.failure for row in found.rows)
     studies = optuna.get_all_study_summaries(address)
     assert sorted(study.study_name[:-9] for study in studies) == sorted(wanted.cells()) and {study.n_trials for study in studies} == {12}

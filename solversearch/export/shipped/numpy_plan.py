@@ -3,10 +3,10 @@
     samples = sample(denoise, noise)
 
 noise is standard normal. denoise(x, node) runs a network on x at the time node.t and returns its data prediction, for which there is
-`data_prediction(output, x, node)`. Where node.guidance is not 1, that is D = D_u + node.guidance * (D_c - D_u) of the predictions with
-the condition and without; where PLAN.split is true, it is the pair (D, D_c - D_u), but D alone where node.reuses, which one call with
-the condition gives. PLAN.stochastic plans need draw(k), which returns
-the k-th fresh standard normal. Run as a program, this file checks itself.
+`data_prediction(output=output, x=x, node=node)`. Where node.guidance is not 1, that is D = D_u + node.guidance * (D_c - D_u) of the
+predictions with the condition and without; where PLAN.split is true, it is the pair (D, D_c - D_u), but D alone where node.reuses, which
+one call with the condition gives. PLAN.stochastic plans need draw(k), which returns the k-th fresh standard normal. Run as a program,
+this file checks itself.
 """
 
 import math
@@ -35,7 +35,7 @@ def sample(
     return run(PLAN.nodes, PLAN.rows, denoise, noise, draw, PLAN.threshold, components=PLAN.components, grid=grid)
 
 
-def data_prediction(output: Array, x: Array, node: Node) -> Array:
+def data_prediction(*, output: Array, x: Array, node: Node) -> Array:
     """The estimate of the clean sample that a network's output at (x, node.t) stands for."""
     a, b = coefficients(PLAN.prediction_type, node.alpha, node.sigma)
     return a * x + b * output

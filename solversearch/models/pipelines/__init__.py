@@ -94,7 +94,8 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
     adapted = Adapter(guest, networks, asking, prompts, known, schedule, kind).adapt(
         alias.guidance if alias else None, options.distilled_guidance
     )
-    if options.distilled_guidance is not None and not asking.tells:
+    tells = {asking.tells, asking.guides if adapted.why else ""} - {""}
+    if options.distilled_guidance is not None and not tells:
         options.only(name, *_ANY, *own, *_PROMPTED)
     schedule, _, _ = schedule_of(scheduler, guest.mu)
     packing, network = Packing.of(guest.pipe, adapted.shape, asking.fixed), adapted.network
@@ -109,7 +110,6 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
     time = Adapter.time_of(schedule, kind, float(schedule.t_end))
     count, settings = len(prompts), [SPLITS, prompts, asking.negative, sorted(asking.fixed.items()), asking.tells]
     text = asking.kind == "prompt"
-    tells = {asking.tells, asking.guides if adapted.why else ""} - {""}
     told = {name: asking.fixed[name] for name in sorted(tells) if name in asking.fixed}
     decoder = Decoder(seeing, lambda: asking.call(prompts[0] if prompts else None, known[0] if known else None), adapted.made_up, time)
     return Model(
@@ -120,7 +120,7 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
         dtype=dtype, device=device, guidance=adapted.guidance, clip=clip,
         conditioning=hashlib.sha256(json.dumps(settings).encode()).hexdigest() if text else "",
         weights=folder.digests(folder.networks), disjoint=text and count >= len(SPLITS),
-        facts=facts(folder.pipeline, scheduler, told),
+        facts=facts(folder.pipeline, scheduler, told), lacks=_lacks(adapted.why, told),
     )  # fmt: skip
 
 
@@ -149,6 +149,15 @@ def _folder(where: str, hub: bool, half: bool, options: Options) -> Folder:
     if not hub and path.is_file():
         return single(where, options.config, half)
     return from_hub(where, half) if hub or (where.count("/") == 1 and where[0] not in "./~" and not path.exists()) else local(where, half)
+
+
+def _lacks(why: str, told: dict[str, Any]) -> str:
+    scale = ", ".join(f"{name} {value:g}" for name, value in told.items() if isinstance(value, int | float))
+    return (
+        f"guidance of the plan's own, split columns, joint batches: the pipeline runs for each evaluation ({scale}), for {why}"
+        if why
+        else ""
+    )
 
 
 # The parts of the model ------------------------------------------------------------------------------------------

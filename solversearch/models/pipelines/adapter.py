@@ -82,7 +82,8 @@ class Adapter:
         return self.asking.call(self.prompts[0] if self.prompts else None, two, 2)
 
     def adapt(self, asked: float | None, told: float | None) -> Adapted:
-        """asked is the usual guidance scale in the pipeline's terms, where it is not the pipeline's own; told what the network is told.
+        """asked is the usual guidance scale in the pipeline's terms, where it is not the pipeline's own; told what the network is told,
+        or what a pipeline is called with that guides in a way of its own.
 
         Raises `UserError` for a pipeline whose evaluations depend on the steps before.
         """
@@ -97,7 +98,7 @@ class Adapter:
             return Adapted(network, network.shape, (scale + offset) if guided else 1.0, guided, _plain(firsts[0]))
         except Misfit as why:
             if self.asking.guides:
-                self.asking.fixed[self.asking.guides] = scale
+                self.asking.fixed[self.asking.guides] = scale if told is None else told
             first = self._own(0)
             called = Called(self.networks, self.guest, self.call, _plain(first), self.time).eval()
             self._check_called(called, first)

@@ -57,7 +57,8 @@ class Asking:
             return self.fixed | {"class_labels": [prompt] * count}
         if not self.kind:
             return self.fixed | {"batch_size": count}
-        return self.fixed | {"prompt": [prompt] * count} | ({} if self.negative is None else {"negative_prompt": [self.negative] * count})
+        texts = {"prompt": prompt} | ({} if self.negative is None else {"negative_prompt": self.negative})
+        return self.fixed | {name: text if count == 1 else [text] * count for name, text in texts.items()}  # some take one alone, no list
 
     def call(self, prompt: Any, encoded: list[Any] | None, count: int = 1) -> Call:
         return Call(self.arguments(prompt, count), encoded)
@@ -71,7 +72,7 @@ def _size(guest: Guest, options: Options, alias: Alias | None) -> dict[str, int]
     if resolution is not None and "height" in guest.parameters:
         width, height = pixels(resolution)
         size = {"height": height, "width": width}
-        multiple = _multiple(guest.pipe)
+        multiple = _multiple(guest)
         sides = [max(round(each / multiple), 1) * multiple for each in (width, height)]
         if sides != [width, height]:
             told = f"{sides[0]}x{sides[1]}" if "x" in str(resolution).lower() else sides[0]
@@ -104,11 +105,13 @@ def _own_side(guest: Guest) -> int | None:
     return side * 2 ** (len(vae.config.block_out_channels) - 1 if vae is not None else 0) if isinstance(side, int) else None
 
 
-def _multiple(pipe: Any) -> int:
-    """What sides are divided by on the way to the network, patches counted, as its processor of pictures knows."""
+def _multiple(guest: Guest) -> int:
+    """What sides are divided by on the way to the network, patches counted, as its processor of pictures or its network knows."""
+    pipe, patch = guest.pipe, next((each.config.get("patch_size") for each in guest.networks.values()), None) or 1
     processor = getattr(pipe, "image_processor", None) or getattr(pipe, "video_processor", None)
     own = getattr(pipe, "vae_scale_factor_spatial", None) or getattr(pipe, "vae_scale_factor", None) or 1
-    return max(int(own), int(processor.config.vae_scale_factor) if processor is not None else 1)
+    patched = int(own) * int(patch if isinstance(patch, int) else patch[-1])
+    return max(patched, int(processor.config.vae_scale_factor) if processor is not None else 1)
 
 
 def _longest(pipe: Any) -> int | None:

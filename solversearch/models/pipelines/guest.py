@@ -34,9 +34,9 @@ class Misfit(Exception):
 
 
 class Time(NamedTuple):
-    """Of a step: what timesteps and sigmas of a scheduler say."""
+    """Of a step: what timesteps and sigmas of a scheduler say. t may be a tensor, which is learned."""
 
-    t: float
+    t: Any
     level: float
 
 
@@ -74,7 +74,7 @@ class Probe:
         if self._at:
             raise Misfit("it starts its scheduler again in the middle, as those do that sample a video in chunks")
         self.mu = None if mu is None else float(mu)
-        self.timesteps = torch.tensor([time.t for time in self._times], dtype=torch.float32, device=device)
+        self.timesteps = torch.stack([torch.as_tensor(time.t, dtype=torch.float32, device=device) for time in self._times])
         self.sigmas = torch.tensor([*(time.level for time in self._times), 0.0], dtype=torch.float32)
         self.num_inference_steps = len(self._times)
 
@@ -88,8 +88,11 @@ class Probe:
         if not isinstance(sample, Tensor) or sample.ndim == 0:  # CogVideoXDPM's has two times before it
             sample = next(each for each in more if isinstance(each, Tensor) and each.ndim > 1)
             timestep = more[0] if not isinstance(timestep, Tensor | int | float) else timestep
-        told = float(torch.as_tensor(timestep).flatten()[0]) if timestep is not None else self._times[self._at].t
-        if self._at >= len(self._times) or not isclose(told, self._times[self._at].t, rel_tol=0.01, abs_tol=0.01):
+        if self._at == len(self._times):
+            raise Misfit("it takes more steps than it is asked for")
+        known = _number(self._times[self._at].t)
+        told = known if timestep is None else _number(timestep)
+        if not isclose(told, known, rel_tol=0.01, abs_tol=0.01):
             raise Misfit(f"it samples at other times than its scheduler tells it ({told:g})")
         if model_output.shape != sample.shape and model_output.shape[1] == 2 * sample.shape[1]:
             model_output = model_output[:, : sample.shape[1]]  # the rest is a variance
@@ -98,6 +101,10 @@ class Probe:
         x = self._answer(self._at, model_output, sample).to(sample.dtype, copy=True)
         self._at += 1
         return _Stepped((x, x))
+
+    @property
+    def _step_index(self) -> NoReturn:
+        raise Misfit("it sets its scheduler back and takes each step twice")
 
     def __deepcopy__(self, memo: Any) -> NoReturn:
         raise Misfit("it samples two states with copies of one scheduler, as those do that make pictures and sound")
@@ -134,9 +141,8 @@ class Guest:
 
         return forward
 
-    @torch.no_grad()
     def visit(self, call: Call, times: Sequence[Time], answer: Answer, respond: Respond) -> Any:
-        """What one `__call__` returns; None where `answer` or `respond` raised `Done`."""
+        """What one `__call__` returns, with gradients where they are asked for; None where `answer` or `respond` raised `Done`."""
         kind = type(self.stock)
         probe: Any = object.__new__(type(kind.__name__, (Probe, kind), {"__module__": kind.__module__}))
         probe.__dict__.update(self.stock.__dict__ | {"_times": times, "_answer": answer, "_at": 0, "mu": None})
@@ -146,14 +152,25 @@ class Guest:
             arguments["generator"] = torch.Generator().manual_seed(0)
         try:
             with quiet(), self._encoding(call.encoded):
-                result = self.pipe(**{key: list(value) if isinstance(value, list) else value for key, value in arguments.items()})
+                result = inspect.unwrap(type(self.pipe).__call__)(
+                    self.pipe, **{key: list(value) if isinstance(value, list) else value for key, value in arguments.items()}
+                )
         except Done:
             return None
         except (UserError, Misfit):
             raise
         except ValueError as error:
             raise UserError(f"{self.name} refuses what it is asked for: {_line(error)}") from error
-        except (NotImplementedError, RuntimeError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as error:
+        except (
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            AttributeError,
+            KeyError,
+            IndexError,
+            AssertionError,
+            ArithmeticError,
+        ) as error:
             raise Misfit(f"its call fails with a probe for its scheduler ({type(error).__name__}: {_line(error)})") from error
         finally:
             self.mu = probe.mu if probe.mu is not None else self.mu
@@ -174,6 +191,7 @@ class Guest:
         finally:
             del self.pipe.__dict__["encode_prompt"]
 
+    @torch.no_grad()
     def encode(self, call: Call) -> list[Any]:
         """What `encode_prompt` returns, one after the other, until a network is called."""
         own, results = self.pipe.encode_prompt, []
@@ -202,11 +220,12 @@ def kept(value: Any) -> Any:
     return type(value)(map(kept, value)) if type(value) in (list, tuple) else value
 
 
-def shell(module: nn.Module, device: str, forward: Callable[..., Any] | None = None) -> Any:
-    """A module of the same settings and weights that is said to be on the device, and whose forward is another."""
+def shell(module: nn.Module, device: str, forward: Callable[..., Any] | None = None, dtype: torch.dtype | None = None) -> Any:
+    """A module of the same settings and weights that is said to be on the device, and of the dtype, and whose forward is another."""
     kind = type(module)
-    own = {"__module__": kind.__module__, "device": property(lambda self: torch.device(device))}
-    twin: Any = object.__new__(type(kind.__name__, (kind,), own | ({"forward": forward} if forward else {})))
+    own: dict[str, Any] = {"__module__": kind.__module__, "device": property(lambda self: torch.device(device))}
+    own |= ({"forward": forward} if forward else {}) | ({"dtype": property(lambda self: dtype)} if dtype else {})
+    twin: Any = object.__new__(type(kind.__name__, (kind,), own))
     twin.__dict__.update(module.__dict__ | {"_compiled_call_impl": None})
     for name in ("forward", "_hf_hook", "_old_forward"):  # of accelerate
         twin.__dict__.pop(name, None)
@@ -217,6 +236,10 @@ def shell(module: nn.Module, device: str, forward: Callable[..., Any] | None = N
 
 def _unasked(name: str, arguments: Arguments) -> NoReturn:
     raise Misfit(f"its {name} is called outside of sampling")
+
+
+def _number(value: Any) -> float:
+    return float(torch.as_tensor(value).detach().flatten()[0])
 
 
 def _line(error: Exception) -> str:

@@ -128,9 +128,9 @@ class Called(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         numbers = [0] * len(x) if condition is None else condition.tolist()
-        return torch.cat([self._one(*each) for each in zip(torch.split(x, 1), t.tolist(), numbers, strict=True)])
+        return torch.cat([self._one(*each) for each in zip(torch.split(x, 1), t.unbind(), numbers, strict=True)])
 
-    def _one(self, x: Tensor, t: float, number: int) -> Tensor:
+    def _one(self, x: Tensor, t: Tensor, number: int) -> Tensor:
         asked, result = 0, []
 
         def respond(name: str, arguments: Arguments) -> Any:
@@ -144,5 +144,5 @@ class Called(nn.Module):
                 raise Done
             return x.expand_as(state)
 
-        self.guest.visit(self.call(number), [self.time(t)] * 2, answer, respond)
+        self.guest.visit(self.call(number), [self.time(float(t.detach()))._replace(t=t)] * 2, answer, respond)
         return result[0]

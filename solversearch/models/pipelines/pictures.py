@@ -25,6 +25,7 @@ class Decoder:
             self._guest = self.make()
         return torch.cat([self._one(self._guest, state) for state in torch.split(states, 1)])
 
+    @torch.no_grad()
     def _one(self, guest: Guest, state: Tensor) -> Tensor:
         outputs = iter(self.made_up)
 

@@ -32,6 +32,7 @@ class Step:
     made: Tensor
 
 
+@torch.no_grad()
 def record(
     guest: Guest, call: Call, times: Sequence[Time], states: Sequence[Tensor], respond: Callable[[int, str, Arguments], Any]
 ) -> list[Step]:
@@ -198,7 +199,7 @@ def _filled(template: Any, numbers: Callable[[int, Tensor], Tensor]) -> Any:
 def learn(guest: Guest, call: Call, pair: Call | None, times: Sequence[Time], first: Step) -> list[Slot]:
     """The slots of a step. first is a step with the networks' own outputs; pair the call for two samples of the same prompt; times are
     three, of which the middle one lies anywhere between the others."""
-    shape, dtype = first.state.shape[1:], first.state.dtype
+    shape = first.state.shape[1:]
     per = len(first.calls)
     size = first.state[0].numel()
     count = max(_digits(size), *(_digits(_rows(plain(each)).shape[1]) for each in first.outputs))
@@ -227,7 +228,7 @@ def learn(guest: Guest, call: Call, pair: Call | None, times: Sequence[Time], fi
         for slot in _slots(k, name, [step.calls[k][1] for step in steps], twice.calls[k][1] if twice else None, count, times)
     ]
     _leave(slots, steps, count)
-    _weigh(slots, steps[count + 1 :], dtype)
+    _weigh(slots, steps[count + 1 :])
     return slots
 
 
@@ -280,17 +281,19 @@ def _leave(slots: list[Slot], steps: list[Step], count: int) -> None:
         slot.output, slot.sign = places, sign
 
 
-def _weigh(slots: list[Slot], steps: list[Step], dtype: torch.dtype) -> None:
+def _weigh(slots: list[Slot], steps: list[Step]) -> None:
     """The share of every slot in the guided output, from the first step; the others have to agree."""
     columns, expected = [], []
     for step in steps:
         outputs = [_rows(plain(step.outputs[slot.call]))[slot.row].cpu().double()[slot.output] for slot in slots]
         columns.append(torch.stack(outputs, 1))
         expected.append(step.made.flatten().cpu().double())
+    dtypes = {steps[0].made.dtype, *(_rows(plain(each)).dtype for each in steps[0].outputs)}  # some step in another than they guide in
+    tolerance = max(TOLERANCE.get(dtype, ROUGH) for dtype in dtypes)
     found = torch.linalg.lstsq(columns[0], expected[0][:, None]).solution[:, 0]
     for column, made in zip(columns, expected, strict=True):
         error = float((column @ found - made).norm() / made.norm())
-        if not error < TOLERANCE.get(dtype, ROUGH):
+        if not error < tolerance:
             raise Misfit(f"it guides by more than a fixed scale of the difference (off by {error:.1g} of the output)")
     for slot, weight in zip(slots, found.tolist(), strict=True):
         slot.weight = weight

@@ -156,11 +156,8 @@ class Folder:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """What is called while it samples. Raises `UserError` where there is none."""
-        found = tuple(part for part in self.modules if part in NETWORKS)
-        if not found:
-            raise UserError(f"{self.path}: {self.pipeline or 'model_index.json'} has no {' or '.join(NETWORKS[::2])} to search a plan for")
-        return found
+        """What is called while it samples."""
+        return tuple(part for part in self.modules if part in NETWORKS)
 
     @property
     def decoders(self) -> tuple[str, ...]:
@@ -191,6 +188,8 @@ class Folder:
         try:
             with quiet():
                 return self.kind(**made)
+        except ImportError as error:
+            raise UserError(f"{self.path}: {self.pipeline} asks for a package that is not there ({_line(error)})") from error
         except _BROKEN as error:
             raise UserError(f"{self.path}: no {self.pipeline} of what its index names ({_line(error)}); download it again") from error
 
@@ -255,9 +254,9 @@ class InMemory(Folder):
         return type(self.object)
 
     def pipe(self, given: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
-        """The object's parts but for the given ones."""
-        twin = object.__new__(self.kind)
-        twin.__dict__.update(self.object.__dict__ | given)
+        """The object's parts but for the given ones; its networks are said to be of that dtype and on the device, too."""
+        twin, shells = object.__new__(self.kind), {part: shell(getattr(self.object, part), device, dtype=dtype) for part in self.networks}
+        twin.__dict__.update(self.object.__dict__ | shells | given)
         if type(twin.scheduler).__name__ == "PlanScheduler":
             twin.__dict__["scheduler"] = scheduler_of(self.config("scheduler"))
         return twin

@@ -87,15 +87,25 @@ def _check_listens(address: str) -> None:
 def _check_answers(address: str) -> None:
     """In a process of its own, for Ray waits minutes for what listens and is no cluster, and may end the process that it is in."""
     code = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+    late = False
     try:
-        ended = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, timeout=ANSWERS, check=False)
-    except subprocess.TimeoutExpired:
+        ended = subprocess.run([sys.executable, "-c", code, address], capture_output=True, timeout=ANSWERS, check=False)
+        failed, said = ended.returncode, ended.stderr
+    except subprocess.TimeoutExpired as error:
+        late, failed, said = True, 1, error.stderr or b""
+    told = said.decode(errors="replace").strip()
+    if failed and ("InvalidAuthToken" in told or "AuthenticationError" in told):
+        raise UserError(
+            f"--ray-address {address}: the cluster's token is missing here, or another; set RAY_AUTH_MODE=token, and copy "
+            "~/.ray/auth_token from the head"
+        )
+    if late:
         raise UserError(
             f"--ray-address {address}: no Ray cluster answers there in {ANSWERS:.0f} s; name the port of 'ray start --head', 6379 unless "
             "it was told another"
-        ) from None
-    if ended.returncode:
-        reason = (ended.stderr.strip() or f"Ray ended with {ended.returncode}").splitlines()[-1]
+        )
+    if failed:
+        reason = (told or f"Ray ended with {failed}").splitlines()[-1]
         raise UserError(f"--ray-address {address}: {reason.rpartition('Error: ')[2]}")
 
 

@@ -44,7 +44,8 @@ def held(folder: Path) -> Iterator[None]:
 
 
 class Run(BaseModel):
-    """What a search was asked. model and options are how it is loaded; storage is where Optuna keeps the study, None for the journal."""
+    """What a search was asked. model and options are how it is loaded; storage is where Optuna keeps the study, None for the journal;
+    granted are the network evaluations that the hours had room for when it began, None where that were all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal["solversearch-run"] = "solversearch-run"
@@ -53,6 +54,7 @@ class Run(BaseModel):
     options: Options
     model_digest: str
     settings: Settings
+    granted: int | None = None
     storage: str | None = None
     study: str = "search"
     command: str

@@ -121,6 +121,8 @@ def database(address: str) -> BaseStorage:
         except Exception as error:  # of Optuna, of SQLAlchemy, and of the database's own driver
             if attempt == ATTEMPTS - 1 or not _answers(address):
                 reason = " ".join(str(error.__cause__ or error).split())
+                if isinstance(error, ImportError):
+                    reason += "; install the driver that the address names, for PostgreSQL by pip install 'solversearch[postgres]'"
                 raise UserError(f"--storage {without_password(address)}: {reason}") from None
         time.sleep(random.uniform(0.05, 0.2) * (attempt + 1))
     raise AssertionError

@@ -30,7 +30,7 @@ def run(task: Task, fitting: Teacher, validation: Teacher, surrogates: Surrogate
     The evaluator tempers errors by the median of the best baseline's. Raises `UserError` where those are zero already.
     """
     settings, model = task.settings, task.model
-    found = _promising(surrogates, baselines(model, settings.nfe, settings.guidance, settings.integer))
+    found = _promising(surrogates, baselines(model, settings.nfe, settings.guidance, settings.integer, own=lambda: task.parametrization))
     ranked = task.log.numbers(f"screen {len(found)}", task.clock, lambda: _ranked(task, found, validation))
     starts: dict[str, Baseline] = {}
     for place in ranked:

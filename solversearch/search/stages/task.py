@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 
+from solversearch.empirical import parametrization
 from solversearch.judging.baselines import Baseline
 from solversearch.judging.compare import Timing
 from solversearch.judging.objectives import Objective, parse_many
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.memo import memoized
 from solversearch.models.base import Clock, Denoiser, Model
+from solversearch.parametrization import DATA, Parametrization
 from solversearch.search.evaluating.evaluations import Log, Parts
 from solversearch.search.evaluating.evaluator import Result
 from solversearch.search.settings import Settings
+from solversearch.solvers.mixed import EMPIRICAL
 from solversearch.spaces import Domain
 from solversearch.teacher import STEPS, Teacher, solve, teach
 
@@ -21,8 +24,8 @@ ROUGH = 16
 """Steps of the teacher where surrogates alone look at its ends."""
 SOLVES, PROBED = (12, 16, 24, 32, 48), 64
 """Steps of the teacher that are tried where it has to be as exact as a plan needs, and the samples on which."""
-HUNDREDTH = 0.01
-"""Of the plan's error, for the comparison."""
+OF_PLAN = 0.003
+"""Of the plan's error, what the teacher may be wrong by in the comparison: with .01 some ratios of very exact plans moved by 10 %."""
 Progress = Callable[[str, int, int, str], None]
 """progress(stage, done, total, note); total 0 where it is not known."""
 
@@ -68,14 +71,15 @@ class Task:
             progress=lambda done: self.progress("teacher", done, total, f"{split}, {count} samples"),
         )  # fmt: skip
 
-        def charged() -> tuple[()]:
-            self.clock.evaluations += spent.evaluations
-            self.clock.seconds += spent.seconds
-            return ()
-
-        # Another process of the search finds the samples in the cache, and what they took in the log.
-        self.log.numbers(f"teacher {split} {count} {'whole' if trajectory else 'ends'} {guidance!r} {steps}", self.clock, charged)
+        key = f"teacher {split} {count} {'whole' if trajectory else 'ends'} {guidance!r} {steps}"
+        self.log.numbers(key, self.clock, partial(self._charged, spent))
         return teacher
+
+    def _charged(self, spent: Clock) -> tuple[()]:
+        """Another process of the search finds in the cache what this one computed, and what it took in the log."""
+        self.clock.evaluations += spent.evaluations
+        self.clock.seconds += spent.seconds
+        return ()
 
     @cached_property
     def learning(self) -> tuple[Teacher, Teacher]:
@@ -87,7 +91,7 @@ class Task:
     def held_out(self, result: Result) -> Teacher:
         """What the comparison alone looks at, exact enough for this result; with its trajectory where the deciding objective needs it."""
         trajectory = "trajectory" in self.objectives[0].needs
-        return self.ends("held_out", self.settings.samples, result, HUNDREDTH, trajectory)
+        return self.ends("held_out", self.settings.samples, result, OF_PLAN, trajectory)
 
     def ends(self, split: str, count: int, result: Result, share: float, trajectory: bool = False) -> Teacher:
         """The teacher's samples of a split by the fewest of `SOLVES` steps with which mean and median of its squared distance from the
@@ -105,11 +109,20 @@ class Task:
                 return replace(self.teacher(split, count, False, steps=steps), error=float(error.mean()))
         return self.teacher(split, count, trajectory)
 
+    @cached_property
+    def parametrization(self) -> Parametrization:
+        """The model's own."""
+        settings, spent = self.settings, Clock()
+        own = parametrization(self.model, settings.guidance, settings.batch_size, spent)
+        self.log.numbers("parametrization", self.clock, partial(self._charged, spent))
+        return own
+
     def domain(self, starts: Sequence[Baseline]) -> Domain:
         """What the search decides, about the grids of the starts."""
         settings, nodes = self.settings, [start.table.nodes for start in starts]
         space = settings.space.fitting(settings.fit)
-        return Domain.of(space, self.model.schedule, settings.nfe, settings.guidance, nodes, settings.integer)
+        own = self.parametrization if any(name in EMPIRICAL for name in space.solver.choose) else DATA
+        return Domain.of(space, self.model.schedule, settings.nfe, settings.guidance, nodes, settings.integer, own)
 
     def timing(self) -> Timing:
         return Timing(wall_s=round(self.log.elapsed(), 3), network_s=round(self.clock.seconds, 3))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from solversearch.empirical import parametrization
 from solversearch.judging.baselines import Baseline, baselines, screening
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Clock, NotFinite
@@ -21,6 +22,7 @@ from solversearch.search.stages.task import SOLVES, Budget, Task
 from solversearch.search.surrogates import instant as stage_zero
 from solversearch.solvers import get
 from solversearch.spaces import SearchSpace
+from solversearch.spaces.sections import ComponentChoice
 from solversearch.teacher import teach
 from tests.assets import coins
 
@@ -143,7 +145,11 @@ def test_samples_have_trajectories_where_something_is_fitted_to_them() -> None:
         (space, trials): [len(teacher.angles) for teacher in task_of(space, trials=trials).learning]
         for space in ("default", "ld3") for trials in (0, 2)
     }  # fmt: skip
-    assert kept == {("default", 0): [0, 64], ("default", 2): [64, 64], ("ld3", 0): [64, 64], ("ld3", 2): [64, 64]}
+    assert kept == {("default", 0): [64, 64], ("default", 2): [64, 64], ("ld3", 0): [64, 64], ("ld3", 2): [64, 64]}
+    task = task_of(trials=0)
+    plain = task.settings.space.model_copy(update={"components": ComponentChoice(bands=(1,), channels=(False,))})
+    scalar = replace(task, settings=task.settings.model_copy(update={"space": plain}))
+    assert [len(teacher.angles) for teacher in scalar.learning] == [0, 64]  # the polish goes on from the instant plan at once
 
 
 @pytest.mark.parametrize(("guidance", "calls"), [(1.0, 3), (4.0, 6)])
@@ -173,6 +179,7 @@ def test_the_search_begins_no_more_candidates_than_the_budget_has_room_for() -> 
 
 def test_the_network_is_asked_about_baselines_that_the_surrogates_rank_first() -> None:
     task, clock = task_of(), Clock()
+    parametrization(MODEL)  # from the cache, as the teachers
     fitting, validation = (teach(MODEL, split, 32, clock=clock) for split in ("fit", "validate"))
     surrogates = surrogate.run(task, fitting, validation)
     found, best, evaluator = baseline.run(task, fitting, validation, surrogates)

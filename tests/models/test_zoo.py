@@ -1,0 +1,122 @@
+"""Pipelines of the families that people use now, saved and loaded as the real ones are: a plan in the pipeline against the runtime."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+from solversearch.models import pipelines
+from solversearch.models.base import Model
+from solversearch.models.options import Options
+from solversearch.models.pipelines.network import Called, Replayed
+from solversearch.models.pipelines.packing import Unpacked
+from solversearch.pipeline_facts import facts_of
+from tests import tiny, zoo
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+NAMES = [name for name, family in zoo.ZOO.items() if family.text]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Where a family is, by its name."""
+
+    @cache
+    def saved(name: str) -> Path:
+        place = tmp_path_factory.mktemp("zoo") / name
+        if name in zoo.ZOO:
+            zoo.build(name, reads=True).save_pretrained(place)
+        else:
+            tiny.build("sd", place)
+        return place
+
+    return saved
+
+
+def opened(place: Path, dtype: torch.dtype = torch.float32) -> Any:
+    absent = [part for part, kind in json.loads((place / "model_index.json").read_text()).items() if kind == [None, None]]
+    pipe = diffusers.DiffusionPipeline.from_pretrained(place, torch_dtype=dtype, **dict.fromkeys(absent))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def network_of(model: Model) -> Any:
+    return model.network.network if isinstance(model.network, Unpacked) else model.network
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_in_the_pipeline_is_the_runtime_on_the_model(name: str, folder: Any, prompts: Path) -> None:
+    told, pipe = zoo.options(name, prompts), opened(folder(name))
+    model, arguments = pipelines.load(str(folder(name)), told), zoo.asked(pipe, told)
+    assert isinstance(network_of(model), Replayed if zoo.ZOO[name].plain else Called)
+    assert bool(model.lacks) is not zoo.ZOO[name].plain
+    assert zoo.differs(pipe, model, zoo.plan_for(model), arguments) <= 1e-5
+    if model.null_condition is not None:
+        assert zoo.differs(pipe, model, zoo.plan_for(model, "split"), arguments) <= 1e-5
+
+
+def test_two_networks_by_time(folder: Any, prompts: Path) -> None:
+    """Wan 2.2: the one or the other, also among the samples of one batch."""
+    model = pipelines.load(str(folder("wan22")), zoo.options("wan22", prompts))
+    network, x = network_of(model), torch.randn(2, *model.shape)
+    assert [each.least for each in network.ranges] == [600.0, pytest.approx(model.schedule.t_end)]
+    times, numbers = torch.tensor([700.0, 500.0]), torch.tensor([0, 1])
+    called: list[str] = []
+    for name, part in network.core.items():
+        part.register_forward_hook(lambda *_, name=name: called.append(name))
+    together = network(x, times, numbers)
+    assert sorted(called) == ["transformer", "transformer_2"]
+    for i in range(2):
+        torch.testing.assert_close(network(x[i : i + 1], times[i : i + 1], numbers[i : i + 1]), together[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["wan22", "z_image", "qwen_image"])
+def test_half_precision(name: str, folder: Any, prompts: Path) -> None:
+    told, pipe = zoo.options(name, prompts, dtype="bfloat16"), opened(folder(name), torch.bfloat16)
+    model = pipelines.load(str(folder(name)), told)
+    assert model.dtype == torch.bfloat16 and isinstance(network_of(model), Replayed if zoo.ZOO[name].plain else Called)
+    assert zoo.differs(pipe, model, zoo.plan_for(model), zoo.asked(pipe, told)) <= 0.1
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_preconditioned_networks(prediction_type: str, folder: Any, prompts: Path, tmp_path: Path) -> None:
+    """Playground v2.5: Stable Diffusion's network in EDM's frame."""
+    pipe = opened(folder("sd"))
+    pipe.scheduler = diffusers.EDMEulerScheduler(sigma_data=0.5, prediction_type=prediction_type)
+    pipe.save_pretrained(tmp_path / "edm")
+    told = Options(device="cpu", prompts=prompts, resolution=tiny.RESOLUTION)
+    model = pipelines.load(str(tmp_path / "edm"), told)
+    assert model.prediction_type == "edm" and (model.schedule.t_start, model.schedule.t_end) == (80.0, 0.002)
+    for kind in ("", "split"):
+        assert zoo.differs(pipe, model, zoo.plan_for(model, kind), zoo.asked(pipe, told)) <= 1e-5
+
+
+def test_gradients_go_through_the_pipeline(folder: Any, prompts: Path) -> None:
+    """Where it is called for each evaluation, too: of the state and of the time, for the polish."""
+    model = pipelines.load(str(folder("qwen_image")), zoo.options("qwen_image", prompts))
+    assert model.conditions is not None
+    x, direction, ways = torch.randn(3, 1, *model.shape)
+    x, t = x.requires_grad_(), torch.tensor([600.0], requires_grad=True)
+
+    def value(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return (model.network(x, t, model.conditions[:1]) * ways).sum()  # type: ignore[index]
+
+    by_x, by_t = torch.autograd.grad(value(x, t), (x, t))
+    with torch.no_grad():
+        along = (value(x + 0.01 * direction, t) - value(x - 0.01 * direction, t)) / 0.02
+        later = value(x, t + 0.1) - value(x, t - 0.1)
+    torch.testing.assert_close((by_x * direction).sum(), along, rtol=0.05, atol=0.01)
+    torch.testing.assert_close(by_t[0], later / 0.2, rtol=0.05, atol=0.01)
+
+
+def test_a_pipeline_that_guides_by_itself_is_called_with_the_scale_that_is_asked_for(folder: Any, prompts: Path) -> None:
+    told = zoo.options("qwen_image", prompts, distilled_guidance=2.5)
+    pipe, model = opened(folder("qwen_image")), pipelines.load(str(folder("qwen_image")), told)
+    assert "true_cfg_scale 2.5" in model.lacks and model.guidance == 1
+    plan = zoo.plan_for(model)
+    assert facts_of(plan.decisions)[2] == {"true_cfg_scale": 2.5}
+    assert zoo.differs(pipe, model, plan, zoo.asked(pipe, told)) <= 1e-5
