@@ -68,7 +68,7 @@ def most(settings: Settings, calls: int, checkpointing: bool = False) -> tuple[i
     return anyhow + none, all_steps - none + guided * SOLVES[-2] * samples
 
 
-def _share(task: Task, budget: Budget, part: float) -> float:
+def _share(task: Task, budget: Budget, part: float = 1.0) -> float:
     """Of all steps and samples, what the budget has room for."""
     settings = task.settings
     way = backward(task.model, task.calls, batch(settings), settings.batch_size)

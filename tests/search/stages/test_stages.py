@@ -161,6 +161,7 @@ def test_the_polish_takes_as_many_steps_as_the_budget_has_room_for(guidance: flo
     assert task.calls == calls and polish.most(task.settings, calls) == (anyhow, more)
     assert polish._share(task, ENDLESS) == polish._share(task, Budget(10**9, Clock(), 0)) == 1
     assert polish._share(task, Budget(anyhow + more // 4, Clock(), 0)) == pytest.approx(0.25, abs=1e-3)
+    assert polish._share(task, Budget(2 * (anyhow + more // 4), Clock(), 0), 0.5) == pytest.approx(0.25, abs=1e-3)
     assert polish._share(task, Budget(anyhow, Clock(), 0)) == 0 > polish._share(task, NOTHING)
 
 
