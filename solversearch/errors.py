@@ -36,8 +36,9 @@ def blaming(what: str, file: str = "", kind: type[UserError] = UserError) -> Ite
         raise kind(f"{what} raised {type(error).__name__}: {short(message)} at {place[0]}:{place[1]}") from error
 
 
-def short(text: object) -> str:
-    return " ".join(str(text).split())[:300]
+def short(text: object, limit: int = 300) -> str:
+    """In one line of so many characters at most."""
+    return " ".join(str(text).split())[:limit]
 
 
 def nearest(name: str, known: list[str], what: str) -> str:

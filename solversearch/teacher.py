@@ -44,7 +44,7 @@ class Teacher:
     cached file: of a large model they would fill the device.
     error is the mean squared error of the endpoint by step doubling, on the first `DOUBLED` samples.
     The endpoint of a held-out sample is NaN where the network returned NaN or inf on its way.
-    numbers (n,) are those of the samples in their split.
+    numbers (n,) are those of the samples in their split; steps are the evaluations of each.
     """
 
     split: str
@@ -57,6 +57,7 @@ class Teacher:
     slopes: Tensor
     error: float
     numbers: Sequence[int]
+    steps: int = STEPS
 
     def __len__(self) -> int:
         return len(self.noise)
@@ -120,7 +121,7 @@ def teach(
         evict(most)
     endpoint, error = stored["endpoint"].to(model.device, copy=True), float(stored["error"])
     angles, states, slopes = (stored[name] if trajectory else torch.empty_like(stored[name][:0]) for name in ("angles", "states", "slopes"))
-    return Teacher(split, seed, drawn.noise, drawn.conditions, endpoint, angles.clone(), states, slopes, error, range(count))
+    return Teacher(split, seed, drawn.noise, drawn.conditions, endpoint, angles.clone(), states, slopes, error, range(count), steps)
 
 
 def solve(model: Model, denoise: Denoise, noise: Tensor, guidance: float, steps: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from solversearch.errors import UserError
+from solversearch.errors import UserError, short
 from solversearch.importing.diffusers import check_settings, scheduler_by_name, scheduler_class
 from solversearch.plan import Plan
 from solversearch.schedules import Flow, NoiseSchedule
@@ -104,7 +104,7 @@ def _fetched(repository: str) -> tuple[Path, Path]:
     try:
         index, place = (Path(hub.hf_hub_download(repository, name)) for name in ("model_index.json", f"scheduler/{_FILE}"))
     except Exception as error:  # the client raises what its HTTP library raises
-        reason = " ".join(str(error).split())[:100]
+        reason = short(error, 100)
         raise UserError(
             f"hf:{repository}: cannot fetch the scheduler's configuration ({type(error).__name__}: {reason}); name the pipeline's folder"
         ) from error

@@ -1,8 +1,9 @@
 """The baselines: every published solver on every published grid at a given cost, and which of them are best."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import inf, isfinite
 
 from solversearch.empirical import parametrization
@@ -11,10 +12,11 @@ from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.memo import NO_MEMO, Memo
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.parametrization import DATA, Parametrization
-from solversearch.runtime import Tableau
+from solversearch.runtime import Node, Tableau
 from solversearch.sampling import sample_together
 from solversearch.schedules import GRIDS, grid
 from solversearch.solvers import SOLVERS
+from solversearch.solvers.base import Solver
 from solversearch.teacher import Teacher
 
 SMALL = 1024
@@ -41,6 +43,23 @@ class Baseline:
         return f"{self.solver} on {self.grid}"
 
 
+def pairs(model: Model, nfe: int, integer: bool = False) -> list[tuple[Solver, str, list[Node]]]:
+    """Every solver, and every grid by its name and nodes on which that can spend exactly nfe evaluations."""
+
+    @cache
+    def nodes(name: str, steps: int) -> list[Node] | None:
+        with suppress(UserError):  # times that coincide
+            return grid(name, model.schedule, steps, integer)
+        return None
+
+    found = []
+    for solver in SOLVERS.values():
+        with suppress(UserError):  # a count that this solver cannot spend
+            steps = solver.steps(nfe)
+            found += [(solver, name, own) for name in GRIDS if (own := nodes(name, steps)) is not None]
+    return found
+
+
 def baselines(
     model: Model, nfe: int, guidance: float, integer: bool = False, among: Collection[tuple[str, str]] | None = None,
     own: Callable[[], Parametrization] | None = None,
@@ -49,26 +68,16 @@ def baselines(
 
     Empirical solvers take the model's own parametrisation, measured by `own`; where that meets NaN or inf they are left out.
     """
-    solvers = [solver for solver in SOLVERS.values() if among is None or any(solver.name == name for name, _ in among)]
+    asked = [each for each in pairs(model, nfe, integer) if among is None or (each[0].name, each[1]) in among]
     suits = DATA
-    if any(solver.empirical for solver in solvers):
+    if any(solver.empirical for solver, _, _ in asked):
         try:
             suits = own() if own else parametrization(model, guidance)
         except NotFinite:
-            solvers = [solver for solver in solvers if not solver.empirical]
-    found = []
-    for solver in solvers:
-        for name in GRIDS:
-            if among is not None and (solver.name, name) not in among:
-                continue
-            try:
-                nodes = grid(name, model.schedule, solver.steps(nfe), integer)
-            except UserError:  # a count that this solver cannot spend, or a grid whose times coincide
-                continue
-            found.append(Baseline(solver.name, name, solver.tableau(model.schedule, nodes, suits).guided(guidance)))
-    if not found:
+            asked = [each for each in asked if not each[0].empirical]
+    if not asked:
         raise UserError(f"no baseline can spend {nfe} evaluations on this model's schedule; ask for another --nfe")
-    return found
+    return [Baseline(solver.name, name, solver.tableau(model.schedule, nodes, suits).guided(guidance)) for solver, name, nodes in asked]
 
 
 def screen(

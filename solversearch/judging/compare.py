@@ -20,7 +20,7 @@ from solversearch.notebook import Shown
 from solversearch.plan import Count, Interval, Many, Plan
 from solversearch.runtime import Node
 from solversearch.schedules import GRIDS
-from solversearch.teacher import Teacher
+from solversearch.teacher import STEPS, Teacher
 
 ENDPOINT = "endpoint"
 """The objective whose verdict the geometric mean of the error ratio gives."""
@@ -142,6 +142,8 @@ class Comparison(BaseModel, Shown):
     best_baseline: str
     baseline_nfe_for_plan_error: Count | None
     teacher_error: float
+    teacher_steps: Count = STEPS
+    """Evaluations of a sample of the teacher; files of earlier versions do not say it, all of them have the default."""
     teacher_frechet_data: Interval | None = None
     variance: float | None = None
     """Of one number of the data about its mean, or of the teacher's samples where there are no data: what an error of nothing right is."""
@@ -292,6 +294,7 @@ def compare(
         best_baseline=best.name,
         baseline_nfe_for_plan_error=ladder[-1].nfe if ladder[-1].endpoint_mse <= mean.plan_value else None,
         teacher_error=teacher.error,
+        teacher_steps=teacher.steps,
         teacher_frechet_data=found.teacher_distance(real),
         variance=_variance(teacher.endpoint if model.data is None else model.data()),
         pairs=len(found.race.candidates),

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from solversearch.errors import UserError
+from solversearch.errors import UserError, short
 from solversearch.models.base import Model
 from solversearch.schedules import DiscreteVP
 
@@ -179,7 +179,7 @@ def read_into(module: nn.Module, path: Path, prefix: str = "") -> nn.Module:
     except FileNotFoundError:
         raise UserError(f"the weights {path} are missing; {remedy}") from None
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = short(error, 120)
         raise UserError(f"the weights {path} are damaged ({reason}); {remedy}") from None
     return module.eval().requires_grad_(False)
 

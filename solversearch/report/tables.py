@@ -9,7 +9,6 @@ from solversearch.judging.race import MEAN
 from solversearch.judging.verdict import Ratio
 from solversearch.report.plan_view import interval_text, number
 from solversearch.report.screen import Fitted
-from solversearch.teacher import STEPS
 
 LESS = "less is better"
 FARTHEST = 30
@@ -115,7 +114,7 @@ def comparison_table(comparison: Comparison) -> Fitted:
 def teacher_cells(comparison: Comparison) -> tuple[str, ...]:
     """The teacher as a row of the same columns: how far its own samples are from the data, and from themselves."""
     distance = comparison.teacher_frechet_data
-    calls = STEPS if comparison.guidance == 1 else 2 * STEPS
+    calls = comparison.teacher_steps * (1 if comparison.guidance == 1 else 2)
     error = f"about {number(comparison.teacher_error)}"
     return ("teacher", error, *[""] * 5, "0", "-" if distance is None else number(distance.mean), f"{calls:,}")
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from solversearch import empirical, memory
-from solversearch.judging.baselines import baselines, screening
+from solversearch.judging.baselines import baselines, pairs, screening
 from solversearch.judging.objectives import parse_many
 from solversearch.judging.objectives.ays import LEVELS
 from solversearch.judging.race import first_round, hard_samples
@@ -44,7 +44,8 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
     settings = settings.sized(model)
     check(model, settings)
     settings = within(model, settings, room(model, settings))
-    evaluations = _evaluations(model, settings)
+    different = {each.table for each in baselines(model, settings.nfe, settings.guidance, settings.integer, own=lambda: DATA)}
+    evaluations = _evaluations(model, settings, len(different))
     with few_threads(model):
         speed = _speed(model, settings)
     return {
@@ -99,10 +100,9 @@ def _total(evaluations: dict[str, int], settings: Settings) -> int:
     return sum(evaluations[name] for name in evaluations if name not in BOUNDED) + min(bounded, settings.evaluations or bounded)
 
 
-def _evaluations(model: Model, settings: Settings) -> dict[str, int]:
-    """Network evaluations of each stage, at most."""
-    nfe, unmeasured = settings.nfe, baselines(model, settings.nfe, settings.guidance, settings.integer, own=lambda: DATA)
-    count = len({b.table for b in unmeasured})
+def _evaluations(model: Model, settings: Settings, count: int | None = None) -> dict[str, int]:
+    """Network evaluations of each stage, at most, where so many baselines are different: by default all of them."""
+    nfe, count = settings.nfe, len(pairs(model, settings.nfe, settings.integer)) if count is None else count
     guided = 2 if settings.guidance != 1 or settings.splits else 1
     goes_on, bounds = not settings.only_instant, sum("klub" in objective.name for objective in parse_many(settings.objective))
     learning = (

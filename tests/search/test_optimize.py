@@ -206,7 +206,7 @@ def test_instant_stops_after_stage_zero_and_says_whether_it_wins(tmp_path: Path,
 
 def test_without_instant_no_plan_is_made_on_a_surrogate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ranks the baselines alone."""
-    monkeypatch.setattr(stage_zero, "instant", None)
+    monkeypatch.setattr(instant, "instant", None)
     _, comparison = run(tmp_path, instant=False, polish=False)
     assert [stage.name for stage in comparison.stages] == ["best baseline", "fit", "search"]
 

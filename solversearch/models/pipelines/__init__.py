@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from solversearch.errors import UserError, nearest
+from solversearch.errors import UserError, nearest, short
 from solversearch.models.aliases import ALIASES, Alias
 from solversearch.models.base import Model
 from solversearch.models.edm import Preconditioned
@@ -132,8 +132,8 @@ def _device(asked: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(1, device=asked)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {asked} cannot be used here ({' '.join(str(error).split())[:80]}); try 'cpu'") from None
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {asked} cannot be used here ({short(error, 80)}); try 'cpu'") from None
     return asked
 
 

@@ -14,21 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from solversearch.errors import UserError, nearest
+from solversearch.errors import UserError, nearest, short
 from solversearch.models.aliases import ALIASES
 from solversearch.models.options import Options
 from solversearch.models.pipelines import weights
-from solversearch.models.pipelines.library import library, quiet
+from solversearch.models.pipelines.library import BROKEN, library, quiet
 from solversearch.models.pipelines.lora import Lora, fuse
 from solversearch.models.pipelines.source import Folder, cached, local, read_json
 
 _QUANTIZED = ("8bit", "4bit", "gguf")
 _MOVED = {"stabilityai/stable-diffusion-2-1": ALIASES["sd21"].repository}
 """Of what diffusers names as the configuration of a checkpoint, what is no longer at the Hub under that name."""
-_FAILURES = (OSError, ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, ImportError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,8 @@ class Changed(Folder):
                 else:  # of transformers
                     others = dict.fromkeys(each for each in self.modules if each != part)
                     module = getattr(self.kind.from_single_file(str(self.file), **place, **others), part)
-        except _FAILURES as error:
-            reason = "tensors are missing" if "meta tensor" in str(error) else " ".join(str(error).split())[:160]
+        except (*BROKEN, ImportError) as error:
+            reason = "tensors are missing" if "meta tensor" in str(error) else short(error, 160)
             raise UserError(
                 f"{self.file}: its {part} does not load as {self.path} says it is built ({reason}); name the right configuration with "
                 "--config FOLDER"

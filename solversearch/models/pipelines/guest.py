@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor, nn
 
-from solversearch.errors import UserError
+from solversearch.errors import UserError, short
 from solversearch.models.pipelines.library import quiet
 
 Arguments = dict[str, Any]
@@ -160,20 +160,11 @@ class Guest:
         except (UserError, Misfit):
             raise
         except ValueError as error:
-            raise UserError(f"{self.name} refuses what it is asked for: {_line(error)}") from error
+            raise UserError(f"{self.name} refuses what it is asked for: {short(error, 160)}") from error
         except NameError as error:  # of a package that diffusers imports only where it is there
             raise UserError(f"{self.name} asks for a package that is not there: pip install {error.name}") from error
-        except (
-            NotImplementedError,
-            RuntimeError,
-            TypeError,
-            AttributeError,
-            KeyError,
-            IndexError,
-            AssertionError,
-            ArithmeticError,
-        ) as error:
-            raise Misfit(f"its call fails with a probe for its scheduler ({type(error).__name__}: {_line(error)})") from error
+        except (RuntimeError, TypeError, AttributeError, LookupError, AssertionError, ArithmeticError) as error:
+            raise Misfit(f"its call fails with a probe for its scheduler ({type(error).__name__}: {short(error, 160)})") from error
         finally:
             self.mu = probe.mu if probe.mu is not None else self.mu
         if probe._at < len(times):
@@ -242,7 +233,3 @@ def _unasked(name: str, arguments: Arguments) -> NoReturn:
 
 def _number(value: Any) -> float:
     return float(torch.as_tensor(value).detach().flatten()[0])
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

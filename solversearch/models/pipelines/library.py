@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from safetensors import SafetensorError
+
 from solversearch.errors import UserError
+
+BROKEN = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, AssertionError, SafetensorError)
+"""What libraries raise for files that do not fit."""
 
 
 def library(name: str = "diffusers") -> Any:

@@ -5,13 +5,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from solversearch.errors import UserError
+from solversearch.errors import UserError, short
 from solversearch.models.pipelines import weights
-from solversearch.models.pipelines.library import library, quiet
-
-_FAILURES = (OSError, ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError, SafetensorError)
+from solversearch.models.pipelines.library import BROKEN, library, quiet
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class Lora:
         try:
             with quiet():
                 state, *alphas, metadata = kind.lora_state_dict(str(self.file), unet_config=config, **asked)
-        except _FAILURES as error:
+        except BROKEN as error:
             raise self._misfit(kind, error) from error
         return state, alphas[0] if alphas else None, metadata
 
@@ -83,7 +79,7 @@ class Lora:
                     module.load_lora_adapter(state, prefix=part, network_alphas=alphas or None, metadata=metadata, adapter_name=name)
                 else:
                     kind.load_lora_into_text_encoder(state, alphas, module, prefix=part, adapter_name=name, metadata=metadata)
-        except _FAILURES as error:
+        except BROKEN as error:
             raise self._misfit(kind, error) from error
         return True
 
@@ -101,7 +97,7 @@ class Lora:
     def _misfit(self, kind: Any, error: Exception) -> UserError:
         if isinstance(error, UserError):
             return error
-        reason = " ".join(str(error).split())[:160]
+        reason = short(error, 160)
         return UserError(f"--lora {self.file}: it does not fit {kind.__name__}, so it is of another architecture, or damaged ({reason})")
 
 

@@ -245,7 +245,7 @@ def _slots(k: int, name: str, given: list[Arguments], twice: Arguments | None, c
     if len(entered) != 1:
         raise Misfit(f"the state enters its network as {', '.join(map(str, sorted(entered))) or 'nothing'}")
     state = given[0][changed[0][0]]
-    kinds = kind_of(given[0], twice) if twice else guessed(given[0], _long_of(state))
+    kinds = kind_of(given[0], twice) if twice else guessed(given[0], len(state))
     rows = max(count_of(state, kinds[changed[0][0]]), 1)
     slots = []
     for row in range(rows):
@@ -265,10 +265,6 @@ def _slots(k: int, name: str, given: list[Arguments], twice: Arguments | None, c
         }
         slots.append(Slot(name, k, row, rows, kinds, path, places, seen, torch.empty(0)))
     return slots
-
-
-def _long_of(state: Any) -> int:
-    return len(state)
 
 
 def _leave(slots: list[Slot], steps: list[Step], count: int) -> None:

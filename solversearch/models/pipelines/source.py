@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
-from solversearch.errors import UserError, nearest
+from solversearch.errors import UserError, nearest, short
 from solversearch.models.pipelines import weights
 from solversearch.models.pipelines.guest import NETWORKS, shell
-from solversearch.models.pipelines.library import library, quiet
+from solversearch.models.pipelines.library import BROKEN, library, quiet
 from solversearch.models.pipelines.schedule import class_of_scheduler
 
 _LIBRARIES = ("diffusers", "transformers")
-_BROKEN = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, AssertionError)
-"""What libraries raise for files that do not fit."""
 _LEFT_OUT = ("feature_extractor", "image_encoder", "safety_checker", "watermarker")
 _DECODERS = ("vae", "movq", "vqvae", "vqgan", "vocoder")
 _SMALL = (".json", ".txt", ".model")
@@ -97,8 +94,8 @@ class Folder:
         try:
             with quiet():
                 module, info = kind.from_pretrained(self.place(part), output_loading_info=True, **arguments)
-        except (*_BROKEN, SafetensorError) as error:
-            raise UserError(f"{self.place(part)}: the weights do not load ({_line(error)}); download them again") from error
+        except BROKEN as error:
+            raise UserError(f"{self.place(part)}: the weights do not load ({short(error, 200)}); download them again") from error
         if lacking := sorted(info["missing_keys"]):
             raise UserError(f"{self.place(part)}: the weights lack {len(lacking)} tensors, such as {lacking[0]}; download them again")
         return module.eval().requires_grad_(False)
@@ -110,17 +107,17 @@ class Folder:
             with quiet(), torch.device("meta"):
                 own = kind.from_config(config) if hasattr(kind, "from_config") else kind(kind.config_class.from_dict(config))
                 own = own.to(dtype)
-        except _BROKEN as error:
-            raise UserError(f"{self.place(part)}/config.json: no {kind.__name__} ({_line(error)}); download it again") from error
+        except BROKEN as error:
+            raise UserError(f"{self.place(part)}/config.json: no {kind.__name__} ({short(error, 200)}); download it again") from error
         return own.eval().requires_grad_(False)
 
     def settings(self, part: str) -> Any:
         """A part that is no module: a tokenizer, a scheduler."""
         try:
             return self.class_of(part).from_pretrained(self.place(part), local_files_only=True)
-        except (*_BROKEN, ImportError) as error:  # some need sentencepiece
+        except (*BROKEN, ImportError) as error:  # some need sentencepiece
             raise UserError(
-                f"{self.place(part)}: the {part} does not load ({_line(error)}); download it, or install what it asks for"
+                f"{self.place(part)}: the {part} does not load ({short(error, 200)}); download it, or install what it asks for"
             ) from error
 
     def class_of(self, part: str) -> Any:
@@ -189,17 +186,13 @@ class Folder:
             with quiet():
                 return self.kind(**made)
         except ImportError as error:
-            raise UserError(f"{self.path}: {self.pipeline} asks for a package that is not there ({_line(error)})") from error
-        except _BROKEN as error:
-            raise UserError(f"{self.path}: no {self.pipeline} of what its index names ({_line(error)}); download it again") from error
+            raise UserError(f"{self.path}: {self.pipeline} asks for a package that is not there ({short(error, 200)})") from error
+        except BROKEN as error:
+            raise UserError(f"{self.path}: no {self.pipeline} of what its index names ({short(error, 200)}); download it again") from error
 
 
 def _parameters(kind: Any) -> dict[str, inspect.Parameter]:
     return {name: each for name, each in inspect.signature(kind.__init__).parameters.items() if name != "self"}
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _there(entry: Any) -> bool:
@@ -268,7 +261,7 @@ def read_json(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{file}: the file is missing; a pipeline folder is what save_pretrained of diffusers writes") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: not readable as JSON ({' '.join(str(error).split())[:100]}); download it again") from None
+        raise UserError(f"{file}: not readable as JSON ({short(error, 100)}); download it again") from None
     if not isinstance(content, dict):
         raise UserError(f"{file}: holds no JSON object; download it again")
     return content
@@ -352,7 +345,7 @@ def _refusal(repository: str, error: Exception) -> str | None:
 
 
 def _unreachable(repository: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:100]
+    reason = short(error, 100)
     return (
         f"hf:{repository}: not fetched from the Hugging Face Hub ({type(error).__name__}: {reason}); where the Hub can be reached, run "
         f"'hf download {repository} --local-dir FOLDER', and use --model FOLDER here"

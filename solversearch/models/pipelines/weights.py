@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from solversearch.cache import cache_folder
-from solversearch.errors import UserError
+from solversearch.errors import UserError, short
 from solversearch.plan import replacing
 
 _NAME = re.compile(r"(?:diffusion_pytorch_)?model(\.fp16)?(?:-\d+-of-(\d+))?(\.fp16)?\.safetensors(?:\.index(\.fp16)?\.json)?")
@@ -48,7 +48,7 @@ def opened(file: Path) -> "safe_open":
     try:
         return safe_open(file, framework="pt")
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = short(error, 120)
         raise UserError(f"{file}: the weights are damaged or cut short ({reason}); download them again") from None
 
 

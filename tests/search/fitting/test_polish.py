@@ -17,9 +17,12 @@ from solversearch.memory import Backward
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.runtime import Tableau, run, steps
 from solversearch.sampling import alone, sample
+from solversearch.schedules import VE, grid
 from solversearch.search.fitting.coordinates import Coordinates
 from solversearch.search.fitting.design_matrix import Recorder, weights
 from solversearch.search.fitting.polish import GaussNewton, polish
+from solversearch.search.stages.components import components
+from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach
 from tests.search.fitting.test_fit import baseline, mean_error
 
@@ -223,6 +226,23 @@ def test_a_greater_bound_gives_the_mean_for_the_median(digits: Model, fitting: T
     few, many = (endpoint_mse(sample(digits, last(digits, baseline(digits, nfe=4), fitting, 60, bound), fitting), fitting.endpoint)
                  for bound in (1.0, 100.0))  # fmt: skip
     assert few.median() < many.median() and many.mean() < few.mean()
+
+
+@pytest.mark.parametrize(("bands", "channels", "damping"), [(1, False, 1e-3), (3, False, 1e-3), (1, True, 3.0), (4, False, 3.0)])
+def test_what_many_numbers_are_damped_by(bands: int, channels: bool, damping: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channel directions, or more than `MANY` numbers, ran away with little damping: see there."""
+    monkeypatch.setattr(module, "MANY", 20)  # at two evaluations 5 numbers a component and three times are 18 for three, 23 for four
+    model = Model("colours", lambda x, t: 0.3 * x + 0.05 * x.sin(), VE(0.01, 10.0), "sample", (3, 8, 8))
+    taught, used = teach(model, "fit", 32, steps=16), list[float]()
+
+    def seen(bound: float, damping: float) -> GaussNewton:
+        used.append(damping)
+        return GaussNewton(bound, damping)
+
+    monkeypatch.setattr(module, "GaussNewton", seen)
+    start = get("dpmpp_2m").tableau(model.schedule, grid("logsnr", model.schedule, 2))
+    last(model, replace(start, components=components(bands, channels, taught.endpoint)), taught, 2, batch=8)
+    assert used == [damping]
 
 
 def test_times_can_be_held(digits: Model, fitting: Teacher) -> None:

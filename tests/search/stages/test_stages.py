@@ -117,7 +117,7 @@ def test_ends_take_the_fewest_steps_that_are_exact_enough() -> None:
         exact = [bool(each.mean() <= share * best.error.mean() and each.median() <= share * best.error.median()) for each in off]
         steps = SOLVES[exact.index(True)] if any(exact) else 64
         found = task.ends("held_out", 32, best, share)
-        assert torch.equal(found.endpoint, teach(MODEL, "held_out", 32, trajectory=False, steps=steps).endpoint)
+        assert torch.equal(found.endpoint, teach(MODEL, "held_out", 32, trajectory=False, steps=steps).endpoint) and found.steps == steps
         assert not any(exact) or found.error == pytest.approx(float(off[exact.index(True)].mean()))
     assert torch.equal(task.ends("held_out", 32, best, 0.0).endpoint, teach(MODEL, "held_out", 32, trajectory=False).endpoint)
 
