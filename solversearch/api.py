@@ -78,6 +78,7 @@ class SearchOptions(LoadingOptions, total=False):
     search: bool
     polish: bool | None
     split: bool | None
+    reuse: bool
     integer: bool | None
     undecided: Literal["baseline", "plan"]
     batch_size: int | None

@@ -7,8 +7,9 @@ no torch, NumPy or YAML.
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -131,7 +132,7 @@ class Plan(_Part, Shown):
     """
 
     format: Literal["solversearch-plan"] = "solversearch-plan"
-    version: Annotated[Literal[1, 2], BeforeValidator(_as_whole)] = 1
+    version: Annotated[Literal[1, 2, 3], BeforeValidator(_as_whole)] = 1
     prediction_type: Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
     guidance: float
     nfe: Annotated[int, Field(ge=1, le=MAX_NFE), BeforeValidator(_as_whole)]
@@ -147,9 +148,13 @@ class Plan(_Part, Shown):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.version == 2) != (self.components is not None):
-            raise ValueError("version: 2 is that of plans with components, 1 that of plans without")
+        if self.version != version_of(self.nodes, self.components):
+            raise ValueError(
+                "version: 2 is that of plans with components, 3 that of plans with nodes that reuse differences, 1 that of all others"
+            )
         table = self.tableau  # checks the rows
+        if self.version == 3 and not table.split:
+            raise ValueError("nodes: some reuse guidance differences, but no row has a coefficient for one")
         for name in ("nfe", "network_calls"):
             if getattr(self, name) != getattr(table, name):
                 raise ValueError(f"{name} is {getattr(self, name)}, but the table spends {getattr(table, name)}")
@@ -177,6 +182,11 @@ class Plan(_Part, Shown):
     def tableau(self) -> Tableau:
         return Tableau(self.nodes, self.rows, components=self.components)
 
+    @property
+    def rival_nfe(self) -> int:
+        """Evaluations that cost as many network calls at the plan's guidance, if not more: what it has to beat."""
+        return ceil(self.network_calls / (2 if self.guidance != 1 else 1))
+
     def content_digest(self) -> str:
         """Of everything but the digest: the numbers, however they are spelled. Plans of earlier writers may carry another."""
         return plan_text.digest(self._content())
@@ -184,15 +194,20 @@ class Plan(_Part, Shown):
     def table_digest(self) -> str:
         """Of the nodes and the rows alone: equal for plans that sample alike, wherever they come from."""
         content = self._content()
-        return plan_text.digest({name: content[name] for name in ("nodes", "rows", "components") if name in content})
+        return plan_text.digest({name: content[name] for name in ("nodes", "rows", "components") if content.get(name) is not None})
 
     def content(self) -> dict[str, Any]:
         """What the file holds."""
         return self._content() | {"digest": self.digest}
 
     def _content(self) -> dict[str, Any]:
-        """Every key but the digest. A plan without components is one of version 1, which has no such key."""
-        return self.model_dump(mode="json", exclude={"digest", *(() if self.components else ("components",))})
+        """Every key but the digest, and those that are newer than the version."""
+        left_out: dict[str, Any] = {"digest": True}
+        if self.version < 2:
+            left_out["components"] = True
+        if self.version < 3:
+            left_out["nodes"] = {"__all__": {"guidance_difference"}}
+        return self.model_dump(mode="json", exclude=left_out)
 
     def sample(self, denoise: Callable[[Array, Node], Any], noise: Array, **hooks: Any) -> Array:
         """Runs the plan from unit noise; hooks are `runtime.run`'s ``draw``, ``callback`` and ``grid``."""
@@ -234,7 +249,7 @@ class Plan(_Part, Shown):
         """Like `read`, from JSON text."""
         plan = parse_json(cls, text, where)
         try:
-            plan_text.loaded(plan_text.decoded(text))
+            content = plan_text.loaded(plan_text.decoded(text))
         except ValueError as error:
             raise UserError(f"{where}: {one_line(str(error))}") from None
         for name in _MARKS:
@@ -242,7 +257,16 @@ class Plan(_Part, Shown):
                 raise UserError(f"{where}: {name}: missing; a plan file says its format and version and carries the digest of its content")
         if plan.version == 1 and "components" in plan.model_fields_set:
             raise UserError(f"{where}: components: unknown key; version 1 has none")
+        if plan.version < 3 and any("guidance_difference" in node for node in content["nodes"]):
+            raise UserError(f"{where}: nodes: guidance_difference: unknown key; version {plan.version} has none")
         return plan
+
+
+def version_of(nodes: Sequence[Node], components: Components | None) -> Literal[1, 2, 3]:
+    """The first version that can say what a plan has."""
+    if any(node.reuses for node in nodes):
+        return 3
+    return 2 if components else 1
 
 
 _MARKS = ("format", "version", "digest")

@@ -7,7 +7,8 @@ last row forms the result:
     x_i = row.x * noise + sum_j row.d[j] * D_j + sum_j row.delta[j] * Delta_j + sum_k row.z[k] * z_k
 
 ``D_j`` is the data prediction of evaluation j, ``Delta_j`` the difference between its conditional and
-unconditional data predictions (only in plans with split guidance), ``z_k`` a fresh standard normal.
+unconditional data predictions (only in plans with split guidance, and not of every node, see `Node`),
+``z_k`` a fresh standard normal.
 Where a plan has `Components`, a coefficient may be a number for each of them.
 """
 
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 from .components import Components, Transform  # relative, since exports carry both files
 
@@ -26,12 +27,21 @@ Coefficient = Any  # a float, or a tuple with one for each component
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Where the network is evaluated: the time it is told, and the frame x = alpha * x0 + sigma * noise of its input."""
+    """Where the network is evaluated: the time it is told, and the frame x = alpha * x0 + sigma * noise of its input.
+
+    A node of guidance 1 whose ``guidance_difference`` is "reuse" calls the network with the condition alone, also where rows split the
+    guidance: it has no difference of its own, and rows make do with those of other nodes.
+    """
 
     t: float
     alpha: float
     sigma: float
     guidance: float = 1.0
+    guidance_difference: Literal["compute", "reuse"] = "compute"
+
+    @property
+    def reuses(self) -> bool:
+        return self.guidance_difference == "reuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,10 @@ class Tableau:
         for i, node in enumerate(self.nodes):
             if not all(map(isfinite, (node.t, node.alpha, node.sigma, node.guidance))) or node.alpha < 0 or node.sigma <= 0:
                 raise ValueError(f"node {i} needs finite numbers, alpha >= 0 and sigma > 0, got {node}")
+            if node.reuses and node.guidance != 1:
+                raise ValueError(f"node {i} reuses guidance differences, so its guidance is 1, got {node.guidance:g}")
+            if node.reuses and self.uses_difference(i):
+                raise ValueError(f"node {i} reuses guidance differences, but a row has a coefficient for its own")
         count = len(self.components or ())
         for i, row in enumerate(self.rows):
             for each in (row.x, *row.d, *row.delta, *row.z):
@@ -90,14 +104,19 @@ class Tableau:
         """Whether a row gives the guidance difference a coefficient of its own, so that the denoiser must return it."""
         return any(used(row.delta) for row in self.rows)
 
+    def uses_difference(self, i: int) -> bool:
+        """Whether a row gives the guidance difference of evaluation i a coefficient of its own."""
+        return any(used(row.delta[i : i + 1]) for row in self.rows)
+
     @property
     def stochastic(self) -> bool:
         return any(used(row.z) for row in self.rows)
 
     @property
     def network_calls(self) -> int:
-        """Network calls a sample: an evaluation with guidance costs two."""
-        return sum(2 if self.split or node.guidance != 1 else 1 for node in self.nodes)
+        """Network calls a sample: two a node that guides, or that computes a guidance difference where rows are split; else one."""
+        split = self.split
+        return sum(2 if node.guidance != 1 or (split and not node.reuses) else 1 for node in self.nodes)
 
     def guided(self, guidance: float) -> "Tableau":
         """The same table with every node at the given guidance scale."""
@@ -118,7 +137,7 @@ def run(
     """Samples by the table; returns an array of the shape and dtype of ``noise``.
 
     denoise(x, node) returns the data prediction (guided where the node asks for it), or the pair
-    (data prediction, conditional minus unconditional) for plans with ``delta`` coefficients.
+    (data prediction, conditional minus unconditional) for plans with ``delta`` coefficients, but at nodes that reuse.
     The rest is `steps`'s. Raises ValueError where a row asks for a fresh noise or a guidance difference that is not supplied.
     """
     sampler, output = steps(nodes, rows, noise, draw, threshold, callback, components, grid), None

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,10 +20,10 @@ from solversearch.components import Components
 from solversearch.errors import UserError
 from solversearch.plan import MAX_BYTES, MAX_DEPTH, Interval, Plan, Provenance, Score, Threshold, one_line, schema, write_text
 from solversearch.runtime import Node, Row, used
-from tests.assets import make_attacks, make_plan_v1, make_plan_v2
+from tests.assets import make_attacks, make_plan_v1, make_plan_v2, make_plan_v3
 
 ASSETS = Path(__file__).parent / "assets"
-GOLDEN, GOLDEN_2 = ASSETS / "plan_v1.json", ASSETS / "plan_v2.json"
+GOLDEN, GOLDEN_2, GOLDEN_3 = (ASSETS / f"plan_v{version}.json" for version in (1, 2, 3))
 ATTACKS = {
     "alpha_negative": "node 1 ",
     "binary": "Invalid JSON",
@@ -108,6 +109,17 @@ ATTACKS = {
     "coefficients_in_lists": "rows.1.x.0: ",
     "coefficients_without_components": "row 1 has a coefficient of 6 components, the table has none",
     "digest_mismatch_in_a_component": "the digest does not match",
+    "unknown_guidance_difference": "nodes.1.guidance_difference: ",
+    "reuse_in_version_1": "version: 2 is that of plans with components, 3 that of plans with nodes that reuse differences",
+    "reuse_in_version_2": "version: 2 is that of plans with components, 3 that of plans with nodes that reuse differences",
+    "guidance_difference_in_version_1": "nodes: guidance_difference: unknown key; version 1 has none",
+    "guidance_difference_in_version_2": "nodes: guidance_difference: unknown key; version 2 has none",
+    "nothing_reuses_in_version_3": "version: 2 is that of plans with components",
+    "reuse_of_one_that_guides": "node 2 reuses guidance differences, so its guidance is 1, got 7.5",
+    "reuse_of_its_own_difference": "node 1 reuses guidance differences, but a row has a coefficient for its own",
+    "reuse_of_no_difference": "nodes: some reuse guidance differences, but no row has a coefficient for one",
+    "reuse_that_costs_two": "network_calls is 6, but the table spends 4",
+    "digest_mismatch_in_a_guidance_difference": "the digest does not match",
 }
 """What the message for each file of attacks/ names."""
 NOT_JSON = {name for name, fragment in ATTACKS.items() if fragment == "Invalid JSON"}
@@ -119,7 +131,9 @@ BEYOND_A_SCHEMA = {  # legal JSON of legal parts: only the whole is wrong
     "version_1_with_components",
     "one_component", "bands_out_of_order", "bands_twice", "band_zero", "band_above_one", "too_many_bands", "channels_not_orthonormal",
     "channels_that_repeat", "channels_ragged", "too_many_channels", "too_few_coefficients", "coefficients_without_components",
-    "digest_mismatch_in_a_component",
+    "digest_mismatch_in_a_component", "reuse_in_version_1", "reuse_in_version_2", "guidance_difference_in_version_1",
+    "guidance_difference_in_version_2", "nothing_reuses_in_version_3", "reuse_of_one_that_guides", "reuse_of_its_own_difference",
+    "reuse_of_no_difference", "reuse_that_costs_two", "digest_mismatch_in_a_guidance_difference",
 }  # fmt: skip
 
 
@@ -166,6 +180,52 @@ def test_a_plan_with_components_reads_back_and_is_written_as_it_was() -> None:
     assert made.digest == kept.content_digest() != Plan.read(GOLDEN).content_digest()
 
 
+def test_a_plan_that_reuses_differences_reads_back_and_is_written_as_it_was() -> None:
+    made, kept = make_plan_v3.make(), Plan.read(GOLDEN_3)
+    assert made == kept and made.text() == GOLDEN_3.read_text(encoding="utf-8")
+    assert made.digest == kept.content_digest() and made.network_calls == 2 + 1 + 1
+    assert kept.text().count('"guidance_difference": "compute"') == 1 and '"components": null' in kept.text()
+
+
+def test_a_plan_has_to_beat_what_costs_as_much() -> None:
+    assert plan().rival_nfe == 1 and Plan.read(GOLDEN_3).rival_nfe == 4 // 2 and Plan.read(GOLDEN).rival_nfe == Plan.read(GOLDEN).nfe
+    node = Node(1.0, 0.5, 0.5)
+    half = plan(guidance=2.0, nfe=2, network_calls=3, nodes=(replace(node, guidance=2.0), node), rows=(Row(1.0), Row(1.0), Row(1.0)))
+    assert half.rival_nfe == 2  # not less than it costs
+
+
+def test_the_digest_of_a_table_is_of_what_its_nodes_compute() -> None:
+    """Nodes and rows alone, by PLAN_FORMAT.md: a node that reuses is another one, and files of other versions have no such key."""
+    import hashlib
+
+    for golden in (GOLDEN, GOLDEN_3):
+        content = json.loads(golden.read_text(encoding="utf-8").replace("-0.0", "0.0"))
+        text = json.dumps({key: content[key] for key in ("nodes", "rows")}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert Plan.read(golden).table_digest() == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_sample_of_nodes_that_reuse_is_what_it_says(tmp_path: Path) -> None:
+    """By hand: D_c alone at the second and third node, the difference of the first in the last two rows."""
+    kept, asked, x = Plan.read(GOLDEN_3), list[int](), np.array([[0.5, -1.0]])
+
+    def conditional(x: Any, node: Node) -> Any:
+        return 0.5 * x + node.alpha
+
+    def denoise(x: Any, node: Node) -> Any:
+        asked.append(1 if node.reuses else 2)
+        c, u = conditional(x, node), x - node.sigma
+        return c if node.reuses else (u + node.guidance * (c - u), c - u)
+
+    nodes, rows = kept.nodes, kept.rows
+    difference = conditional(x, nodes[0]) - (x - 1.0)
+    first = x - 1.0 + 7.5 * difference
+    second = conditional(0.9 * x + 0.375 * first, nodes[1])
+    third = conditional(0.6 * x - 0.25 * first + 0.7 * second + 2 / 3 * difference, nodes[2])
+    expected = -0.125 * second + 1.125 * third + 2.5 * difference
+    assert np.abs(kept.sample(denoise, x) - expected).max() < 1e-14 * np.abs(expected).max() and len(rows) == 4
+    assert asked == [2, 1, 1] and sum(asked) == kept.network_calls
+
+
 def test_the_digest_of_a_table_is_of_its_components_too() -> None:
     made = make_plan_v2.make()
     fields = {name: getattr(made, name) for name in Plan.model_fields if name != "digest"}
@@ -203,10 +263,10 @@ PARTS = (Components((0.1, 1.0)), Components((), ((0.6, 0.8), (-0.8, 0.6))), Comp
 def plans(draw: st.DrawFn) -> Plan:
     n = draw(st.integers(1, 4))
     guidance = draw(number)
-    nodes = tuple(
+    nodes = [
         Node(draw(number), draw(st.floats(1e-300, 1e300)), draw(st.floats(1e-300, 1e300)), draw(st.sampled_from([1.0, guidance])))
         for _ in range(n)
-    )
+    ]
     rows, components = [], draw(st.none() | st.sampled_from(PARTS))
     each: st.SearchStrategy[Any] = number
     if components:
@@ -215,14 +275,18 @@ def plans(draw: st.DrawFn) -> Plan:
         d, delta, z = (tuple(draw(st.lists(each, max_size=most))) for most in (i, i if draw(st.booleans()) else 0, 3))
         rows.append(Row(draw(each), d, delta, z))
     split = any(used(row.delta) for row in rows)
+    for i, node in enumerate(nodes):
+        if split and node.guidance == 1 and not any(used(row.delta[i : i + 1]) for row in rows) and draw(st.booleans()):
+            nodes[i] = replace(node, guidance_difference="reuse")
+    reuse = [node.guidance_difference == "reuse" for node in nodes]
     return Plan(
-        version=2 if components else 1,
+        version=3 if any(reuse) else 2 if components else 1,
         components=components,
         prediction_type=draw(st.sampled_from(["epsilon", "v_prediction", "sample", "flow", "edm"])),
         guidance=guidance,
         nfe=n,
-        network_calls=sum(2 if split or node.guidance != 1 else 1 for node in nodes),
-        nodes=nodes,
+        network_calls=sum(2 if node.guidance != 1 or (split and not r) else 1 for node, r in zip(nodes, reuse, strict=True)),
+        nodes=tuple(nodes),
         rows=tuple(rows),
         threshold=draw(st.none() | st.builds(Threshold, kind=st.sampled_from(["clamp", "dynamic"]), limit=st.floats(0.1, 9))),
         decisions=draw(st.dictionaries(text, json_value, max_size=3)),
@@ -376,7 +440,7 @@ def test_how_many_more_findings_there_are(tmp_path: Path, changes: dict[str, Any
 
 
 def test_a_newer_or_another_file_is_told_what_it_may_be(tmp_path: Path) -> None:
-    for changes, hint in (({"version": 3}, "; a newer solversearch wrote this; update to read it"), ({"format": "x"}, "; is this a plan?")):
+    for changes, hint in (({"version": 4}, "; a newer solversearch wrote this; update to read it"), ({"format": "x"}, "; is this a plan?")):
         (tmp_path / "plan.json").write_text(json.dumps(json.loads(plan().text()) | changes))
         with pytest.raises(UserError, match=re.escape(hint) + "$"):
             Plan.read(tmp_path / "plan.json")
@@ -443,7 +507,7 @@ SCHEMA = schema()
 def test_schema_accepts_plans_and_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     validator = jsonschema.Draft202012Validator(SCHEMA)
-    for original in (plan(), Plan.read(GOLDEN), Plan.read(GOLDEN_2)):
+    for original in (plan(), Plan.read(GOLDEN), Plan.read(GOLDEN_2), Plan.read(GOLDEN_3)):
         validator.validate(json.loads(original.text()))
 
 

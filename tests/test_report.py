@@ -27,7 +27,7 @@ from solversearch.judging.measures import ComparisonRow
 from solversearch.judging.race import GEOMETRIC, MEAN, MEDIAN
 from solversearch.judging.verdict import Ratio, decide
 from solversearch.models.base import Model
-from solversearch.plan import Interval, Plan, Provenance, Score
+from solversearch.plan import Interval, Plan, Provenance, Score, version_of
 from solversearch.report import pictures, plan_view, tables
 from solversearch.report.colours import WHITE, contrast, readable_on
 from solversearch.report.cpr_view import cpr_table
@@ -82,7 +82,8 @@ def comparison(error: float = 0.002, best: float = 0.01, needed: int | None = 8,
 
 def plan_of(table: Tableau, guidance: float = 1.0, digest: str = "0123456789abcdef") -> Plan:
     return Plan(
-        prediction_type="sample", guidance=guidance, nfe=table.nfe, network_calls=table.network_calls, nodes=table.nodes, rows=table.rows,
+        version=version_of(table.nodes, table.components), prediction_type="sample", guidance=guidance, nfe=table.nfe,
+        network_calls=table.network_calls, nodes=table.nodes, rows=table.rows,
         scores=(score("plan", 0.1, "plan"), score("rival", 0.2)), decisions={"solver": "unipc_2"},
         provenance=Provenance(model="digits", model_digest=digest, seed=3, versions={"torch": "2"}, command="solversearch optimize"),
     )  # fmt: skip
@@ -98,10 +99,18 @@ def split(table: Tableau) -> Tableau:
     return replace(table, rows=tuple(rows)).guided(4.0)
 
 
+def reusing(table: Tableau) -> Tableau:
+    """The last node uses the guidance differences of the others."""
+    whole = split(table)
+    node, row = replace(whole.nodes[-1], guidance=1.0, guidance_difference="reuse"), whole.rows[-1]
+    return replace(whole, nodes=(*whole.nodes[:-1], node), rows=(*whole.rows[:-1], replace(row, delta=row.delta[:-1])))
+
+
 PLANS = {
     "unipc": plan_of(tabled()),
     "one evaluation": plan_of(tabled("ddim", 1)),
     "split": plan_of(split(tabled()), 4.0),
+    "reused": plan_of(reusing(tabled()), 4.0),
     "stochastic": plan_of(tabled("ddim_eta1", 4)),
     "many": plan_of(tabled("dpmpp_2m", 40)),
     "pure noise": plan_of(tabled("dpmpp_2m", 4, Flow()), digest=""),
@@ -332,7 +341,8 @@ def test_every_plan_can_be_shown(name: str) -> None:
     plan = PLANS[name]
     text = printed(plan_view.plan_view(plan))
     assert plan.digest in text and f"{plan.nfe} evaluations" in text
-    assert ("Δ0" in text) == (name == "split") and ("z0" in text) == (name == "stochastic")
+    assert ("Δ0" in text) == (name in ("split", "reused")) and ("z0" in text) == (name == "stochastic")
+    assert ("reuses differences" in text) == (name == "reused")
     assert ("any with these noise levels" in text) == (name == "pure noise")
     assert ("the file has them" in text) == (name == "many")
 

@@ -42,6 +42,21 @@ def test_each_table_gives_what_it_gives_alone(digits: Model, teacher: Teacher, b
     assert together.evaluations == single.evaluations
 
 
+def test_a_node_that_reuses_makes_one_call(digits: Model, teacher: Teacher) -> None:
+    """Beside others in a batch, too: its table is the one that takes the same sums over D_c by itself."""
+    whole = tables(digits)[1]
+    nodes = tuple(replace(node, guidance=1.0, guidance_difference="reuse") if i in (2, 4) else node for i, node in enumerate(whole.nodes))
+    table = Tableau(nodes, tuple(replace(row, delta=(0.3, 0.0, 0.0, -0.2)[:i]) for i, row in enumerate(whole.rows)))
+    alone, together = Clock(), Clock()
+    expected = sample(digits, table, teacher, clock=alone)
+    other = replace(table, nodes=tuple(replace(node, guidance_difference="compute") for node in nodes))
+    same, near = sample_together(digits, [table, other], teacher, clock=together)
+    assert isinstance(same, Tensor) and torch.equal(same, expected)
+    assert isinstance(near, Tensor) and torch.allclose(near, expected, rtol=0, atol=1e-4)  # D_u + (D_c - D_u) is rounded
+    assert (table.network_calls, other.network_calls) == (8, 10)
+    assert alone.evaluations == 64 * 8 and together.evaluations == 64 * 18
+
+
 def test_one_that_runs_away_ends_alone(digits: Model, teacher: Teacher) -> None:
     given = tables(digits)
     wild = replace(given[0], rows=(replace(given[0].rows[0], x=float(torch.finfo(torch.float32).max) * 2), *given[0].rows[1:]))

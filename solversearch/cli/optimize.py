@@ -153,6 +153,14 @@ def optimize(
             rich_help_panel=STAGES,
         ),
     ] = None,
+    reuse: Annotated[
+        bool,
+        typer.Option(
+            "--reuse",
+            help="Allow more evaluations at the same price: some reuse the guidance differences of others.",
+            rich_help_panel=STAGES,
+        ),
+    ] = False,
     integer: Annotated[
         bool | None,
         typer.Option(

@@ -157,7 +157,7 @@ class _Cell:
     def prepare(self) -> Tensor:
         """Sets the scale of the errors; returns the curvature of the loss at the start, roughly: (theta, theta)."""
         table, n = self.table(torch.zeros(self.surfaces.size, dtype=torch.float64)), self.nfe
-        seen, noise = Recorder(self.fitting.noise, self.split), self.fitting.noise
+        seen, noise = Recorder(self.fitting.noise, range(n) if self.split else ()), self.fitting.noise
         denoise = Denoiser(self.model, self.fitting.conditions, split=self.split, clock=self.clock)
         samples = alone(denoise, seen.watched(steps(table.nodes, table.rows, noise, threshold=self.threshold)))
         error = endpoint_mse(samples, self.fitting.endpoint)

@@ -248,7 +248,7 @@ def compare(
     objective: str = ENDPOINT,
     memo: Memo = NO_MEMO,
 ) -> Comparison:
-    """Measures a plan and races every baseline at its NFE and guidance on the teacher's (held-out) noise.
+    """Measures a plan and races every baseline at its price and guidance on the teacher's (held-out) noise.
 
     Of several objectives the first decides. memo keeps what has been run, for when the comparison is interrupted. Raises `NotFinite`
     where fewer than `LEAST` samples are finite.
@@ -260,7 +260,7 @@ def compare(
     ran_away = int(np.isinf(own.errors[finite(model, teacher)]).sum())
     if len(places := finite(model, teacher, own.errors)) < count:
         own, teacher = own.at(places), teacher.at(places.tolist())
-    found = rivals(model, plan.nfe, plan.guidance, teacher, integer, batch_size, clock, memo, progress=progress)
+    found = rivals(model, plan.rival_nfe, plan.guidance, teacher, integer, batch_size, clock, memo, progress=progress)
     compared, decider = ratios(own, found, teacher.seed), parse_many(objective)[0]
     geometric, mean = compared[0], next(each for each in compared if each.measure == MEAN)
     verdict, more = decide(geometric, mean), None
@@ -272,14 +272,14 @@ def compare(
         more = needed(geometric, mean, len(teacher))
     if ran_away:
         verdict, more = "worse", None
-    ladder = [Rung(nfe=plan.nfe, name=mean.baseline, endpoint_mse=mean.baseline_value)]
+    ladder = [Rung(nfe=plan.rival_nfe, name=mean.baseline, endpoint_mse=mean.baseline_value)]
     if mean.baseline_value > mean.plan_value:
-        ladder += climb(model, found, plan.nfe, mean.plan_value, plan.guidance, integer, batch_size, clock, memo, progress)
+        ladder += climb(model, found, plan.rival_nfe, mean.plan_value, plan.guidance, integer, batch_size, clock, memo, progress)
     best = found.best(GEOMETRIC)
     real = model.real.gaussian if model.real is not None else None
     return Comparison(
         model=model.name,
-        nfe=plan.nfe,
+        nfe=plan.rival_nfe,
         guidance=plan.guidance,
         samples=len(teacher),
         left_out=count - len(teacher),

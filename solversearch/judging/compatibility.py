@@ -63,10 +63,10 @@ def rival(plan: Plan, model: Model, teacher: Teacher, batch_size: int = 512) -> 
     scores = [(row.solver, row.grid) for row in plan.scores if row.kind == "baseline"]
     if scores:
         try:
-            known = baselines(model, plan.nfe, plan.guidance, integer and plan.decisions.get("timesteps") == "whole", {scores[0]})
+            known = baselines(model, plan.rival_nfe, plan.guidance, integer and plan.decisions.get("timesteps") == "whole", {scores[0]})
             return known[0]
         except UserError:  # a solver or grid that is no more
             pass
-    found = rivals(model, plan.nfe, plan.guidance, teacher, integer, batch_size, measures=(GEOMETRIC,))
+    found = rivals(model, plan.rival_nfe, plan.guidance, teacher, integer, batch_size, measures=(GEOMETRIC,))
     best = found.best(GEOMETRIC)
     return Baseline(best.solver, best.grid, best.table)

@@ -98,9 +98,10 @@ class Denoiser:
     """The data prediction of a model for samples with the given conditions, as `runtime.run` calls it.
 
     conditions has one row a sample, shape (B, ...), or is None for unconditional models. With ``split`` the conditional minus the
-    unconditional data prediction is returned as well; `Model.clip` bounds the prediction alone. No network call has more than
-    batch_size samples (filled up to `Model.pad`); where memory runs out the batch is halved, for all that follows. Raises `NotFinite`
-    where the network returns NaN or inf for a sample; a lenient one returns NaN for that sample from then on, unless none is left.
+    unconditional data prediction is returned as well, but where a node reuses; `Model.clip` bounds the prediction alone. No network
+    call has more than batch_size samples (filled up to `Model.pad`); where memory runs out the batch is halved, for all that follows.
+    Raises `NotFinite` where the network returns NaN or inf for a sample; a lenient one returns NaN for that sample from then on, unless
+    none is left.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Denoiser:
 
     def together(self, requests: Sequence[Request]) -> list[Output | NotFinite]:
         """Several evaluations, of all samples each, in joint network calls; one that is not finite fails alone."""
-        guided = [k for k, (_, node) in enumerate(requests) if self.split or node.guidance != 1]
+        guided = [k for k, (_, node) in enumerate(requests) if node.guidance != 1 or (self.split and not node.reuses)]
         null, free = self.model.null_condition, {}
         if guided and null is None:
             raise UserError(f"model {self.model.name!r} has no null condition, so guidance is not possible; use guidance 1")

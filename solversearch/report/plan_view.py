@@ -11,7 +11,7 @@ from solversearch.components import Components
 from solversearch.pipeline_facts import shown
 from solversearch.plan import Interval, Plan, Score
 from solversearch.report.screen import Fitted, facts
-from solversearch.runtime import Coefficient, scalars
+from solversearch.runtime import Coefficient, Node, scalars
 
 MAX_COLUMNS = 26
 """Columns up to which a plan's coefficients are shown."""
@@ -67,8 +67,12 @@ def _nodes(plan: Plan) -> Fitted:
     table = Fitted(names, "Nodes: where the network is evaluated")
     for i, node in enumerate(plan.nodes):
         lam = log(node.alpha / node.sigma) if node.alpha else -inf
-        table.add_row(str(i), f"{node.t:.6g}", f"{node.alpha:.5f}", f"{node.sigma:.5f}", f"{lam:.4f}", f"{node.guidance:g}")
+        table.add_row(str(i), f"{node.t:.6g}", f"{node.alpha:.5f}", f"{node.sigma:.5f}", f"{lam:.4f}", guidance_text(node))
     return table
+
+
+def guidance_text(node: Node) -> str:
+    return "reuses differences" if node.reuses else f"{node.guidance:g}"
 
 
 def column_names(plan: Plan) -> list[str]:

@@ -19,6 +19,7 @@ from solversearch.search.settings import Settings, check
 from solversearch.search.stages import polish
 from solversearch.search.stages.baseline import SCREENED, STARTS
 from solversearch.search.stages.components import choices
+from solversearch.search.stages.reuse import CHOICES, MORE
 from solversearch.search.stages.search import OBSERVED
 from solversearch.search.stages.task import ROUGH
 from solversearch.search.strategies import predicts
@@ -27,7 +28,7 @@ from solversearch.spaces import Domain
 from solversearch.teacher import STEPS, cost
 from solversearch.threads import few_threads
 
-BOUNDED = ("fit", "search", "components", "polish")
+BOUNDED = ("reuse", "fit", "search", "components", "polish")
 """Stages that `Settings.evaluations` bounds together."""
 SHARES = [2.0**-k for k in range(8)]
 """Of the samples that suit a model, where its network is too slow for all of them."""
@@ -114,10 +115,11 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
     stages = {
         "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe)),
         "baselines": empirical.cost(model) + nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
+        "reuse": CHOICES * len(MORE) * learning * settings.reuse * goes_on,
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
         "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,
-        "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on if way else 0,
+        "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on * (1 + settings.reuse) if way else 0,
         "comparison": nfe * (_racing(count, settings.samples) + FULL * settings.samples)
         + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples),
     }  # fmt: skip

@@ -26,7 +26,7 @@ from solversearch.models.base import Model
 from solversearch.models.denoising import check_samples
 from solversearch.models.options import Options
 from solversearch.outputs import claim
-from solversearch.plan import Plan, Provenance, Threshold, write_text
+from solversearch.plan import Plan, Provenance, Threshold, version_of, write_text
 from solversearch.runtime import Tableau
 from solversearch.search.estimate import room, within
 from solversearch.search.evaluating.evaluations import NAME as LOG
@@ -127,7 +127,7 @@ def _exported(task: Task, found: Found, plan: Plan, comparison: Comparison, fold
     if comparison.verdict == "worse" or (comparison.verdict == "undecided" and settings.undecided == "baseline"):
         comparison = comparison.model_copy(update={"exported": "baseline"})
         row = comparison.exported_row
-        pairs = baselines(task.model, settings.nfe, settings.guidance, settings.integer, own=lambda: task.parametrization)
+        pairs = baselines(task.model, comparison.nfe, settings.guidance, settings.integer, own=lambda: task.parametrization)
         origin: Origin = {"solver": row.solver, "grid": row.grid, "baseline": f"the verdict on the searched plan: {comparison.verdict}"}
         plan = plan_of(task, found.stages, next(pair.table for pair in pairs if pair.name == row.name), origin, command)
     best = next(row for row in comparison.rows if row.name == comparison.best_baseline)
@@ -145,7 +145,7 @@ def plan_of(task: Task, stages: Sequence[StageResult], table: Tableau, origin: O
     versions = {"solversearch": __version__, "torch": torch.__version__, "python": platform.python_version()}
     passed: list[Origin | str] = [stage.name for stage in stages]
     return Plan(
-        version=2 if table.components else 1, components=table.components,
+        version=version_of(table.nodes, table.components), components=table.components,
         prediction_type=model.prediction_type, guidance=settings.guidance, nfe=table.nfe, network_calls=table.network_calls,
         nodes=table.nodes, rows=table.rows, threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
         decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": passed}

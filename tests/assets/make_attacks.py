@@ -9,6 +9,7 @@ from typing import Any
 
 GOOD = (Path(__file__).parent / "plan_v1.json").read_text(encoding="utf-8")
 GOOD_2 = (Path(__file__).parent / "plan_v2.json").read_text(encoding="utf-8")
+GOOD_3 = (Path(__file__).parent / "plan_v3.json").read_text(encoding="utf-8")
 
 
 def changed(*path: Any, to: Any, good: str = GOOD) -> bytes:
@@ -36,6 +37,7 @@ def attacks() -> Iterator[tuple[str, bytes]]:
     yield from wrong_parts()
     yield from wrong_wholes()
     yield from wrong_components()
+    yield from wrong_differences()
 
 
 def not_json() -> Iterator[tuple[str, bytes]]:
@@ -74,7 +76,7 @@ def wrong_parts() -> Iterator[tuple[str, bytes]]:
     yield "unknown_key_in_interval", changed("scores", 1, "endpoint_mse", "extra", to=1)
     yield "unknown_key_in_provenance", changed("provenance", "extra", to=1)
     yield "unknown_format", changed("format", to="other")
-    yield "unknown_version", changed("version", to=3)
+    yield "unknown_version", changed("version", to=4)
     yield "unknown_prediction_type", changed("prediction_type", to="eps")
     yield "unknown_threshold", changed("threshold", "kind", to="soft")
     for key in ("format", "version", "nodes", "rows", "nfe", "network_calls", "provenance", "digest"):
@@ -127,6 +129,26 @@ def wrong_components() -> Iterator[tuple[str, bytes]]:
     yield "coefficients_in_lists", changed("rows", 1, "x", to=[[0.5]] * 6, good=GOOD_2)
     yield "coefficients_without_components", changed("rows", 1, "x", to=[0.5] * 6)
     yield "digest_mismatch_in_a_component", changed("rows", 1, "x", 3, to=0.25, good=GOOD_2)
+
+
+def wrong_differences() -> Iterator[tuple[str, bytes]]:
+    yield "unknown_guidance_difference", changed("nodes", 1, "guidance_difference", to="guess", good=GOOD_3)
+    yield "reuse_in_version_1", changed("version", to=1, good=GOOD_3)
+    yield "reuse_in_version_2", changed("nodes", 1, "guidance_difference", to="reuse", good=GOOD_2)
+    yield "guidance_difference_in_version_1", changed("nodes", 1, "guidance_difference", to="compute")
+    yield "guidance_difference_in_version_2", changed("nodes", 1, "guidance_difference", to="compute", good=GOOD_2)
+    yield "nothing_reuses_in_version_3", GOOD_3.replace('"reuse"', '"compute"').encode()
+    yield "reuse_of_one_that_guides", changed("nodes", 2, "guidance", to=7.5, good=GOOD_3)
+    yield "reuse_of_its_own_difference", changed("rows", 3, "delta", to=[2.5, 0.5], good=GOOD_3)
+    yield "reuse_of_no_difference", GOOD_3.replace("[0.6666666666666666]", "[0.0]").replace("[2.5, 0.0]", "[0.0, 0.0]").encode()
+    yield "reuse_that_costs_two", changed("network_calls", to=6, good=GOOD_3)
+    yield "digest_mismatch_in_a_guidance_difference", signed_as_computed()
+
+
+def signed_as_computed() -> bytes:
+    """The third node computes, which is paid for; no coefficient and no digest is changed."""
+    plan = json.loads(changed("nodes", 2, "guidance_difference", to="compute", good=GOOD_3))
+    return json.dumps(plan | {"network_calls": 5}, indent=1).encode()
 
 
 if __name__ == "__main__":

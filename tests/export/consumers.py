@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from solversearch.components import Components
-from solversearch.plan import Plan, Provenance, Threshold
+from solversearch.plan import Plan, Provenance, Threshold, version_of
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import VE, DiscreteVP, Flow, NoiseSchedule, data_prediction, grid
 from solversearch.solvers import SOLVERS
@@ -39,7 +39,7 @@ def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
 def plan_of(table: Tableau, kind: str, guidance: float = 1.0, **fields: Any) -> Plan:
     return Plan(
         prediction_type=SCHEDULES[kind][1], guidance=guidance, nfe=table.nfe, network_calls=table.network_calls, nodes=table.nodes,
-        rows=table.rows, version=2 if table.components else 1, components=table.components,
+        rows=table.rows, version=version_of(table.nodes, table.components), components=table.components,
         provenance=Provenance(model="tiny", model_digest=""), **fields,
     )  # fmt: skip
 
@@ -82,6 +82,14 @@ def _shifted(i: int, node: Node) -> Node:
     return replace(node, t=float(round(earlier)) if node.t > 100 else earlier)
 
 
+def reused(kind: str) -> Plan:
+    """Of five evaluations the third and the last use the guidance differences of others."""
+    table = _fitted(table_of("unipc_2", kind).guided(4.0), split=True)
+    nodes = [replace(node, guidance=1.0, guidance_difference="reuse") if i in (2, 4) else node for i, node in enumerate(table.nodes)]
+    rows = [replace(row, delta=tuple(0.0 if j in (2, 4) else weight for j, weight in enumerate(row.delta))) for row in table.rows]
+    return plan_of(Tableau(tuple(nodes), tuple(rows)), kind, 4.0)
+
+
 PLANS: dict[str, Callable[[str], Plan]] = {
     "a solver": lambda kind: plan_of(table_of("unipc_2", kind), kind),
     "guidance": lambda kind: plan_of(table_of("unipc_2", kind).guided(4.0), kind, 4.0),
@@ -111,6 +119,8 @@ def by_runtime(plan: Plan, noise: Tensor = NOISE, seed: int = 0, whole: bool = F
         t = torch.full((len(x),), round(node.t) if whole else node.t, dtype=torch.float64)
         cond, uncond = (a * x + b * network(x, t, torch.full((len(x),), c)) for c in (CONDITION, NULL))
         guided = uncond + node.guidance * (cond - uncond)
+        if node.reuses:
+            return cond
         return (guided, cond - uncond) if plan.tableau.split else guided
 
     return plan.sample(denoise, noise, draw=lambda _: torch.randn(noise.shape, dtype=torch.float64, generator=generator))

@@ -9,7 +9,7 @@ from torch import Tensor
 from solversearch.models import Model
 from solversearch.models.base import Denoiser
 from solversearch.models.pipelines import load
-from solversearch.plan import Plan, Provenance, Threshold
+from solversearch.plan import Plan, Provenance, Threshold, version_of
 from solversearch.runtime import Tableau
 from tests import tiny
 
@@ -57,7 +57,7 @@ def unpack(patches: Tensor, height: int, width: int) -> Tensor:
 
 def plan_of(model: Model, table: Tableau) -> Plan:
     return Plan(
-        version=2 if table.components else 1,
+        version=version_of(table.nodes, table.components),
         components=table.components,
         prediction_type=model.prediction_type,
         guidance=table.nodes[0].guidance,

@@ -9,20 +9,31 @@ import pytest
 import torch
 
 from solversearch.export import EXPORTERS
-from tests.export.consumers import CONDITION, NOISE, NULL, PLANS, by_runtime, difference, imported, network
+from tests.export.consumers import CONDITION, NOISE, NULL, PLANS, by_runtime, difference, imported, network, reused
+
+MADE = {**PLANS, "reused differences": reused}
 
 
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("name", MADE)
 def test_the_file_samples_what_the_runtime_samples(name: str, tmp_path: Path) -> None:
-    plan = PLANS[name]("v")
+    plan = MADE[name]("v")
     assert EXPORTERS["numpy"].write(plan, tmp_path / "a_plan.py") == [tmp_path / "a_plan.py"]
     module = imported(tmp_path / "a_plan.py")
     generator = torch.Generator().manual_seed(5)
 
+    calls: list[float] = []
+
     def denoise(x, node):  # type: ignore[no-untyped-def]
         t = torch.full((len(x),), node.t)
-        outputs = [network(torch.from_numpy(x), t, torch.full((len(x),), c)).numpy() for c in (CONDITION, NULL)]
-        cond, uncond = (module.data_prediction(output=output, x=x, node=node) for output in outputs)
+
+        def asked(c: float):  # type: ignore[no-untyped-def]
+            calls.append(c)
+            return module.data_prediction(output=network(torch.from_numpy(x), t, torch.full((len(x),), c)).numpy(), x=x, node=node)
+
+        cond = asked(CONDITION)
+        if node.reuses:
+            return cond
+        uncond = asked(NULL)
         guided = uncond + node.guidance * (cond - uncond)
         return (guided, cond - uncond) if module.PLAN.split else guided
 
@@ -32,13 +43,15 @@ def test_the_file_samples_what_the_runtime_samples(name: str, tmp_path: Path) ->
     result = module.sample(denoise, NOISE.numpy(), draw)
     assert isinstance(result, np.ndarray) and difference(torch.from_numpy(result), by_runtime(plan, seed=5)) < 1e-12
     assert module.check() == 0
+    if module.PLAN.split:
+        assert len(calls) == plan.network_calls
     with pytest.raises(TypeError, match="positional"):  # two arrays of one shape: nobody would notice them swapped
         module.data_prediction(NOISE.numpy(), NOISE.numpy(), module.PLAN.nodes[0])
 
 
-@pytest.mark.parametrize("name", ["split guidance", "fresh noise", "dynamic"])
+@pytest.mark.parametrize("name", ["split guidance", "fresh noise", "dynamic", "reused differences"])
 def test_run_as_a_program_it_checks_itself(name: str, tmp_path: Path) -> None:
-    file, plan = tmp_path / "a_plan.py", PLANS[name]("flow")
+    file, plan = tmp_path / "a_plan.py", MADE[name]("flow")
     EXPORTERS["numpy"].write(plan, file)
     # -I and an import hook: no file of solversearch, and no library but NumPy.
     code = (

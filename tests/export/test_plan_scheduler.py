@@ -25,6 +25,7 @@ pytest.importorskip("transformers")
 from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
 
 from solversearch.export.diffusers import PlanScheduler
+from tests.export.consumers import reused
 from tests.export.families import Families, call, error, noise_of, plan_of, reference
 from tests.zoo import Recording
 
@@ -393,3 +394,8 @@ def test_plans_that_do_not_start_from_the_noise(plan: Plan) -> None:
     for first in (Row(0.0), Row(1.0, z=(0.5,))):
         with pytest.raises(ValueError, match="row 0"):
             PlanScheduler.from_plan(starting_from(plan, first))
+
+
+def test_a_plan_that_saves_half_an_evaluation_is_refused() -> None:
+    with pytest.raises(UserError, match=r"condition alone at evaluations 2, 4, and twice at others, which a pipeline cannot: its 8 calls"):
+        PlanScheduler.from_plan(reused("epsilon"))

@@ -32,6 +32,7 @@ from solversearch.models.base import Model, NotFinite
 from solversearch.noise import draw
 from solversearch.plan import Plan
 from solversearch.report import tables
+from solversearch.report.page.run import run_page
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import CosineVP
@@ -240,6 +241,24 @@ def test_split_guidance_costs_what_guidance_costs(tmp_path: Path) -> None:
     assert {row.network_calls for row in comparison.rows} == {8}
     together = learned(guidance=4.0, instant=False, split=False).best
     assert together is not None and not together.table.split
+
+
+def test_a_plan_that_reuses_is_compared_at_its_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All others are spoiled, so that one of more evaluations is exported."""
+    judged = Evaluator._judged
+
+    def spoiled(self: Evaluator, table: Tableau, *arguments: Any) -> Result:
+        result = judged(self, table, *arguments)
+        return result if any(node.reuses for node in table.nodes) else replace(result, values=(1e3,))
+
+    monkeypatch.setattr(Evaluator, "_judged", spoiled)
+    plan, comparison = run(tmp_path, guidance=4.0, reuse=True, trials=0, undecided="plan")
+    assert comparison.exported == "plan" and plan.version == 3 and plan.nfe > 4 and plan.network_calls == 8
+    assert comparison.nfe == plan.rival_nfe == 4 and {row.network_calls for row in comparison.rows} == {8}
+    assert comparison.rows[0].nfe == plan.nfe and {row.nfe for row in comparison.rows[1:]} == {4}
+    names = [stage.name for stage in comparison.stages]
+    assert names == ["best baseline", "instant", "reuse", "polish", "polish, reusing"] == plan.decisions["stages"]
+    assert Plan.read(tmp_path / "plan.json") == plan and "reuses differences" in repr(run_page(tmp_path))
 
 
 def test_the_baseline_is_exported_when_nothing_beats_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,9 @@ def test_numbers_that_cannot_be(asked: dict[str, Any], field: str) -> None:
         (COINS, {"split": True}, "guidance difference, and guidance 1 has none; leave it out, or ask for a --guidance"),
         (COINS, {"split": True, "guidance": 2.0}, None),
         (COINS, {"split": False}, None),
+        (COINS, {"reuse": True}, "--reuse is for guidance differences, which need a --guidance and coefficients of their own"),
+        (COINS, {"reuse": True, "guidance": 2.0, "split": False}, "leave out --no-split"),
+        (COINS, {"reuse": True, "guidance": 2.0}, None),
         (COINS, {"guidance": 2.0}, None),
     ],
 )

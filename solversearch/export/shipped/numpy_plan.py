@@ -4,8 +4,9 @@
 
 noise is standard normal. denoise(x, node) runs a network on x at the time node.t and returns its data prediction, for which there is
 `data_prediction(output=output, x=x, node=node)`. Where node.guidance is not 1, that is D = D_u + node.guidance * (D_c - D_u) of the
-predictions with the condition and without; where PLAN.split is true, it is the pair (D, D_c - D_u). PLAN.stochastic plans need draw(k),
-which returns the k-th fresh standard normal. Run as a program, this file checks itself.
+predictions with the condition and without; where PLAN.split is true, it is the pair (D, D_c - D_u), but D alone where node.reuses, which
+one call with the condition gives. PLAN.stochastic plans need draw(k), which returns the k-th fresh standard normal. Run as a program,
+this file checks itself.
 """
 
 import math
@@ -45,7 +46,7 @@ def check() -> float:
 
     def denoise(x: Array, node: Node) -> Array:
         d = node.alpha / (node.alpha**2 + node.sigma**2) * x
-        return (d, d / 10) if PLAN.split else d
+        return (d, d / 10) if PLAN.split and not node.reuses else d
 
     noise = np.linspace(-2, 2, math.prod(SHAPE)).reshape(SHAPE)
     result = sample(denoise, noise, lambda k: np.cos(noise + k))

@@ -32,7 +32,9 @@ _SCORE: dict[Any, Any] = {
 _PLAN: dict[Any, Any] = {
     "format": {"solversearch-plan"}, "version": int, "prediction_type": {"epsilon", "v_prediction", "sample", "flow", "edm"},
     "guidance": float, "nfe": int, "network_calls": int,
-    "nodes": [{"t": float, "alpha": float, "sigma": float, "guidance": (float, 1.0)}],
+    "nodes": [
+        {"t": float, "alpha": float, "sigma": float, "guidance": (float, 1.0), "guidance_difference": ({"compute", "reuse"}, "compute")}
+    ],
     "rows": [{"x": _Coefficient, "d": ([_Coefficient], ()), "delta": ([_Coefficient], ()), "z": ([_Coefficient], ())}],
     "components": ({"bands": ([float], ()), "channels": ([[float]], ()), "patch": (int, 0)}, None),
     "threshold": ({"kind": {"clamp", "dynamic"}, "limit": (float, 1.0), "percentile": (float, 0.995)}, None),
@@ -48,30 +50,41 @@ _MOST, _DEEPEST = 1000, 32
 def parse(text: str | bytes) -> ShippedPlan:
     """The plan of a JSON text. Raises ValueError where it is not one, is of another version, or was changed."""
     given = loaded(decoded(text))
-    if not isinstance(given, dict) or given.get("format") != "solversearch-plan" or given.get("version") not in (1, 2):
-        raise ValueError("this is not a plan of version 1 or 2; a newer solversearch may have written it: export it again")
+    if not isinstance(given, dict) or given.get("format") != "solversearch-plan" or given.get("version") not in (1, 2, 3):
+        raise ValueError("this is not a plan of version 1, 2 or 3; a newer solversearch may have written it: export it again")
     content = _checked(given, _PLAN, "plan")
-    if (content["version"] == 2) != (given.get("components") is not None) or (content["version"] == 1 and "components" in given):
-        raise ValueError("version 2 is that of plans with components, 1 that of plans without")
-    if content["version"] == 1:
+    version = content["version"]
+    reuses = any(node["guidance_difference"] == "reuse" for node in content["nodes"])
+    if version != (3 if reuses else 2 if given.get("components") is not None else 1) or (version == 1 and "components" in given):
+        raise ValueError("version 2 is that of plans with components, 3 that of plans with nodes that reuse, 1 that of all others")
+    if version < 3 and any("guidance_difference" in node for node in given["nodes"]):
+        raise ValueError(f"nodes: unknown key 'guidance_difference' in version {version}")
+    nodes = tuple(Node(**node) for node in content["nodes"])
+    components = Components(**content["components"]) if content["components"] else None
+    if version == 1:
         del content["components"]
+    if version < 3:
+        for node in content["nodes"]:
+            del node["guidance_difference"]
     digest = content.pop("digest")
     if not _fits(content["decisions"], _DEEPEST):
         raise ValueError(f"decisions: nested deeper than {_DEEPEST}")
     if not belongs(digest, content):
         raise ValueError("the digest does not match the content: the plan was changed after it was written")
     plan = ShippedPlan(
-        tuple(Node(**node) for node in content["nodes"]),
+        nodes,
         tuple(Row(**row) for row in content["rows"]),
         content["prediction_type"],
         content["guidance"],
         _threshold(content["threshold"]),
         bool(content["decisions"].get("input_shift")),
         digest,
-        components=Components(**content["components"]) if "components" in content else None,
+        components=components,
     )
     if (content["nfe"], content["network_calls"]) != (plan.nfe, plan.network_calls):
         raise ValueError(f"nfe and network_calls are not what the table spends, {plan.nfe} and {plan.network_calls}")
+    if reuses and not plan.split:
+        raise ValueError("some nodes reuse guidance differences, but no row has a coefficient for one")
     if max(plan.nfe, *(len(row.z) for row in plan.rows)) > _MOST:
         raise ValueError(f"more than {_MOST} evaluations or fresh noises")
     if plan.prediction_type == "epsilon" and any(node.alpha == 0 for node in plan.nodes):

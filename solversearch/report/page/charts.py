@@ -105,7 +105,7 @@ def error_by_nfe(comparison: Comparison) -> Figure:
         line("best baseline", [(rung.nfe, rung.endpoint_mse) for rung in ladder], BLUE, named, text=[told(rung.name) for rung in ladder]),
         line("", [(comparison.nfe, own.mean), (end, own.mean)], ORANGE, mode="lines", line={"color": ORANGE, "dash": "dot"},
              showlegend=False),
-        line("plan", [(plan.nfe, own.mean)], ORANGE, "plan, NFE %{x}<br>%{y:.3g}", mode="markers",
+        line("plan", [(comparison.nfe, own.mean)], ORANGE, "plan, NFE %{x}<br>%{y:.3g}", mode="markers",
              marker={"color": ORANGE, "size": 15, "symbol": "star"},
              error_y={"type": "data", "symmetric": False, "array": [own.high - own.mean], "arrayminus": [own.mean - own.low],
                       "color": ORANGE, "thickness": 1.5}),

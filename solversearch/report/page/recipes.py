@@ -11,6 +11,7 @@ from solversearch.search.evaluating.run_folder import NAME, Run
 
 ONE = "the network's data prediction of x at node.t"
 TWO = "(D, D_c - D_u), the data prediction with guidance, and the conditional minus the unconditional one"
+REUSES = f"{TWO}; where node.reuses, D_c alone"
 
 
 def recipes(folder: Path, plan: Plan) -> dict[str, str]:
@@ -19,12 +20,12 @@ def recipes(folder: Path, plan: Plan) -> dict[str, str]:
     name = asked.model if asked else plan.provenance.model
     known = name in MODELS or name in ALIASES or "/" in name  # a plan alone names code of one's own FILE.FACTORY
     code = name.startswith(("python:", OBJECT)) or not (asked or known)
-    pipeline = not code and name not in MODELS
+    pipeline = not code and name not in MODELS and plan.version < 3  # see `check_calls`
     model = shlex.quote(name) if name.startswith("python:") or not code else "python:FILE:FACTORY"
     found = {
         "Python, any model": "from solversearch.plan import Plan\n\n"
         'plan = Plan.read("plan.json")\n'
-        f"# denoise(x, node): {TWO if plan.tableau.split else ONE}; noise: standard normal\n"
+        f"# denoise(x, node): {REUSES if plan.version == 3 else TWO if plan.tableau.split else ONE}; noise: standard normal\n"
         "samples = plan.sample(denoise, noise)",
     }
     if pipeline:

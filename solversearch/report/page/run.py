@@ -47,7 +47,8 @@ def run_page(folder: Path) -> Page:
     if not (folder / "comparison.json").exists():
         raise UserError(f"{folder}: no comparison.json there: the search has not finished, or was interrupted")
     comparison = read_json(Comparison, folder / "comparison.json", "comparison")
-    if (plan.nfe, plan.guidance) != (comparison.nfe, comparison.guidance):
+    # Earlier comparisons were with as many evaluations, whatever those cost.
+    if comparison.nfe not in (plan.rival_nfe, plan.nfe) or plan.guidance != comparison.guidance:
         raise UserError(f"{folder}: plan.json and comparison.json are of different runs")
     if any(point.values.keys() != comparison.pareto[0].values.keys() for point in comparison.pareto):
         raise UserError(f"{folder / 'comparison.json'}: pareto: the plans have values of different objectives")
@@ -178,9 +179,12 @@ def _stages(stages: tuple[StageResult, ...]) -> Table:
 def plan_blocks(plan: Plan) -> list[Block]:
     """Nodes, coefficients and decisions."""
     nodes = [
-        [count(i), *(TableCell(f"{x:.6g}", x) for x in (node.t, node.alpha, node.sigma)), _lam(charts.lam(node)), figure(node.guidance)]
+        [
+            count(i), *(TableCell(f"{x:.6g}", x) for x in (node.t, node.alpha, node.sigma)), _lam(charts.lam(node)),
+            TableCell(plan_view.guidance_text(node), node.guidance),
+        ]
         for i, node in enumerate(plan.nodes)
-    ]
+    ]  # fmt: skip
     blocks: list[Block] = [
         Table(["evaluation", "t", "α", "σ", "λ = ln(α/σ)", "guidance"], nodes, "Where the network is evaluated.", wide=False),
     ]

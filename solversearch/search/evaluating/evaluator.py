@@ -67,8 +67,8 @@ class Evaluator:
         return self.parts[n]
 
     def splits(self, table: Tableau) -> bool:
-        """Never where some evaluations go without guidance: they would cost as much as the rest."""
-        return self.split and all(node.guidance != 1 for node in table.nodes)
+        """Whether the table's rows, fitted, have coefficients for guidance differences: those of the nodes that guide, see `frugal`."""
+        return self.split and any(node.guidance != 1 for node in table.nodes)
 
     def table(self, table: Tableau, origin: Origin, n: int | None = None) -> Result:
         """The table as it is."""

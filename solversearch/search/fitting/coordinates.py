@@ -14,7 +14,7 @@ from torch import Tensor
 
 from solversearch.models.base import Model
 from solversearch.runtime import Node, Row, Tableau
-from solversearch.search.fitting.design_matrix import Recorder, columns_of, row, weights
+from solversearch.search.fitting.design_matrix import Recorder, columns_of, row, row_of, weights
 
 COLLINEAR = 1e-6
 """Least eigenvalue of a row's columns, over the largest: below it single precision cannot tell directions apart."""
@@ -27,6 +27,7 @@ class Coordinates:
 
     def __init__(self, model: Model, table: Tableau, seen: Recorder, times: bool) -> None:
         self.model, self.table, self.times = model, table, times
+        self.differences = seen.differences
         self.parts = [seen.parts(i) for i in range(len(table.rows))]
         self.told = [float(model.schedule.position(node.t)) for node in table.nodes]
         self.level = [float(np.log(np.tan(atan2(node.sigma, node.alpha) / 2))) for node in table.nodes]
@@ -35,14 +36,14 @@ class Coordinates:
         for i, given in enumerate(table.rows):
             values, vectors = torch.linalg.eigh(seen.gram(i) / seen.noise.numel())
             self.basis.append(vectors / values.clamp(min=COLLINEAR * float(values.max())).sqrt()[:, None])
-            self.start.append(weights(given, i, seen.split, seen.parts(i)))
+            self.start.append(weights(given, i, seen.differences, seen.parts(i)))
         self.sizes = [table.nfe if times else 0, *(start.numel() for start in self.start)]
 
     def table_at(self, theta: Tensor) -> Tableau:
         """The table of theta (P,), in plain numbers."""
         shifts, *residuals = torch.split(theta, self.sizes)
         nodes = [self._node(i, float(shift))[0] for i, shift in enumerate(shifts)] if self.times else self.table.nodes
-        rows = [row(self._moved(i, residual[None])[0], i, self.parts[i]) for i, residual in enumerate(residuals)]
+        rows = [row(self._moved(i, residual[None])[0], i, self.differences, self.parts[i]) for i, residual in enumerate(residuals)]
         return Tableau(tuple(nodes), tuple(rows), components=self.table.components)
 
     def differentiable(self, theta: Tensor, like: Tensor) -> tuple[list[Node], list[Row]]:
@@ -59,12 +60,12 @@ class Coordinates:
                 node, slope = self._node(i, float(shift[0].detach()))
                 moved = shift - shift.detach()  # zero, but carries the gradient
                 t, alpha, sigma = (getattr(node, name) + getattr(slope, name) * moved for name in ("t", "alpha", "sigma"))
-                nodes[i] = Node(t.to(like), alpha.to(like).view(view), sigma.to(like).view(view), node.guidance)
+                nodes[i] = replace(node, t=t.to(like), alpha=alpha.to(like).view(view), sigma=sigma.to(like).view(view))
         rows = []
         for i, residual in enumerate(residuals):
             columns = columns_of(self._moved(i, residual).to(like), self.parts[i])
             each: list[Any] = [w if self.parts[i] else w.reshape(view) for w in columns.unbind(1)]
-            rows.append(Row(each[0], tuple(each[1 : 1 + i]), tuple(each[1 + i :])))
+            rows.append(row_of(each, i, self.differences))
         return nodes, rows
 
     def _moved(self, i: int, residuals: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class Coordinates:
 
         def at(moved: float) -> Node:
             node = schedule.node(float(schedule.time_at(self.level[i] + moved)))
-            return replace(node, t=float(schedule.time_at(self.told[i] + moved)), guidance=given.guidance)
+            return replace(given, t=float(schedule.time_at(self.told[i] + moved)), alpha=node.alpha, sigma=node.sigma)
 
         low, high = at(shift - h), at(shift + h)
         t, alpha, sigma = ((getattr(high, name) - getattr(low, name)) / (2 * h) for name in ("t", "alpha", "sigma"))

@@ -6,29 +6,47 @@ or their bands are apart. So all products are kept as one small matrix for each 
 The first row, which scales the noise, has one number: pipelines start from scaled noise.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from solversearch.components import Components, Transform
-from solversearch.runtime import Coefficient, Row, scalars
+from solversearch.runtime import Coefficient, Node, Row, Tableau, scalars
 from solversearch.sampling import Sampler
 
 CHUNK = 2**23
 """Numbers in double precision at a time."""
 
 
-class Recorder:
-    """Keeps the outputs, split or not, that a sampling loop is sent: with the noise, the columns of every row."""
+def frugal(table: Tableau) -> tuple[Node, ...]:
+    """Its nodes, where rows are to split the guidance: those of guidance 1 then make one call and reuse the differences of others.
 
-    def __init__(self, noise: Tensor, split: bool, components: Components | None = None) -> None:
-        self.noise, self.split, self.components = noise, split, components
+    One whose own difference is used already stays as it is.
+    """
+    return tuple(
+        replace(node, guidance_difference="reuse") if node.guidance == 1 and not table.uses_difference(i) else node
+        for i, node in enumerate(table.nodes)
+    )
+
+
+def differences(nodes: Sequence[Node]) -> tuple[int, ...]:
+    """The evaluations that have a guidance difference, where rows split the guidance."""
+    return tuple(i for i, node in enumerate(nodes) if not node.reuses)
+
+
+class Recorder:
+    """Keeps the outputs that a sampling loop is sent, and the guidance differences of some: with the noise, the columns of every row."""
+
+    def __init__(self, noise: Tensor, differences: Sequence[int] = (), components: Components | None = None) -> None:
+        self.noise, self.differences, self.components = noise, differences, components
         self.transform = Transform(components, noise) if components else None
         self.directions = shape(components)[0]
         self.x = self.transformed(noise)
         self.d: list[Tensor] = []
-        self.delta: list[Tensor] = []
+        self.delta: dict[int, Tensor] = {}
 
     def watched(self, sampler: Sampler[Tensor]) -> Sampler[Tensor]:
         """The same loop, whose outputs are kept."""
@@ -36,9 +54,9 @@ class Recorder:
         while True:
             output = yield request
             prediction, difference = output if isinstance(output, tuple) else (output, None)
+            if difference is not None and len(self.d) in self.differences:
+                self.delta[len(self.d)] = self.transformed(difference)
             self.d.append(self.transformed(prediction))
-            if difference is not None:
-                self.delta.append(self.transformed(difference))
             try:
                 request = sampler.send(output)
             except StopIteration as end:
@@ -61,7 +79,7 @@ class Recorder:
 
     def columns(self, i: int, n: int) -> Iterator[tuple[slice, Tensor]]:
         """Those that row i may use, of the first n samples, a few at a time: (samples, directions, columns, numbers), float64."""
-        columns = [self.x, *self.d[:i], *self.delta[:i]]
+        columns = [self.x, *self.d[:i], *(self.delta[j] for j in self.differences if j < i)]
         count = max(1, CHUNK // (self.x[0].numel() * len(columns)))
         for first in range(0, n, count):
             some = slice(first, min(first + count, n))
@@ -90,15 +108,15 @@ def shape(components: Components | None) -> tuple[int, int]:
     return (max(1, len(components.channels)), max(1, len(components.bands))) if components else (1, 1)
 
 
-def weights(row: Row, i: int, split: bool, components: Components | None = None) -> Tensor:
+def weights(row: Row, i: int, differences: Sequence[int] = (), components: Components | None = None) -> Tensor:
     """Row i's coefficients of those columns, (directions, columns * bands), float64."""
     directions, bands = shape(components)
 
     def each(coefficient: Coefficient) -> Tensor:
         return torch.tensor(scalars(coefficient), dtype=torch.float64).expand(directions * bands).reshape(directions, bands)
 
-    both = (row.d, row.delta) if split else (row.d,)
-    return torch.cat([each(row.x), *(each(value) for part in both for value in (*part, *[0.0] * (i - len(part))))], dim=1)
+    d, delta = ((*part, *[0.0] * (i - len(part))) for part in (row.d, row.delta))
+    return torch.cat([each(value) for value in (row.x, *d, *(delta[j] for j in differences if j < i))], dim=1)
 
 
 def columns_of(weights: Tensor, components: Components | None) -> Tensor:
@@ -107,7 +125,12 @@ def columns_of(weights: Tensor, components: Components | None) -> Tensor:
     return weights.reshape(*weights.shape[:-1], -1, bands).transpose(-3, -2).flatten(-2)
 
 
-def row(weights: Tensor, i: int, components: Components | None = None) -> Row:
+def row(weights: Tensor, i: int, differences: Sequence[int] = (), components: Components | None = None) -> Row:
     """Inverse of `weights`."""
-    x, *rest = (tuple(each) if components else each[0] for each in columns_of(weights, components).tolist())
-    return Row(x, tuple(rest[:i]), tuple(rest[i:]))
+    return row_of([tuple(each) if components else each[0] for each in columns_of(weights, components).tolist()], i, differences)
+
+
+def row_of(columns: Sequence[Any], i: int, differences: Sequence[int]) -> Row:
+    """Row i with those coefficients of the noise, the outputs and the differences that there are; others have none."""
+    known = dict(zip(differences, columns[1 + i :], strict=False))
+    return Row(columns[0], tuple(columns[1 : 1 + i]), tuple(known.get(j, 0.0) for j in range(1 + max(known, default=-1))))

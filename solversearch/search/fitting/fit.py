@@ -18,7 +18,7 @@ from torch import Tensor
 from solversearch.models.base import Denoiser
 from solversearch.runtime import Row, Tableau, steps
 from solversearch.sampling import Sampler, alone
-from solversearch.search.fitting.design_matrix import Recorder, row, weights
+from solversearch.search.fitting.design_matrix import Recorder, differences, frugal, row, weights
 from solversearch.teacher import Teacher
 
 Fitted = tuple[Tableau, Tensor]
@@ -42,7 +42,7 @@ class _FittedRows(Sequence[Row]):
 
     def _solve(self, i: int) -> Row:
         components = self.seen.parts(i)
-        start = weights(self.prior.rows[i], i, self.seen.split, components)
+        start = weights(self.prior.rows[i], i, self.seen.differences, components)
         grams, moments, square = self._products(i, start)
         weight, change = torch.ones(len(square), dtype=torch.float64), torch.zeros_like(start)
         for _ in range(3 if self.robust else 1):
@@ -51,7 +51,7 @@ class _FittedRows(Sequence[Row]):
             left = square - 2 * (moments * change).sum((1, 2)) + ((grams @ change[..., None])[..., 0] * change).sum((1, 2))
             error = left.clamp(min=0) / self.teacher.noise[0].numel()
             weight = 1 / (error + error.median() + 1e-12)
-        return row(start + change, i, components)
+        return row(start + change, i, self.seen.differences, components)
 
     def _products(self, i: int, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of each sample, for what the prior leaves of the target, r: F^T F and F^T r, a direction each, and r^T r; on the CPU."""
@@ -77,10 +77,11 @@ def fitting(
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Sampler[Fitted]:
     """`fit` as a sampling loop, for callers that run the network on their own, as `runtime.steps` is one; split as their denoiser is."""
-    seen = Recorder(noise, split, prior.components)
+    nodes = frugal(prior) if split else prior.nodes
+    seen = Recorder(noise, differences(nodes) if split else (), prior.components)
     rows = _FittedRows(prior, teacher, seen, ridge, robust)
-    samples = yield from seen.watched(steps(prior.nodes, rows, noise, callback=callback, components=prior.components))
-    return Tableau(prior.nodes, tuple(rows.solved), components=prior.components), samples
+    samples = yield from seen.watched(steps(nodes, rows, noise, callback=callback, components=prior.components))
+    return Tableau(nodes, tuple(rows.solved), components=prior.components), samples
 
 
 def fit(
@@ -95,7 +96,7 @@ def fit(
     """Fits every row of `prior` (a deterministic table) and samples with it.
 
     noise (B, *shape) begins with the teacher's n samples; the rest goes along unfitted, for validation. The denoiser's conditions
-    match it; where it is split, the guidance difference gets columns of its own. callback is `run`'s. Returns the fitted table and the
+    match it; where it is split, the differences of nodes that guide get columns. callback is `run`'s. Returns the fitted table and the
     samples (B, *shape).
     """
     return alone(denoise, fitting(prior, teacher, noise, ridge, robust, denoise.split, callback))

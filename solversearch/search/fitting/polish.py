@@ -32,7 +32,7 @@ from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.runtime import Tableau, run, steps
 from solversearch.sampling import alone
 from solversearch.search.fitting.coordinates import Coordinates
-from solversearch.search.fitting.design_matrix import Recorder
+from solversearch.search.fitting.design_matrix import Recorder, differences, frugal
 from solversearch.teacher import Teacher
 
 BATCH = 32
@@ -147,9 +147,11 @@ def polish(
     """
     assert not isinstance(model.network, nn.Module) or not any(weight.requires_grad for weight in model.network.parameters())
     clock, batch_size = clock or Clock(), model.filled(batch_size)
-    way = way or backward(model, 2 * table.nfe if split else table.network_calls, batch, batch_size)
+    table = replace(table, nodes=frugal(table)) if split else table
+    columns = differences(table.nodes) if split else ()
+    way = way or backward(model, table.nfe + len(columns) if split else table.network_calls, batch, batch_size)
     some = range(min(SEEN, len(fitting)))
-    seen = Recorder(fitting.noise[: len(some)], split, table.components)
+    seen = Recorder(fitting.noise[: len(some)], columns, table.components)
     with torch.no_grad():
         watched = seen.watched(steps(table.nodes, table.rows, seen.noise, components=table.components))
         alone(memoized(_denoiser(model, fitting, list(some), split, batch_size, clock), memo), watched)

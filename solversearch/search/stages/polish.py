@@ -25,11 +25,16 @@ EXACT = 300
 """The plan's error over that of its teacher at the start of the polish, by whose end it is some 100."""
 
 
-def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Result]) -> Iterator[Result]:
-    """Results from on the way and of the end; none where the budget is spent, or of a table that runs away."""
+def run(
+    task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Result], name: str = "polish", part: float = 1.0
+) -> Iterator[Result]:
+    """Results from on the way and of the end, of the best candidate; none where the budget is spent, or of a table that runs away.
+
+    part is the share of what is left of the budget that may be spent.
+    """
     settings = task.settings
     best = min((each for each in candidates if not each.table.stochastic), key=lambda each: each.value)
-    share = _share(task, budget)
+    share = _share(task, budget, part)
     if share <= 0:
         return
     count, samples = (ceil(share * whole) for whole in (STEPS * settings.nfe, distinct(settings)))
@@ -38,11 +43,11 @@ def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[R
         tables = polish(
             task.model, best.table, task.ends("fit", samples, best, 1 / EXACT), count, bound, batch(settings), settings.seed,
             split=evaluator.splits(best.table), times=settings.polish == "all" and not settings.integer, batch_size=settings.batch_size,
-            clock=task.clock, progress=lambda step, median: task.progress("polish", step, count, f"median error {median:.3g}"),
-            memo=task.parts("polish"),
+            clock=task.clock, progress=lambda step, median: task.progress(name, step, count, f"median error {median:.3g}"),
+            memo=task.parts(name),
         )  # fmt: skip
         for k, table in enumerate(tables):
-            yield task.once(f"polish {k}", partial(evaluator.table, table, best.origin))
+            yield task.once(f"{name} {k}", partial(evaluator.table, table, best.origin))
 
 
 def batch(settings: Settings) -> int:
@@ -63,9 +68,9 @@ def most(settings: Settings, calls: int, checkpointing: bool = False) -> tuple[i
     return anyhow + none, all_steps - none + guided * SOLVES[-2] * samples
 
 
-def _share(task: Task, budget: Budget) -> float:
+def _share(task: Task, budget: Budget, part: float = 1.0) -> float:
     """Of all steps and samples, what the budget has room for."""
     settings = task.settings
     way = backward(task.model, task.calls, batch(settings), settings.batch_size)
     anyhow, more = most(settings, task.calls, checkpointing=way.checkpointing)
-    return min(1.0, (budget.left() - anyhow) / more)
+    return min(1.0, (part * budget.left() - anyhow) / more)

@@ -188,6 +188,8 @@ class Anchored:
             if told:
                 one = share[:, i, None, None] * one + rest[:, i, None, None] * y
                 difference = None if difference is None else share[:, i, None, None] * difference
+            if difference is not None and ridge is not None:  # fitted rows have no column for what is not computed, see `frugal`
+                difference = difference * (guidance[:, i] != 1)[:, None, None]
             outputs.append(one)
             differences += [] if difference is None else [difference]
         raise AssertionError

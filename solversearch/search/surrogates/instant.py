@@ -9,7 +9,7 @@ Fitted states stay near the teacher's, where the surrogate is right. A polish by
 trajectories for places where the surrogate is wrong.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +32,8 @@ STARTS, MARGIN = 8, 0.05
 """Grids of the best baselines between which times are searched, and how far beyond, as a fraction of the range of positions."""
 RANDOM, GENERATIONS, CHILDREN, PARENTS, STEP = 300, 5, 100, 10, 0.04
 """Of the evolution strategy: 800 tables, which take seconds; STEP is the first standard deviation of a child's times, and falls."""
+WIDER = 4
+"""As many times the tables where it is searched, too, which evaluations reuse guidance differences."""
 MIXTURES = 3
 """Over which a table's errors are averaged, for each is right about other samples; the time of the stage grows with them."""
 TEMPERED = 10.0
@@ -44,6 +46,9 @@ SAMPLES = 256
 """At most: what small models have."""
 GRID = 4096
 """Times between which the network's noise scales are interpolated."""
+
+Point = tuple[tuple[float, ...], frozenset[int]]
+"""Times, and the evaluations that make one call under guidance."""
 
 
 class _Network:
@@ -103,15 +108,27 @@ def instant(
     """The table whose times, fitted, have the least mean error on the surrogate. progress is told generations done and their count."""
     split = guidance != 1 if split is None else split
     model, taught = stand_in(surrogates)
-    prior = _prior(surrogates.model, _searched(surrogates, nfe, guidance, seed, split, integer, progress), guidance)
+    prior = _prior(surrogates.model, *_searched(surrogates, nfe, guidance, seed, split, integer, progress)[0], guidance)
     with torch.no_grad():
         return fit(prior, taught, Denoiser(model, taught.conditions, split=split), taught.noise, RIDGE, robust=True)[0]
 
 
+def reusing(
+    surrogates: Surrogates, nfe: int, reuse: int, count: int, guidance: float, seed: int = 0, integer: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Tableau]:  # fmt: skip
+    """Tables of which so many evaluations make one call under guidance, to be fitted to the network: the best times for each of the best
+    choices of these evaluations, as many as count, the best on the surrogate first."""
+    found = _searched(surrogates, nfe, guidance, seed, True, integer, progress, reuse)
+    return [_prior(surrogates.model, *each, guidance) for each in found[:count]]
+
+
 def _searched(
-    surrogates: Surrogates, nfe: int, guidance: float, seed: int, split: bool, integer: bool, progress: Callable[[int, int], None]
-) -> tuple[float, ...]:
-    """The best times: an evolution strategy about the grids of the best baselines, in fractions of the range of positions."""
+    surrogates: Surrogates, nfe: int, guidance: float, seed: int, split: bool, integer: bool, progress: Callable[[int, int], None],
+    reuse: int = 0,
+) -> list[Point]:  # fmt: skip
+    """The best times for each choice of evaluations that reuse, the very best first: an evolution strategy about the grids of the best
+    baselines, in fractions of the range of positions."""
     model, schedule, rng = surrogates.model, surrogates.model.schedule, np.random.default_rng([seed, nfe])
     # Several mixtures, for each is right about other samples.
     pairs = [surrogates.anchored]
@@ -129,31 +146,47 @@ def _searched(
             grids.setdefault(found[k].grid, (schedule.position([node.t for node in found[k].table.nodes]) - last) / (first - last))
     places = np.array(list(grids.values()))
     low, high = np.clip([places.min(0) - MARGIN, places.max(0) + MARGIN], 0, 1)
-    known: dict[tuple[float, ...], float] = {}
+    known: dict[Point, float] = {}
 
-    def judge(fractions: Floats) -> None:
+    def drawn(count: int) -> list[frozenset[int]]:
+        """Not the first evaluation, whose difference all others use."""
+        return [frozenset((1 + rng.permutation(nfe - 1)[:reuse]).tolist()) if reuse else frozenset() for _ in range(count)]
+
+    def best(count: int) -> list[Point]:
+        """So many of each choice, lest one crowd out the rest before they have had good times; the very best first."""
+        taken: dict[frozenset[int], list[Point]] = {}
+        for point in sorted(known, key=lambda each: known[each]):
+            taken.setdefault(point[1], []).append(point)
+        return sorted((point for points in taken.values() for point in points[:count]), key=lambda each: known[each])
+
+    def judge(fractions: Floats, reusing: Sequence[frozenset[int]]) -> None:
         """Repeated times cannot be fitted: they drop out."""
         given = -np.sort(-np.clip(fractions, 0, 1), axis=1)
         wanted = [tuple(schedule.time_at(last + each * (first - last)).tolist()) for each in given]
         if integer and schedule.discrete:
             wanted = [tuple(np.round(each).tolist()) for each in wanted]
         new = [
-            each for each in dict.fromkeys(wanted) if each not in known and min(-np.diff(each), default=1.0) > CLOSEST * schedule.t_start
-        ]
+            each for each in dict.fromkeys(zip(wanted, reusing, strict=True))
+            if each not in known and min(-np.diff(each[0]), default=1.0) > CLOSEST * schedule.t_start
+        ]  # fmt: skip
         if new:
-            tables = [_prior(model, each, guidance) for each in new]
+            tables = [_prior(model, *each, guidance) for each in new]
             errors = [tempered(paired.errors(tables, RIDGE, split).double(), scale).mean(1) for paired in pairs]
             known.update(zip(new, torch.stack(errors).mean(0).tolist(), strict=True))
 
-    judge(np.concatenate([places, rng.uniform(low, high, (RANDOM, nfe))]))
+    breadth = WIDER if reuse else 1
+    fractions = np.concatenate([*[places] * breadth, rng.uniform(low, high, (RANDOM * breadth, nfe))])
+    judge(fractions, drawn(len(fractions)))
     for generation in range(GENERATIONS):
-        parents = sorted(known, key=lambda each: known[each])[:PARENTS]
-        at = (schedule.position(np.array([parents[k] for k in rng.integers(len(parents), size=CHILDREN)])) - last) / (first - last)
-        judge(at + rng.normal(0, STEP / (1 + generation), at.shape))
+        parents = best(1 if reuse else PARENTS)[:PARENTS]
+        chosen = [parents[k] for k in rng.integers(len(parents), size=CHILDREN * breadth)]
+        at = (schedule.position(np.array([times for times, _ in chosen])) - last) / (first - last)
+        judge(at + rng.normal(0, STEP / (1 + generation), at.shape), [reusing for _, reusing in chosen])
         progress(generation + 1, GENERATIONS)
-    return min(known, key=lambda each: known[each])
+    return best(1)
 
 
-def _prior(model: Model, times: tuple[float, ...], guidance: float) -> Tableau:
+def _prior(model: Model, times: tuple[float, ...], reusing: frozenset[int], guidance: float) -> Tableau:
     """The table that the fit shrinks towards."""
-    return get("unip_2").tableau(model.schedule, explicit(model.schedule, times)).guided(guidance)
+    table = get("unip_2").tableau(model.schedule, explicit(model.schedule, times)).guided(guidance)
+    return replace(table, nodes=tuple(replace(node, guidance=1.0) if i in reusing else node for i, node in enumerate(table.nodes)))

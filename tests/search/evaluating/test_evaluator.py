@@ -72,13 +72,17 @@ def test_a_candidate_is_fitted_where_its_space_says_so() -> None:
     assert noisy.table.stochastic and noisy.table == candidate(solver="dpmpp", churn=0.5).tableau(COINS.schedule)
 
 
-def test_differences_under_guidance_are_split_unless_some_steps_save_them() -> None:
+def test_differences_under_guidance_are_split_and_some_steps_save_them() -> None:
     judge = of_coins(guidance=3.0, split=True)
     assert judge.fitted(table(COINS, guidance=3.0), 1e-4, {}).table.split
     saving = candidate(3.0, guidance_interval={"above": 0.8})
     assert 4 < saving.tableau(COINS.schedule).network_calls < 8
-    result = judge.candidate(saving)
-    assert not result.table.split and result.table.network_calls == saving.tableau(COINS.schedule).network_calls
+    before = judge.clock.evaluations
+    result, calls = judge.candidate(saving), saving.tableau(COINS.schedule).network_calls
+    assert result.table.split and result.table.network_calls == calls
+    assert [node.reuses for node in result.table.nodes] == [node.guidance == 1 for node in saving.tableau(COINS.schedule).nodes]
+    assert judge.clock.evaluations - before == (64 + 96) * calls
+    assert result.value < of_coins(guidance=3.0).candidate(saving).value
 
 
 @pytest.mark.parametrize(("guidance", "calls"), [(1.0, 4), (3.0, 8)])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.fft import dctn, idctn
+from torch import Tensor
 
 from solversearch.components import Components
 from solversearch.judging.objectives.endpoint import endpoint_mse
-from solversearch.models.base import Denoiser, Model
+from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.runtime import Row, Tableau, run, scalars, steps
 from solversearch.sampling import alone, sample
 from solversearch.schedules import CLEAN, VE, explicit, grid
@@ -70,7 +71,7 @@ def test_few_columns_at_a_time_are_the_same(digits: Model, fitting: Teacher, mon
     teacher, prior = fitting.first(33), baseline(digits, nfe=3)
 
     def fitted() -> tuple[Tableau, torch.Tensor]:
-        seen = Recorder(teacher.noise, False)
+        seen = Recorder(teacher.noise)
         alone(denoiser(digits, teacher), seen.watched(steps(prior.nodes, prior.rows, teacher.noise)))
         return fit(prior, teacher, denoiser(digits, teacher), teacher.noise)[0], seen.gram(3)
 
@@ -86,15 +87,15 @@ def test_infinite_ridge_is_the_prior_and_no_ridge_is_least_squares(digits: Model
     prior = baseline(digits, nfe=3)
     kept, _ = fit(prior, fitting, denoiser(digits, fitting), fitting.noise, ridge=1e12)
     for i, (given, found) in enumerate(zip(prior.rows, kept.rows, strict=True)):
-        torch.testing.assert_close(weights(found, i, False), weights(given, i, False), rtol=0, atol=1e-9)
+        torch.testing.assert_close(weights(found, i), weights(given, i), rtol=0, atol=1e-9)
     free, _ = fit(prior, fitting, denoiser(digits, fitting), fitting.noise, ridge=0.0)
-    seen = Recorder(fitting.noise, False)
+    seen = Recorder(fitting.noise)
     alone(denoiser(digits, fitting), seen.watched(steps(free.nodes, free.rows, fitting.noise)))
     for i in range(3):
         target = fitting.endpoint if i == 2 else fitting.state(free.nodes[i + 1])
         features = torch.cat([each[:, 0].mT for _, each in seen.columns(i + 1, len(fitting))]).flatten(0, 1)
         solution = np.linalg.lstsq(features.numpy(), target.double().flatten().numpy(), rcond=None)[0]
-        fitted = weights(free.rows[i + 1], i + 1, False)[0]
+        fitted = weights(free.rows[i + 1], i + 1)[0]
         np.testing.assert_allclose(features.numpy() @ fitted.numpy(), features.numpy() @ solution, atol=1e-5)
 
 
@@ -187,5 +188,60 @@ def test_split_columns_help_under_guidance(digits: Model) -> None:
 
 def test_row_and_weights_are_inverse() -> None:
     given = Row(1.5, (0.25,), (0.0, -2.0))
-    assert row(weights(given, 3, True), 3) == Row(1.5, (0.25, 0.0, 0.0), (0.0, -2.0, 0.0))
-    assert row(weights(given, 3, False), 3) == Row(1.5, (0.25, 0.0, 0.0), ())
+    assert row(weights(given, 3, (0, 1, 2)), 3, (0, 1, 2)) == Row(1.5, (0.25, 0.0, 0.0), (0.0, -2.0, 0.0))
+    assert row(weights(given, 3, (1, 3)), 3, (1, 3)) == Row(1.5, (0.25, 0.0, 0.0), (0.0, -2.0))
+    assert row(weights(given, 3), 3) == Row(1.5, (0.25, 0.0, 0.0), ())
+
+
+def without_guidance(table: Tableau, *nodes: int) -> Tableau:
+    """The table with guidance 1 at some evaluations."""
+    return replace(table, nodes=tuple(replace(node, guidance=1.0) if i in nodes else node for i, node in enumerate(table.nodes)))
+
+
+def test_rows_use_the_differences_of_nodes_that_guide_alone(digits: Model) -> None:
+    """All rows by `lstsq` over the noise, the outputs and two differences, which are made of D_c and D_u by hand."""
+    teacher, ridge, clock = teach(digits, "fit", 33, guidance=4.0), 1e-3, Clock()
+    prior = without_guidance(baseline(digits, nfe=3, guidance=4.0), 1)
+    table, samples = fit(prior, teacher, Denoiser(digits, teacher.conditions, split=True, clock=clock), teacher.noise, ridge)
+    assert [node.guidance_difference for node in table.nodes] == ["compute", "reuse", "compute"]
+    assert clock.evaluations == 33 * 5 and table.network_calls == prior.network_calls == 5
+    denoise = denoiser(digits, teacher)
+    x, outputs, found = teacher.noise.double(), list[Tensor](), dict[int, Tensor]()
+    for i, given in enumerate(table.rows):
+        known = torch.stack([teacher.noise.double(), *outputs, *found.values()]).reshape(1 + i + len(found), -1).numpy()
+        if i:
+            start = np.array([prior.rows[i].x, *prior.rows[i].d, *[0.0] * len(found)])
+            target = (teacher.endpoint if i == 3 else teacher.state(table.nodes[i])).double().flatten().numpy() - start @ known
+            penalty = np.diag(np.sqrt(ridge * (known**2).sum(1)))
+            change = np.linalg.lstsq(np.vstack([known.T, penalty]), np.concatenate([target, np.zeros(len(known))]), rcond=None)[0]
+            delta = [*given.delta, *[0.0] * (i - len(given.delta))]
+            assert [given.x, *given.d, *(delta[j] for j in found)] == pytest.approx(start + change, rel=1e-4, abs=1e-5)
+            assert not any(delta[j] for j in range(i) if j not in found)
+            x = torch.from_numpy((start + change) @ known).reshape(teacher.noise.shape)
+        else:
+            x = given.x * teacher.noise.double()
+        if i < 3:
+            node = table.nodes[i]
+            c, u = (denoise(x.float(), replace(node, guidance=w, guidance_difference="compute")) for w in (1.0, 0.0))
+            assert isinstance(c, torch.Tensor) and isinstance(u, torch.Tensor)
+            outputs.append((u + node.guidance * (c - u)).double())
+            if i != 1:
+                found[i] = (c - u).double()
+    torch.testing.assert_close(samples.double(), x, rtol=0, atol=1e-4)
+
+
+def test_a_difference_that_a_row_uses_is_computed_without_guidance_too(digits: Model) -> None:
+    teacher, prior = teach(digits, "fit", 16, guidance=4.0), without_guidance(baseline(digits, nfe=3, guidance=4.0), 0, 1)
+    rows = (*prior.rows[:2], replace(prior.rows[2], delta=(0.0, 0.5)), prior.rows[3])
+    table, _ = fit(replace(prior, rows=rows), teacher, denoiser(digits, teacher, split=True), teacher.noise)
+    assert [node.reuses for node in table.nodes] == [True, False, False] and table.network_calls == 5
+    assert table.uses_difference(1) and not table.uses_difference(0)
+
+
+def test_reused_differences_make_up_for_what_is_not_computed(digits: Model) -> None:
+    """Half an evaluation fewer: rows over the differences of the others are nearer than the conditional network alone."""
+    teacher, held = teach(digits, "fit", 256, guidance=4.0), teach(digits, "held_out", 256, guidance=4.0)
+    prior = without_guidance(baseline(digits, guidance=4.0), 2, 4)
+    reusing, alone = (fit(prior, teacher, denoiser(digits, teacher, split), teacher.noise, 1e-6)[0] for split in (True, False))
+    assert reusing.network_calls == alone.network_calls == 8
+    assert mean_error(digits, reusing, held) < 0.75 * mean_error(digits, alone, held)

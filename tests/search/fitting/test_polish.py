@@ -19,19 +19,20 @@ from solversearch.runtime import Tableau, run, steps
 from solversearch.sampling import alone, sample
 from solversearch.schedules import VE, grid
 from solversearch.search.fitting.coordinates import Coordinates
-from solversearch.search.fitting.design_matrix import Recorder, weights
+from solversearch.search.fitting.design_matrix import Recorder, differences, frugal, weights
 from solversearch.search.fitting.polish import GaussNewton, polish
 from solversearch.search.stages.components import components
 from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach
-from tests.search.fitting.test_fit import baseline, mean_error
+from tests.search.fitting.test_fit import baseline, mean_error, without_guidance
 
 WAY = Backward(64, False)
 
 
 def gradients(model: Model, table: Tableau, teacher: Teacher, split: bool = False, way: Backward = WAY, clock: Clock | None = None) -> Any:
     """What the polish asks for errors and gradients, and the count of numbers it moves."""
-    seen = Recorder(teacher.noise, split)
+    table = replace(table, nodes=frugal(table)) if split else table
+    seen = Recorder(teacher.noise, differences(table.nodes) if split else ())
     alone(Denoiser(model, teacher.conditions, split=split), seen.watched(steps(table.nodes, table.rows, teacher.noise)))
     coordinates = Coordinates(model, table, seen, times=True)
     return module._Gradients(model, coordinates, teacher, split, clock or Clock(), way), sum(coordinates.sizes)
@@ -64,11 +65,22 @@ def told_other_times(model: Model, table: Tableau, shift: float) -> Tableau:
     return replace(table, nodes=tuple(replace(node, t=float(t)) for node, t in zip(table.nodes, times, strict=True)))
 
 
-@pytest.mark.parametrize(("guidance", "split", "shift"), [(1.0, False, 0.0), (4.0, True, 0.0), (1.0, False, -0.2)])
-def test_gradient_against_finite_differences(digits: Model, guidance: float, split: bool, shift: float) -> None:
+@pytest.mark.parametrize(
+    ("guidance", "split", "shift", "saved", "numbers"),
+    [
+        (1.0, False, 0.0, (), 3 + 1 + 2 + 3 + 4),
+        (4.0, True, 0.0, (), 3 + 1 + 3 + 5 + 7),
+        (1.0, False, -0.2, (), 13),
+        (4.0, True, 0.0, (1,), 3 + 1 + 3 + 4 + 6),
+    ],
+)
+def test_gradient_against_finite_differences(
+    digits: Model, guidance: float, split: bool, shift: float, saved: tuple[int, ...], numbers: int
+) -> None:
     teacher = teach(digits, "fit", 16, guidance=guidance)
-    table = told_other_times(digits, baseline(digits, nfe=3, guidance=guidance), shift)
+    table = without_guidance(told_other_times(digits, baseline(digits, nfe=3, guidance=guidance), shift), *saved)
     function, size = gradients(digits, table, teacher, split)
+    assert size == numbers
     at, places = torch.full((size,), 0.01, dtype=torch.float64), list(range(16))
     gradient = function(at, places)[1]
     assert gradient.shape == (16, size)
@@ -82,7 +94,7 @@ def test_gradient_against_finite_differences(digits: Model, guidance: float, spl
 def test_starts_at_the_given_table_and_moves_told_time_and_noise_level_alike(digits: Model, fitting: Teacher, shift: float) -> None:
     teacher, schedule = fitting.first(16), digits.schedule
     table = told_other_times(digits, baseline(digits, nfe=3), shift)
-    seen = Recorder(teacher.noise, False)
+    seen = Recorder(teacher.noise)
     alone(Denoiser(digits, teacher.conditions), seen.watched(steps(table.nodes, table.rows, teacher.noise)))
     coordinates = Coordinates(digits, table, seen, times=True)
     theta = torch.zeros(sum(coordinates.sizes), dtype=torch.float64)
@@ -92,7 +104,7 @@ def test_starts_at_the_given_table_and_moves_told_time_and_noise_level_alike(dig
         assert all(torch.all(getattr(node, name) == getattr(given, name)) for name in ("t", "alpha", "sigma"))
     for i, (row, start) in enumerate(zip(rows, table.rows, strict=True)):
         numbers: list[Any] = [row.x, *row.d]
-        assert torch.equal(torch.stack(numbers)[:, 0].flatten(), weights(start, i, False)[0])
+        assert torch.equal(torch.stack(numbers)[:, 0].flatten(), weights(start, i)[0])
     theta[1] = -0.1
     moved, given = coordinates.table_at(theta).nodes[1], table.nodes[1]
     assert float(schedule.position(moved.t) - schedule.position(given.t)) == pytest.approx(-0.1, abs=1e-9)
@@ -243,6 +255,17 @@ def test_what_many_numbers_are_damped_by(bands: int, channels: bool, damping: fl
     start = get("dpmpp_2m").tableau(model.schedule, grid("logsnr", model.schedule, 2))
     last(model, replace(start, components=components(bands, channels, taught.endpoint)), taught, 2, batch=8)
     assert used == [damping]
+
+
+def test_nodes_that_reuse_are_polished_at_their_price(digits: Model) -> None:
+    teacher, held = teach(digits, "fit", 256, guidance=4.0), teach(digits, "held_out", 256, guidance=4.0)
+    clock, start = Clock(), without_guidance(baseline(digits, nfe=4, guidance=4.0), 2)
+    table = last(digits, start, teacher, 12, split=True, clock=clock)
+    assert [node.reuses for node in table.nodes] == [False, False, True, False] and table.network_calls == start.network_calls == 7
+    assert clock.evaluations == module.cost(7, 12, 256)
+    assert mean_error(digits, table, held) < 0.75 * mean_error(digits, start, held)
+    again = last(digits, table, teacher, 2, split=True)  # nodes keep what they are, and the rows know it
+    assert [node.reuses for node in again.nodes] == [node.reuses for node in table.nodes]
 
 
 def test_times_can_be_held(digits: Model, fitting: Teacher) -> None:

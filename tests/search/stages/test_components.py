@@ -88,7 +88,7 @@ def test_the_polish_moves_every_component() -> None:
     model = model_of(torch.tensor([1.0, 0.04])[:, None, None])
     (_, found) = searched(model, {"bands": [3], "channels": [True]})
     noise = torch.randn(4, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    seen = Recorder(noise, False, found.table.components)
+    seen = Recorder(noise, components=found.table.components)
     seen.d.append(seen.transformed(model.network(10 * noise, torch.full((4,), 10.0))))
     coordinates = Coordinates(model, found.table, seen, times=True)
     assert coordinates.sizes == [1, 1, 12]

@@ -123,6 +123,15 @@ def test_exact_along_the_teachers_trajectories(surrogates: Surrogates, digits: M
     assert surrogates.anchored.losses([fine])[0] < 0.05 * surrogates.anchored.losses([coarse])[0]
 
 
+def test_fitted_tables_have_no_column_for_a_difference_that_is_not_computed(surrogates: Surrogates, digits: Model) -> None:
+    """Not one evaluation guides, so that a split fit has what another has; where one does, it has more."""
+    table = baseline(digits)
+    split, together = (surrogates.anchored.errors([table], 1e-4, each) for each in (True, False))
+    torch.testing.assert_close(split, together, rtol=1e-3, atol=1e-6)
+    guiding = replace(table, nodes=(replace(table.nodes[0], guidance=1 + 1e-6), *table.nodes[1:]))
+    assert not torch.allclose(surrogates.anchored.errors([guiding], 1e-4, True), together, rtol=1e-3, atol=1e-6)
+
+
 def test_ranks_tables_as_the_network_does_and_better_once_it_has_observed(
     digits: Model, fitting: Teacher, validation: Teacher, held_out: Teacher
 ) -> None:
