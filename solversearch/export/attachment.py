@@ -11,6 +11,7 @@ import functools
 import inspect
 import re
 import threading
+from collections.abc import Callable
 from math import isclose
 from typing import Any, NamedTuple
 from weakref import ref
@@ -18,6 +19,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
+from solversearch.export.single_calls import Order, Override, half, whole
 from solversearch.pipeline_facts import facts_of
 
 _NETWORK = re.compile(r"(unet|transformer)(_\d)?$")
@@ -187,12 +189,17 @@ class Call:
         self.outputs: list[Tensor] = []
         self.noise: tuple[Tensor, Tensor] | None = None
         self.at_network = False
+        self.order: Order | None = None
+        self.last: list[Any] = []
+        """What the network's calls of one evaluation returned, and how c and u are among them, when that is known."""
 
     def hooks(self, at_network: bool) -> list[Any]:
         """On the network for this call; at_network is for pipelines that prepare no latents: then its first input is scaled."""
         self.at_network = at_network
         networks = self.attachment.networks()
-        handles = [network.register_forward_hook(self._after) for network in networks]
+        handles: list[Any] = [network.register_forward_hook(self._after) for network in networks]
+        if any(node.reuses for node in self.attachment.plan.nodes):
+            handles += [Override(network, self._asked) for network in networks]
         if at_network:
             handles += [network.register_forward_pre_hook(self._before, with_kwargs=True) for network in networks]
         return handles
@@ -236,6 +243,21 @@ class Call:
 
     # The outputs -----------------------------------------------------------------------------------------------------
 
+    def _asked(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The network's answer; at evaluations that reuse, what it returns without the condition is what it returned last."""
+        if self.here.call is not self:
+            return forward(*args, **kwargs)
+        number, order = len(self.outputs), self.order
+        if order is None or not self.attachment.plan.nodes[self.here.run.i if self.here.run else 0].reuses:
+            del self.last[number:]
+            self.last.append(forward(*args, **kwargs))
+            return self.last[-1]
+        if order.is_other(number):
+            return self.last[number]
+        if not order.rows:
+            return forward(*args, **kwargs)
+        return whole(self.last[0], forward(*half(args, order), **half(kwargs, order)), order)
+
     def _after(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
         if self.here.call is not self:
             return  # another thread's
@@ -264,6 +286,8 @@ class Call:
                 "guides by that (Flux, Qwen-Image)"
             )
         plain = _combination(outputs, combined, sample) if rows == 2 * len(combined) and not self.attachment.guides_itself else None
+        if plain is not None:
+            self.order = Order(rows if len(outputs) == 1 else 0, plain.first)
         if plain is not None and single and guided and guidance > 1:
             # Taken as it comes: some take the plan's scale for c + g (c - u).
             far = plain.w - guidance if plain.shows else 0.0
@@ -280,12 +304,14 @@ class Call:
 
 
 class Plain(NamedTuple):
-    """Guidance k (u + w (c - u)) + r x: k u where r is 0, else None; k (c - u); w; and whether c - u is more than rounding errors."""
+    """Guidance k (u + w (c - u)) + r x: k u where r is 0, else None; k (c - u); w; whether c - u is more than rounding errors, and whether
+    u is the first of the two."""
 
     base: Tensor | None
     difference: Tensor
     w: float
     shows: bool
+    first: bool
 
     def at(self, guidance: float, combined: Tensor) -> Tensor:
         if self.base is None:
@@ -309,8 +335,9 @@ def _combination(outputs: list[Tensor], combined: Tensor, sample: Tensor) -> Pla
         if k == 0 or error > tolerance * guided + rounding * size or (not more and abs(abs(k) - 1) > max(tolerance, rounding)):
             continue
         k = k if more else round(k)
-        u, difference, w = (a, b - a, g / k) if g / k > 0.5 else (b, a - b, 1 - g / k)
-        return Plain(None if more else k * u, k * difference, w, guided > 10 * rounding * size)
+        first = g / k > 0.5
+        u, difference, w = (a, b - a, g / k) if first else (b, a - b, 1 - g / k)
+        return Plain(None if more else k * u, k * difference, w, guided > 10 * rounding * size, first)
     return None
 
 

@@ -22,7 +22,6 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
 from solversearch.export.attachment import Attachment, Call, steps_differ, without_variance
-from solversearch.export.exporter import check_calls
 from solversearch.export.sampling_run import Generators, Numbers, Run, caller, close, even, needs_attachment
 from solversearch.export.stock_scheduler import Frame, Settings, check_stock, scheduler_from
 from solversearch.pipeline_facts import facts_of
@@ -69,7 +68,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         start = self.plan.rows[0]
         if not isinstance(start.x, float) or start.x == 0 or used(start.z):
             raise ValueError("row 0 of the plan is not the initial noise alone, from which pipelines start; use solversearch.runtime")
-        check_calls(self.plan, "a pipeline")
         self._here, self._stock = _Here(), None
         self._attached: Attachment | None = None
         if settings := facts_of(self.plan.decisions)[1]:

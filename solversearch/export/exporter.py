@@ -4,17 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from solversearch.errors import UserError
 from solversearch.plan import Plan
-
-
-def check_calls(plan: Plan, place: str) -> None:
-    """Raises `UserError` where the plan leaves out half of some guided evaluation, for a place that always makes both."""
-    if reusing := [str(i) for i, node in enumerate(plan.nodes) if node.reuses]:
-        raise UserError(
-            f"the plan calls its network with the condition alone at evaluations {', '.join(reusing)}, and twice at others, which {place} "
-            f"cannot: its {plan.network_calls} calls would be {2 * plan.nfe} there; export to numpy, or sample in Python"
-        )
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _shifted(i: int, node: Node) -> Node:
     return replace(node, t=float(round(earlier)) if node.t > 100 else earlier)
 
 
-def reused(kind: str) -> Plan:
+def _reused(kind: str) -> Plan:
     """Of five evaluations the third and the last use the guidance differences of others."""
     table = _fitted(table_of("unipc_2", kind).guided(4.0), split=True)
     nodes = [replace(node, guidance=1.0, guidance_difference="reuse") if i in (2, 4) else node for i, node in enumerate(table.nodes)]
@@ -102,6 +102,7 @@ PLANS: dict[str, Callable[[str], Plan]] = {
     "fresh noise": lambda kind: plan_of(table_of("dpmpp_2m_sde", kind), kind),
     "clamped": lambda kind: plan_of(table_of("ddim", kind), kind, threshold=Threshold(kind="clamp", limit=0.5)),
     "dynamic": lambda kind: plan_of(table_of("ddim", kind), kind, threshold=Threshold(kind="dynamic", percentile=0.9, limit=0.3)),
+    "reused differences": _reused,
     "components": lambda kind: plan_of(_in_components(table_of("unipc_2", kind)), kind),
     "components of split guidance": lambda kind: plan_of(
         _in_components(_fitted(table_of("unipc_2", kind).guided(4.0), split=True)), kind, 4.0

@@ -59,13 +59,13 @@ def test_single_precision(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cfg", [1.0, 8.0])
-@pytest.mark.parametrize("name", ["a solver", "guidance", "split guidance", "split at guidance 1"])
+@pytest.mark.parametrize("name", ["a solver", "guidance", "split guidance", "split at guidance 1", "reused differences"])
 def test_the_plans_guidance_counts_and_the_guiders_is_told(name: str, cfg: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = PLANS[name]("epsilon")
     sampler, sigmas = nodes(folder(plan, tmp_path / "plans_here"))
     with caplog.at_level(logging.WARNING):
-        result, _ = sample_custom(guider("epsilon", cfg), sampler, sigmas.double(), NOISE)  # type: ignore[arg-type]
-    assert difference(result, by_runtime(plan)) < 1e-6
+        result, _ = sample_custom(model := guider("epsilon", cfg), sampler, sigmas.double(), NOISE)  # type: ignore[arg-type]
+    assert difference(result, by_runtime(plan)) < 1e-6 and model.cfg == cfg
     assert [record.getMessage() for record in caplog.records] == (
         [] if cfg == plan.guidance else [f"solversearch: the plan's guidance {plan.guidance:g} is used, not the guider's cfg {cfg:g}"]
     )

@@ -12,7 +12,7 @@ from solversearch.errors import UserError
 from solversearch.export import EXPORTERS, Exporter
 from solversearch.plan import Plan
 from tests.contracts import docstring_lacks, entries, files_are_registered, lacks, one_line
-from tests.export.consumers import plan_of, reused, table_of
+from tests.export.consumers import plan_of, table_of
 
 PLANS = (plan_of(table_of("dpmpp_2m", "epsilon").guided(7.5), "epsilon", 7.5), plan_of(table_of("ddim", "flow"), "flow"))
 """Every target takes one of these."""
@@ -52,15 +52,6 @@ def test_an_exporter_writes_what_it_returns_and_the_same_again(exporter: Exporte
     if exporter.text:
         assert exporter.text(plan).encode() == contents[0]
     lacks(exporter.name, [(not one_line(note), f"one line in its note {note!r}") for note in exporter.notes(plan)])
-
-
-@pytest.mark.parametrize("exporter", EXPORTERS.values(), ids=EXPORTERS)
-def test_a_plan_that_saves_half_an_evaluation_is_refused_where_nothing_can_save_it(exporter: Exporter, tmp_path: Path) -> None:
-    if exporter.name == "numpy":  # test_numpy.py counts its calls
-        return
-    with pytest.raises(UserError, match=r"condition alone at evaluations 2, 4|has coefficients for the guidance difference") as caught:
-        exporter.write(reused("v"), tmp_path / exporter.place)
-    assert one_line(str(caught.value)) and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS.values(), ids=EXPORTERS)

@@ -12,20 +12,7 @@ from torch import Tensor, nn
 from solversearch import runtime
 from solversearch.export import EXPORTERS
 from solversearch.plan import Plan
-from tests.export.consumers import (
-    CONDITION,
-    NOISE,
-    NULL,
-    PLANS,
-    SCHEDULES,
-    by_runtime,
-    difference,
-    imported,
-    network,
-    plan_of,
-    reused,
-    table_of,
-)
+from tests.export.consumers import CONDITION, NOISE, NULL, PLANS, SCHEDULES, by_runtime, difference, imported, network, plan_of, table_of
 
 ARGUMENTS: dict[str, Any] = {"cond": torch.full((2,), CONDITION), "uncond": torch.full((2,), NULL), "cond_scale": 4.0}
 
@@ -155,8 +142,3 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
     refused("guidance for each node", "pass extra_args with cond_scale", inner, {"cond": ARGUMENTS["cond"]})
     refused("split guidance", "denoise returned no pair", model, dict(ARGUMENTS))
     refused("other times", "pass a model that has t_to_sigma", inner.forward, {"cond": ARGUMENTS["cond"]})
-    (tmp_path / "a_solver" / "plan.json").write_text(reused("epsilon").text())  # put there by hand
-    module = imported(tmp_path / "a_solver")
-    sigmas = module.get_sigmas().double()
-    with pytest.raises(ValueError, match="condition alone at some evaluations"):
-        module.sample_plan(model, NOISE * sigmas[0], sigmas, dict(ARGUMENTS), disable=True)

@@ -9,14 +9,12 @@ import pytest
 import torch
 
 from solversearch.export import EXPORTERS
-from tests.export.consumers import CONDITION, NOISE, NULL, PLANS, by_runtime, difference, imported, network, reused
-
-MADE = {**PLANS, "reused differences": reused}
+from tests.export.consumers import CONDITION, NOISE, NULL, PLANS, by_runtime, difference, imported, network
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", PLANS)
 def test_the_file_samples_what_the_runtime_samples(name: str, tmp_path: Path) -> None:
-    plan = MADE[name]("v")
+    plan = PLANS[name]("v")
     assert EXPORTERS["numpy"].write(plan, tmp_path / "a_plan.py") == [tmp_path / "a_plan.py"]
     module = imported(tmp_path / "a_plan.py")
     generator = torch.Generator().manual_seed(5)
@@ -51,7 +49,7 @@ def test_the_file_samples_what_the_runtime_samples(name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["split guidance", "fresh noise", "dynamic", "reused differences"])
 def test_run_as_a_program_it_checks_itself(name: str, tmp_path: Path) -> None:
-    file, plan = tmp_path / "a_plan.py", MADE[name]("flow")
+    file, plan = tmp_path / "a_plan.py", PLANS[name]("flow")
     EXPORTERS["numpy"].write(plan, file)
     # -I and an import hook: no file of solversearch, and no library but NumPy.
     code = (

@@ -25,7 +25,6 @@ pytest.importorskip("transformers")
 from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
 
 from solversearch.export.diffusers import PlanScheduler
-from tests.export.consumers import reused
 from tests.export.families import Families, call, error, noise_of, plan_of, reference
 from tests.zoo import Recording
 
@@ -47,19 +46,26 @@ def hand_made(model: Model, kind: str = "constant", nfe: int = NFE) -> Plan:
     rng = np.random.default_rng(0)
     high, low = model.schedule.t_start, model.schedule.t_end
     nodes = [model.schedule.node(high + (low - high) * u) for u in np.linspace(0.02, 0.9, nfe)]
+    reuses = [kind == "reuse" and i % 2 == 1 for i in range(4)]
     table = trace(get("dpmpp_2m").rule, model.schedule, [*nodes, CLEAN])
 
     def moved(i: int, row: Row) -> Row:
         d = np.array([*row.d, *[0.0] * (i - len(row.d))]) + 0.03 * rng.standard_normal(i)
-        delta = 0.1 * rng.standard_normal(i) if kind == "split" else ()
+        delta = 0.1 * rng.standard_normal(i) if kind in ("split", "reuse") else np.zeros(0)
+        delta = delta * [not reuses[j % 4] for j in range(len(delta))]
         fresh = 0.2 * rng.standard_normal(min(i, 2)) if kind == "stochastic" else ()
         return Row(1.1 * row.x + 0.01, *(tuple(map(float, weights)) for weights in (d, delta, fresh)))
 
-    scales = {"none": [1.0], "per node": [3.0, 1.0, 0.5, 2.0], "split": [3.0, 1.0, 2.0, 2.5]}.get(kind, [3.0])
+    scales = {"none": [1.0], "per node": [3.0, 1.0, 0.5, 2.0], "split": [3.0, 1.0, 2.0, 2.5], "reuse": [3.0, 1.0, 2.0, 1.0]}.get(
+        kind, [3.0]
+    )
     return plan_of(
         model,
         Tableau(
-            tuple(replace(node, guidance=scales[i % len(scales)]) for i, node in enumerate(table.nodes)),
+            tuple(
+                replace(node, guidance=scales[i % len(scales)], guidance_difference="reuse" if reuses[i % 4] else "compute")
+                for i, node in enumerate(table.nodes)
+            ),
             tuple(moved(i, row) for i, row in enumerate(table.rows)),
         ),
     )
@@ -82,6 +88,30 @@ def test_samples_as_the_runtime_does(loaded: Families, family: str, kind: str) -
     sample = call(pipe, family, noise, **scheduler.attach(pipe))
     assert error(sample, reference(model, plan, noise)) <= 1e-5
     assert torch.equal(call(pipe, family, noise, **scheduler.attach(pipe)), sample)
+
+
+@pytest.mark.parametrize("family", [family for family in tiny.FAMILIES if family != "ddpm"])
+def test_evaluations_that_reuse_cost_half(loaded: Families, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, model = loaded(family)
+    plan, noise, rows = hand_made(model, "reuse"), noise_of(model), list[int]()
+    expected, network = (
+        reference(model, plan, noise),
+        next(part for name, part in pipe.components.items() if name in ("unet", "transformer")),
+    )
+    kind, forward = type(network), type(network).forward
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        rows.append(len(args[0] if args else kwargs["hidden_states"]))
+        return forward(self, *args, **kwargs)
+
+    scheduler = Recording.from_plan(plan)
+    arguments = scheduler.attach(pipe)
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "forward", counted)
+        sample = call(pipe, family, noise, **arguments)
+    assert error(sample, expected) <= 1e-5
+    assert sum(rows) == plan.network_calls * len(noise) < 2 * plan.nfe * len(noise)
+    assert "forward" not in vars(network)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -394,8 +424,3 @@ def test_plans_that_do_not_start_from_the_noise(plan: Plan) -> None:
     for first in (Row(0.0), Row(1.0, z=(0.5,))):
         with pytest.raises(ValueError, match="row 0"):
             PlanScheduler.from_plan(starting_from(plan, first))
-
-
-def test_a_plan_that_saves_half_an_evaluation_is_refused() -> None:
-    with pytest.raises(UserError, match=r"condition alone at evaluations 2, 4, and twice at others, which a pipeline cannot: its 8 calls"):
-        PlanScheduler.from_plan(reused("epsilon"))

@@ -42,6 +42,8 @@ def sample_plan(
     _warn(plan, made, sampling, getattr(model.inner_model, "cfg", None))
 
     def ask(x: Tensor, sigma: Tensor, node: Node) -> Answer:
+        if node.reuses:
+            return _conditional(model, x, sigma, extra_args)
         return _guided(model, x, sigma, extra_args, node.guidance, plan.split)
 
     seed = ((extra_args.get("seed") or 0) + 1) % 2**64  # the seed itself has given the initial noise
@@ -78,6 +80,18 @@ def _guided(model: Any, x: Tensor, sigma: Tensor, extra_args: dict[str, Any], gu
         return denoised
     mask = extra_args.get("denoise_mask")
     return denoised, differences[-1] if mask is None else differences[-1] * mask
+
+
+def _conditional(model: Any, x: Tensor, sigma: Tensor, extra_args: dict[str, Any]) -> Tensor:
+    """The data prediction with the condition alone: at cfg 1 a guider leaves out the negative prompt, which saves half the time."""
+    guider, options = model.inner_model, extra_args.get("model_options", {})
+    functions = [lambda seen: seen["cond_denoised"], *options.get("sampler_post_cfg_function", [])]
+    cfg, guider.cfg = getattr(guider, "cfg", None), 1.0
+    try:
+        denoised: Tensor = model(x, sigma, **{**extra_args, "model_options": {**options, "sampler_post_cfg_function": functions}})
+    finally:
+        guider.cfg = cfg
+    return denoised
 
 
 def _check(plan: ShippedPlan, call: Call, sampling: Any) -> None:

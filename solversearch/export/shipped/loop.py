@@ -27,8 +27,6 @@ def sample(
     seed: int | None = None,
 ) -> Tensor:
     """Samples from unit noise; half precision is accumulated in float32. Fresh noises come from the seed, or from torch's own state."""
-    if any(node.reuses for node in plan.nodes):
-        raise ValueError("the plan calls its network with the condition alone at some evaluations, which this model's guidance does not")
     wide = torch.promote_types(noise.dtype, torch.float32)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     turns = iter(calls)

@@ -20,7 +20,7 @@ def recipes(folder: Path, plan: Plan) -> dict[str, str]:
     name = asked.model if asked else plan.provenance.model
     known = name in MODELS or name in ALIASES or "/" in name  # a plan alone names code of one's own FILE.FACTORY
     code = name.startswith(("python:", OBJECT)) or not (asked or known)
-    pipeline = not code and name not in MODELS and plan.version < 3  # see `check_calls`
+    pipeline = not code and name not in MODELS
     model = shlex.quote(name) if name.startswith("python:") or not code else "python:FILE:FACTORY"
     found = {
         "Python, any model": "from solversearch.plan import Plan\n\n"
