@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from math import inf, isfinite
 
 from solversearch.empirical import parametrization
@@ -14,7 +14,7 @@ from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Node, Tableau
 from solversearch.sampling import sample_together
-from solversearch.schedules import GRIDS, grid
+from solversearch.schedules import GRIDS, NoiseSchedule, grid
 from solversearch.solvers import SOLVERS
 from solversearch.solvers.base import Solver
 from solversearch.teacher import Teacher
@@ -77,7 +77,14 @@ def baselines(
             asked = [each for each in asked if not each[0].empirical]
     if not asked:
         raise UserError(f"no baseline can spend {nfe} evaluations on this model's schedule; ask for another --nfe")
-    return [Baseline(solver.name, name, solver.tableau(model.schedule, nodes, suits).guided(guidance)) for solver, name, nodes in asked]
+    found = [(solver, name, _table(solver, model.schedule, tuple(nodes), suits if solver.empirical else DATA)) for solver, name, nodes in asked]
+    return [Baseline(solver.name, name, table.guided(guidance)) for solver, name, table in found]
+
+
+@lru_cache(maxsize=8192)
+def _table(solver: Solver, schedule: NoiseSchedule, nodes: tuple[Node, ...], suits: Parametrization) -> Tableau:
+    """Traced once: a search, its comparison and its surrogates ask for the same tables, and the ladder for those of ten NFEs."""
+    return solver.tableau(schedule, nodes, suits)
 
 
 def screen(

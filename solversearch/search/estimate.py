@@ -1,6 +1,7 @@
 """What a search would cost, told before it begins."""
 
 import math
+import time
 
 import numpy as np
 import torch
@@ -36,6 +37,9 @@ TAUGHT = 5
 """Steps of the teacher that the comparison mostly needs, an evaluation of the plan."""
 RUNGS, FULL, GOING_ON = 3, 16, 0.4
 """Of the comparison, usually: NFEs of its ladder, baselines that are run on all samples, and what share of them goes on to hard samples."""
+REST, TRACED = 50, 10
+"""What a search takes besides its network, in tracings of all baselines (of which one in ten is timed): it is traces of other NFEs, surrogates,
+fits, pictures. On digits and the mixture, at 4, 5 and 8 evaluations, with and without guidance, it was X to Y."""
 SECONDS, CALLS, FEW = 0.3, 50, 8
 """How long the network is tried, how often at most, and with how many samples first."""
 
@@ -60,7 +64,7 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
         "samples in a network batch": settings.batch_size,
         **{f"memory, {name}": text for name, text in _memory(model, settings).items()},
         "evaluations a second": _rounded(speed),
-        "estimated seconds": math.ceil(_total(evaluations, settings) / speed),
+        "estimated seconds": math.ceil(_total(evaluations, settings) / speed + _rest(model, settings)),
         "missing": model.lacks or "nothing",
     }
 
@@ -171,6 +175,15 @@ def _bytes(size: float) -> str:
     units = ("B", "KiB", "MiB", "GiB")
     power = min(int(math.log(max(size, 1), 1000)), len(units) - 1)
     return f"{size / 1024**power:.3g} {units[power]}"
+
+
+def _rest(model: Model, settings: Settings) -> float:
+    """Seconds besides the network."""
+    some = pairs(model, settings.nfe, settings.integer)[::TRACED]
+    start = time.perf_counter()
+    for solver, _, nodes in some:
+        solver.tableau(model.schedule, nodes)
+    return REST * TRACED * (time.perf_counter() - start)
 
 
 def _rounded(speed: float) -> int | float:

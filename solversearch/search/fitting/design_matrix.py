@@ -2,7 +2,7 @@
 
 A row's columns are the noise and the outputs so far. Where the table has components, each column is many, one a component: products
 of two of them are sums over the transformed columns under the hats of their bands, and nothing where their channel directions
-or their bands are apart. So all products are kept as one small matrix for each channel direction, (directions, columns * bands, same).
+or their bands are apart. So products are kept for each channel direction and each pair of bands that meet, see `meeting`.
 The first row, which scales the noise, has one number: pipelines start from scaled noise.
 """
 
@@ -44,6 +44,12 @@ class Recorder:
         self.noise, self.differences, self.components = noise, differences, components
         self.transform = Transform(components, noise) if components else None
         self.directions = shape(components)[0]
+        self.order: Tensor | None = None
+        if self.transform and components and len(components.bands) > 1:  # by frequency: each band is then a slice
+            hats = self.transform.bands.flatten(1).double()
+            per = noise[0].numel() // self.directions
+            place = (torch.arange(len(hats), device=hats.device, dtype=hats.dtype) @ hats).repeat(per // hats.shape[1])
+            self.order = place.argsort(stable=True)
         self.x = self.transformed(noise)
         self.d: list[Tensor] = []
         self.delta: dict[int, Tensor] = {}
@@ -64,7 +70,8 @@ class Recorder:
 
     def transformed(self, array: Tensor) -> Tensor:
         """Samples (B, *shape) as the columns are kept: (B, directions, numbers)."""
-        return (self.transform.forward(array) if self.transform else array).reshape(len(array), self.directions, -1)
+        found = (self.transform.forward(array) if self.transform else array).reshape(len(array), self.directions, -1)
+        return found if self.order is None else found[..., self.order]
 
     def parts(self, i: int) -> Components | None:
         """Those of row i."""
@@ -72,10 +79,18 @@ class Recorder:
 
     def hats(self, i: int) -> Tensor:
         """The weight of each band of row i in the numbers of a direction, (bands, numbers), float64."""
-        if self.transform is None or i == 0:
+        if self.transform is None or self.order is None or i == 0:
             return torch.ones(1, 1, dtype=torch.float64, device=self.noise.device)
         hats = self.transform.bands.flatten(1).double()
-        return hats.repeat(1, self.x.shape[2] // hats.shape[1])
+        return hats.repeat(1, self.x.shape[2] // hats.shape[1])[:, self.order]
+
+    def spans(self, i: int) -> list[slice]:
+        """Where the weights of each band are not zero."""
+        hats = self.hats(i)
+        if len(hats) == 1:
+            return [slice(None)]
+        there = [torch.nonzero(hat).flatten() for hat in hats]
+        return [slice(int(each[0]), int(each[-1]) + 1) for each in there]
 
     def columns(self, i: int, n: int) -> Iterator[tuple[slice, Tensor]]:
         """Those that row i may use, of the first n samples, a few at a time: (samples, directions, columns, numbers), float64."""
@@ -87,20 +102,41 @@ class Recorder:
             yield some, together if i else together.flatten(1)[:, None, None]
 
     def products(self, i: int, columns: Tensor) -> Tensor:
-        """Of each sample, of every two columns in every two bands: (samples, directions, columns * bands, columns * bands), on the CPU."""
-        n, directions, count, _ = columns.shape
-        hats = self.hats(i)
-        bands = len(hats)
-        found = columns.new_zeros(n, directions, count, bands, count, bands)
-        for p in range(bands):
-            for q in range(p, min(p + 2, bands)):  # hats further apart do not meet
-                found[:, :, :, p, :, q] = (columns * (hats[p] * hats[q])) @ columns.mT
-                found[:, :, :, q, :, p] = found[:, :, :, p, :, q]
-        return found.reshape(n, directions, count * bands, count * bands).cpu()
+        """Of each sample, of every two columns under the hats of `meeting` bands: (samples, directions, pairs, columns, columns), on the CPU."""
+        hats, spans, found = self.hats(i), self.spans(i), []
+        for p, q in meeting(len(hats)):
+            both = slice(spans[q].start, spans[p].stop)
+            some = columns[..., both]
+            found.append((some * (hats[p] * hats[q])[both]) @ some.mT)
+        return torch.stack(found, dim=2).cpu()
 
     def gram(self, i: int) -> Tensor:
         """Products of the columns that row i may use, over all samples: (directions, columns * bands, columns * bands), on the CPU."""
-        return torch.stack([self.products(i, columns).sum(0) for _, columns in self.columns(i, len(self.noise))]).sum(0)
+        return whole(torch.stack([self.products(i, columns).sum(0) for _, columns in self.columns(i, len(self.noise))]).sum(0))
+
+
+def meeting(bands: int) -> list[tuple[int, int]]:
+    """Pairs of bands whose hats meet: each with itself, and with the next."""
+    return [(p, q) for p in range(bands) for q in range(p, min(p + 2, bands))]
+
+
+def whole(products: Tensor) -> Tensor:
+    """Products (directions, pairs of `meeting` bands, columns, columns) as one matrix a direction, columns and bands together."""
+    directions, pairs, count, _ = products.shape
+    bands = (pairs + 1) // 2
+    found = products.new_zeros(directions, count, bands, count, bands)
+    for k, (p, q) in enumerate(meeting(bands)):
+        found[:, :, p, :, q] = found[:, :, q, :, p] = products[:, k]
+    return found.reshape(directions, count * bands, count * bands)
+
+
+def squares(products: Tensor, weights: Tensor) -> Tensor:
+    """|F w|^2 of each sample, (samples,), from its products and weights (directions, columns * bands)."""
+    bands = (products.shape[2] + 1) // 2
+    each = weights.reshape(len(weights), -1, bands)
+    pairs = [((1 if p == q else 2) * each[..., p], each[..., q]) for p, q in meeting(bands)]
+    outer = torch.stack([p[..., :, None] * q[..., None, :] for p, q in pairs], dim=1)
+    return products.flatten(1) @ outer.flatten()
 
 
 def shape(components: Components | None) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from solversearch.models.base import Denoiser
 from solversearch.runtime import Row, Tableau, steps
 from solversearch.sampling import Sampler, alone
-from solversearch.search.fitting.design_matrix import Recorder, differences, frugal, row, weights
+from solversearch.search.fitting.design_matrix import Recorder, differences, frugal, row, squares, weights, whole
 from solversearch.teacher import Teacher
 
 Fitted = tuple[Tableau, Tensor]
@@ -43,28 +43,31 @@ class _FittedRows(Sequence[Row]):
     def _solve(self, i: int) -> Row:
         components = self.seen.parts(i)
         start = weights(self.prior.rows[i], i, self.seen.differences, components)
-        grams, moments, square = self._products(i, start)
+        products, moments, square = self._products(i, start)
         weight, change = torch.ones(len(square), dtype=torch.float64), torch.zeros_like(start)
         for _ in range(3 if self.robust else 1):
-            gram, moment = (torch.tensordot(weight / weight.mean(), each, 1) for each in (grams, moments))
+            gram, moment = (torch.tensordot(weight / weight.mean(), each, 1) for each in (products, moments))
+            gram = whole(gram)
             change = torch.linalg.solve(gram + self.ridge * torch.diag_embed(gram.diagonal(dim1=1, dim2=2) + 1e-12), moment)
-            left = square - 2 * (moments * change).sum((1, 2)) + ((grams @ change[..., None])[..., 0] * change).sum((1, 2))
+            left = square - 2 * moments.flatten(1) @ change.flatten() + squares(products, change)
             error = left.clamp(min=0) / self.teacher.noise[0].numel()
             weight = 1 / (error + error.median() + 1e-12)
         return row(start + change, i, self.seen.differences, components)
 
     def _products(self, i: int, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each sample, for what the prior leaves of the target, r: F^T F and F^T r, a direction each, and r^T r; on the CPU."""
+        """Of each sample, for what the prior leaves of the target, r: F^T F (see `Recorder.products`), F^T r, and r^T r; on the CPU."""
         nodes, teacher, seen = self.prior.nodes, self.teacher, self.seen
         target = seen.transformed(teacher.endpoint if i == len(nodes) else teacher.state(nodes[i]))
-        hats, parts = seen.hats(i), []
+        hats, spans, parts = seen.hats(i), seen.spans(i), []
         given = start.to(hats.device).reshape(len(start), -1, len(hats)) @ hats
         for some, columns in seen.columns(i, len(teacher)):
             residual = target[some].double().reshape(len(columns), len(start), -1) - (columns * given).sum(2)
-            moments = torch.stack([(columns @ (residual * hat)[..., None])[..., 0] for hat in hats], dim=3).flatten(2)
+            moments = torch.stack(
+                [(columns[..., at] @ (residual[..., at] * hat[at])[..., None])[..., 0] for hat, at in zip(hats, spans, strict=True)], dim=3
+            ).flatten(2)
             parts.append((seen.products(i, columns), moments.cpu(), residual.square().sum((1, 2)).cpu()))
-        grams, moments, square = map(torch.cat, zip(*parts, strict=True))
-        return grams, moments, square
+        products, moments, square = map(torch.cat, zip(*parts, strict=True))
+        return products, moments, square
 
 
 def fitting(
