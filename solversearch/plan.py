@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import ceil
+from math import ceil, fsum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -125,6 +125,15 @@ class Provenance(_Part):
     command: str = ""
 
 
+class PlanVariant(_Part):
+    """A cheaper network than the model's own. cost is what a call takes of the time of the model's own; skips names the blocks that it
+    leaves out of the model's own network, and is empty where it is another one, which its digest tells."""
+
+    cost: float = Field(gt=0)
+    digest: str = ""
+    skips: Many[str] = ()
+
+
 class Plan(_Part, Shown):
     """A sampling procedure for one model. Raises ValueError (pydantic's) when any rule of PLAN_FORMAT.md is broken.
 
@@ -140,6 +149,7 @@ class Plan(_Part, Shown):
     nodes: Annotated[Many[Node], Field(min_length=1, max_length=MAX_NFE)]
     rows: Annotated[Many[Row], Field(min_length=2, max_length=MAX_NFE + 1)]
     components: Components | None = None
+    variants: dict[str, PlanVariant] = {}
     threshold: Threshold | None = None
     decisions: dict[str, JsonValue] = {}
     scores: Many[Score] = ()
@@ -150,11 +160,14 @@ class Plan(_Part, Shown):
     def _whole(self) -> Self:
         if self.version != version_of(self.nodes, self.components):
             raise ValueError(
-                "version: 2 is that of plans with components, 3 that of plans with nodes that reuse differences, 1 that of all others"
+                "version: 2 is that of plans with components, 3 that of plans with nodes that reuse differences or call variants, "
+                "1 that of all others"
             )
         table = self.tableau  # checks the rows
-        if self.version == 3 and not table.split:
+        if any(node.reuses for node in self.nodes) and not table.split:
             raise ValueError("nodes: some reuse guidance differences, but no row has a coefficient for one")
+        if {node.variant for node in self.nodes} - {""} != set(self.variants):
+            raise ValueError("variants: they have to be those that nodes call")
         for name in ("nfe", "network_calls"):
             if getattr(self, name) != getattr(table, name):
                 raise ValueError(f"{name} is {getattr(self, name)}, but the table spends {getattr(table, name)}")
@@ -183,9 +196,15 @@ class Plan(_Part, Shown):
         return Tableau(self.nodes, self.rows, components=self.components)
 
     @property
+    def price(self) -> float:
+        """Network time a sample, in calls of the model's own network."""
+        calls = zip(self.tableau.calls, self.nodes, strict=True)
+        return fsum(count * (self.variants[node.variant].cost if node.variant else 1) for count, node in calls)
+
+    @property
     def rival_nfe(self) -> int:
-        """Evaluations that cost as many network calls at the plan's guidance, if not more: what it has to beat."""
-        return ceil(self.network_calls / (2 if self.guidance != 1 else 1))
+        """Evaluations of the same price at the plan's guidance, if not dearer: what it has to beat."""
+        return ceil(self.price / (2 if self.guidance != 1 else 1) - 1e-9)
 
     def content_digest(self) -> str:
         """Of everything but the digest: the numbers, however they are spelled. Plans of earlier writers may carry another."""
@@ -194,7 +213,7 @@ class Plan(_Part, Shown):
     def table_digest(self) -> str:
         """Of the nodes and the rows alone: equal for plans that sample alike, wherever they come from."""
         content = self._content()
-        return plan_text.digest({name: content[name] for name in ("nodes", "rows", "components") if content.get(name) is not None})
+        return plan_text.digest({name: content[name] for name in ("nodes", "rows", "components", "variants") if content.get(name)})
 
     def content(self) -> dict[str, Any]:
         """What the file holds."""
@@ -206,7 +225,7 @@ class Plan(_Part, Shown):
         if self.version < 2:
             left_out["components"] = True
         if self.version < 3:
-            left_out["nodes"] = {"__all__": {"guidance_difference"}}
+            left_out |= {"nodes": {"__all__": set(_NEW)}, "variants": True}
         return self.model_dump(mode="json", exclude=left_out)
 
     def sample(self, denoise: Callable[[Array, Node], Any], noise: Array, **hooks: Any) -> Array:
@@ -257,18 +276,24 @@ class Plan(_Part, Shown):
                 raise UserError(f"{where}: {name}: missing; a plan file says its format and version and carries the digest of its content")
         if plan.version == 1 and "components" in plan.model_fields_set:
             raise UserError(f"{where}: components: unknown key; version 1 has none")
-        if plan.version < 3 and any("guidance_difference" in node for node in content["nodes"]):
-            raise UserError(f"{where}: nodes: guidance_difference: unknown key; version {plan.version} has none")
+        if plan.version < 3:
+            if "variants" in plan.model_fields_set:
+                raise UserError(f"{where}: variants: unknown key; version {plan.version} has none")
+            for name in _NEW:
+                if any(name in node for node in content["nodes"]):
+                    raise UserError(f"{where}: nodes: {name}: unknown key; version {plan.version} has none")
         return plan
 
 
 def version_of(nodes: Sequence[Node], components: Components | None) -> Literal[1, 2, 3]:
     """The first version that can say what a plan has."""
-    if any(node.reuses for node in nodes):
+    if any(node.reuses or node.variant for node in nodes):
         return 3
     return 2 if components else 1
 
 
+_NEW = ("guidance_difference", "variant")
+"""Keys of nodes from version 3."""
 _MARKS = ("format", "version", "digest")
 """Optional in memory, required in a file."""
 _HINTS = {"format": "is this a plan?", "version": "a newer solversearch wrote this; update to read it"}

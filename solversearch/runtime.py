@@ -30,7 +30,8 @@ class Node:
     """Where the network is evaluated: the time it is told, and the frame x = alpha * x0 + sigma * noise of its input.
 
     A node of guidance 1 whose ``guidance_difference`` is "reuse" calls the network with the condition alone, also where rows split the
-    guidance: it has no difference of its own, and rows make do with those of other nodes.
+    guidance: it has no difference of its own, and rows make do with those of other nodes. ``variant`` names another network than the
+    model's own, which the denoiser calls in its place.
     """
 
     t: float
@@ -38,6 +39,7 @@ class Node:
     sigma: float
     guidance: float = 1.0
     guidance_difference: Literal["compute", "reuse"] = "compute"
+    variant: str = ""
 
     @property
     def reuses(self) -> bool:
@@ -113,10 +115,14 @@ class Tableau:
         return any(used(row.z) for row in self.rows)
 
     @property
-    def network_calls(self) -> int:
-        """Network calls a sample: two a node that guides, or that computes a guidance difference where rows are split; else one."""
+    def calls(self) -> tuple[int, ...]:
+        """Network calls of each node a sample: two if it guides, or computes a guidance difference where rows are split; else one."""
         split = self.split
-        return sum(2 if node.guidance != 1 or (split and not node.reuses) else 1 for node in self.nodes)
+        return tuple(2 if node.guidance != 1 or (split and not node.reuses) else 1 for node in self.nodes)
+
+    @property
+    def network_calls(self) -> int:
+        return sum(self.calls)
 
     def guided(self, guidance: float) -> "Tableau":
         """The same table with every node at the given guidance scale."""

@@ -114,7 +114,18 @@ ATTACKS = {
     "reuse_in_version_2": "version: 2 is that of plans with components, 3 that of plans with nodes that reuse differences",
     "guidance_difference_in_version_1": "nodes: guidance_difference: unknown key; version 1 has none",
     "guidance_difference_in_version_2": "nodes: guidance_difference: unknown key; version 2 has none",
-    "nothing_reuses_in_version_3": "version: 2 is that of plans with components",
+    "nothing_new_in_version_3": "version: 2 is that of plans with components",
+    "variants_in_version_1": "variants: unknown key; version 1 has none",
+    "variants_in_version_2": "variants: unknown key; version 2 has none",
+    "variant_of_a_node_in_version_1": "nodes: variant: unknown key; version 1 has none",
+    "variant_that_nobody_declares": "variants: they have to be those that nodes call",
+    "variant_that_no_node_calls": "variants: they have to be those that nodes call",
+    "variant_for_nothing": "variants.small.cost: ",
+    "variant_that_pays": "variants.small.cost: ",
+    "variant_without_a_cost": "variants.small.cost: ",
+    "variant_with_an_unknown_key": "variants.small.speed: unknown key",
+    "variant_as_a_number": "nodes.2.variant: ",
+    "digest_mismatch_in_a_cost": "the digest does not match",
     "reuse_of_one_that_guides": "node 2 reuses guidance differences, so its guidance is 1, got 7.5",
     "reuse_of_its_own_difference": "node 1 reuses guidance differences, but a row has a coefficient for its own",
     "reuse_of_no_difference": "nodes: some reuse guidance differences, but no row has a coefficient for one",
@@ -132,8 +143,10 @@ BEYOND_A_SCHEMA = {  # legal JSON of legal parts: only the whole is wrong
     "one_component", "bands_out_of_order", "bands_twice", "band_zero", "band_above_one", "too_many_bands", "channels_not_orthonormal",
     "channels_that_repeat", "channels_ragged", "too_many_channels", "too_few_coefficients", "coefficients_without_components",
     "digest_mismatch_in_a_component", "reuse_in_version_1", "reuse_in_version_2", "guidance_difference_in_version_1",
-    "guidance_difference_in_version_2", "nothing_reuses_in_version_3", "reuse_of_one_that_guides", "reuse_of_its_own_difference",
-    "reuse_of_no_difference", "reuse_that_costs_two", "digest_mismatch_in_a_guidance_difference",
+    "guidance_difference_in_version_2", "nothing_new_in_version_3", "reuse_of_one_that_guides", "reuse_of_its_own_difference",
+    "reuse_of_no_difference", "reuse_that_costs_two", "digest_mismatch_in_a_guidance_difference", "variants_in_version_1",
+    "variants_in_version_2", "variant_of_a_node_in_version_1", "variant_that_nobody_declares", "variant_that_no_node_calls",
+    "digest_mismatch_in_a_cost",
 }  # fmt: skip
 
 
@@ -192,15 +205,17 @@ def test_a_plan_has_to_beat_what_costs_as_much() -> None:
     node = Node(1.0, 0.5, 0.5)
     half = plan(guidance=2.0, nfe=2, network_calls=3, nodes=(replace(node, guidance=2.0), node), rows=(Row(1.0), Row(1.0), Row(1.0)))
     assert half.rival_nfe == 2  # not less than it costs
+    kept = Plan.read(GOLDEN_3)
+    assert kept.price == 2 + 1 + 0.25 and kept.network_calls == 4
 
 
 def test_the_digest_of_a_table_is_of_what_its_nodes_compute() -> None:
     """Nodes and rows alone, by PLAN_FORMAT.md: a node that reuses is another one, and files of other versions have no such key."""
     import hashlib
 
-    for golden in (GOLDEN, GOLDEN_3):
+    for golden, keys in ((GOLDEN, ("nodes", "rows")), (GOLDEN_3, ("nodes", "rows", "variants"))):
         content = json.loads(golden.read_text(encoding="utf-8").replace("-0.0", "0.0"))
-        text = json.dumps({key: content[key] for key in ("nodes", "rows")}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps({key: content[key] for key in keys}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         assert Plan.read(golden).table_digest() == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 

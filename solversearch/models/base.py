@@ -19,6 +19,18 @@ Network = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A cheaper stand-in for a model's network, with the same arguments: of fewer layers or bits, or another one of the same latents.
+
+    cost is what a call takes of the time that the model's own takes, and digest tells it from others of its name.
+    """
+
+    network: Network
+    cost: float
+    digest: str
+
+
+@dataclass(frozen=True)
 class Model(Identified):
     """A pretrained network with what is needed to sample it.
 
@@ -36,7 +48,7 @@ class Model(Identified):
     disjoint gives every split of the noise conditions of its own, every third each: for prompts, of which held-out samples shall have
     new ones. Otherwise all conditions are drawn in every split, as the few classes of a class-conditional model.
     facts are what plans for it remember of its pipeline, see `pipeline_facts`.
-    lacks says what a search cannot do with it, and why.
+    lacks says what a search cannot do with it, and why. variants are cheaper stand-ins for the network, by name.
     pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
     64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
     """
@@ -63,6 +75,7 @@ class Model(Identified):
     weights: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     lacks: str = ""
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
     @cached_property
     def real(self) -> Reference | None:
@@ -157,33 +170,39 @@ class Denoiser:
     def _predict(self, requests: Sequence[Request], conditions: Tensor | None) -> list[Tensor]:
         """Data predictions in the dtype of x, for every sample under its condition."""
         model = self.model
+        if len(kinds := {node.variant for _, node in requests}) > 1:
+            found: dict[int, Tensor] = {}
+            for kind in sorted(kinds):
+                own = [k for k, (_, node) in enumerate(requests) if node.variant == kind]
+                found |= zip(own, self._predict([requests[k] for k in own], conditions), strict=True)
+            return [found[k] for k in range(len(requests))]
         told = [torch.as_tensor(node.t, dtype=model.time_dtype, device=x.device).expand(len(x)) for x, node in requests]
         repeated = None if conditions is None else _joined([conditions] * len(requests))
-        output, predictions = self._run(_joined([x for x, _ in requests]), _joined(told), repeated), []
+        output, predictions = self._run(_joined([x for x, _ in requests]), _joined(told), repeated, requests[0][1].variant), []
         for (x, node), each in zip(requests, torch.split(output, [len(x) for x, _ in requests]), strict=True):
             a, b = data_prediction(model.prediction_type, node.alpha, node.sigma)
             predictions.append(b * each if isinstance(a, float) and a == 0 else a * x + b * each)
         return predictions
 
-    def _run(self, x: Tensor, t: Tensor, conditions: Tensor | None) -> Tensor:
+    def _run(self, x: Tensor, t: Tensor, conditions: Tensor | None, variant: str) -> Tensor:
         """The network's output for every row, in batches."""
         parts: list[Tensor] = []
         done = 0
         while done < len(x):
             batch = slice(done, done + self.batch_size)
-            output = self._run_batch(x[batch], t[batch], None if conditions is None else conditions[batch])
+            output = self._run_batch(x[batch], t[batch], None if conditions is None else conditions[batch], variant)
             if output is not None:
                 parts.append(output)
                 done += len(output)
         return _joined(parts)
 
-    def _run_batch(self, x: Tensor, t: Tensor, conditions: Tensor | None) -> Tensor | None:
+    def _run_batch(self, x: Tensor, t: Tensor, conditions: Tensor | None, variant: str) -> Tensor | None:
         """None where the batch was too large and is smaller now."""
         model, size = self.model, len(x)
         fill = torch.arange(model.filled(size), device=x.device).clamp(max=size - 1) if size % model.pad else slice(None)
         arguments = (x[fill].to(model.dtype), t[fill], *(() if conditions is None else (conditions[fill],)))
         try:  # copies, in and out: a network may write into what it is given, and into what it has returned before
-            output = model.network(*(each.clone() for each in arguments))[:size].to(x.dtype, copy=True)
+            output = self._network(variant)(*(each.clone() for each in arguments))[:size].to(x.dtype, copy=True)
         except torch.cuda.OutOfMemoryError:
             if torch.is_grad_enabled():  # what is kept for the gradient is too much, and that is the caller's to share out
                 raise
@@ -196,6 +215,13 @@ class Denoiser:
                 raise
         self.clock.evaluations += size
         return output
+
+    def _network(self, variant: str) -> Network:
+        if not variant:
+            return self.model.network
+        if variant not in self.model.variants:
+            raise UserError(f"model {self.model.name!r} has no variant {variant!r}; it has {', '.join(self.model.variants) or 'none'}")
+        return self.model.variants[variant].network
 
     def _halve(self, size: int) -> None:
         half = self.model.filled(size // 2)

@@ -38,6 +38,7 @@ def attacks() -> Iterator[tuple[str, bytes]]:
     yield from wrong_wholes()
     yield from wrong_components()
     yield from wrong_differences()
+    yield from wrong_variants()
 
 
 def not_json() -> Iterator[tuple[str, bytes]]:
@@ -137,12 +138,27 @@ def wrong_differences() -> Iterator[tuple[str, bytes]]:
     yield "reuse_in_version_2", changed("nodes", 1, "guidance_difference", to="reuse", good=GOOD_2)
     yield "guidance_difference_in_version_1", changed("nodes", 1, "guidance_difference", to="compute")
     yield "guidance_difference_in_version_2", changed("nodes", 1, "guidance_difference", to="compute", good=GOOD_2)
-    yield "nothing_reuses_in_version_3", GOOD_3.replace('"reuse"', '"compute"').encode()
+    plain = changed("variants", to={}, good=GOOD_3.replace('"reuse"', '"compute"').replace('"variant": "small"', '"variant": ""'))
+    yield "nothing_new_in_version_3", plain
     yield "reuse_of_one_that_guides", changed("nodes", 2, "guidance", to=7.5, good=GOOD_3)
     yield "reuse_of_its_own_difference", changed("rows", 3, "delta", to=[2.5, 0.5], good=GOOD_3)
     yield "reuse_of_no_difference", GOOD_3.replace("[0.6666666666666666]", "[0.0]").replace("[2.5, 0.0]", "[0.0, 0.0]").encode()
     yield "reuse_that_costs_two", changed("network_calls", to=6, good=GOOD_3)
     yield "digest_mismatch_in_a_guidance_difference", signed_as_computed()
+
+
+def wrong_variants() -> Iterator[tuple[str, bytes]]:
+    yield "variants_in_version_1", changed("variants", to={})
+    yield "variants_in_version_2", changed("variants", to={}, good=GOOD_2)
+    yield "variant_of_a_node_in_version_1", changed("nodes", 1, "variant", to="")
+    yield "variant_that_nobody_declares", changed("nodes", 1, "variant", to="other", good=GOOD_3)
+    yield "variant_that_no_node_calls", changed("variants", "other", to={"cost": 0.5}, good=GOOD_3)
+    yield "variant_for_nothing", changed("variants", "small", "cost", to=0, good=GOOD_3)
+    yield "variant_that_pays", changed("variants", "small", "cost", to=-1.0, good=GOOD_3)
+    yield "variant_without_a_cost", changed("variants", "small", to={"digest": "1"}, good=GOOD_3)
+    yield "variant_with_an_unknown_key", changed("variants", "small", "speed", to=4, good=GOOD_3)
+    yield "variant_as_a_number", changed("nodes", 2, "variant", to=1, good=GOOD_3)
+    yield "digest_mismatch_in_a_cost", changed("variants", "small", "cost", to=0.2, good=GOOD_3)
 
 
 def signed_as_computed() -> bytes:

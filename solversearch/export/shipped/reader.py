@@ -33,9 +33,13 @@ _PLAN: dict[Any, Any] = {
     "format": {"solversearch-plan"}, "version": int, "prediction_type": {"epsilon", "v_prediction", "sample", "flow", "edm"},
     "guidance": float, "nfe": int, "network_calls": int,
     "nodes": [
-        {"t": float, "alpha": float, "sigma": float, "guidance": (float, 1.0), "guidance_difference": ({"compute", "reuse"}, "compute")}
+        {
+            "t": float, "alpha": float, "sigma": float, "guidance": (float, 1.0),
+            "guidance_difference": ({"compute", "reuse"}, "compute"), "variant": (str, ""),
+        }
     ],
     "rows": [{"x": _Coefficient, "d": ([_Coefficient], ()), "delta": ([_Coefficient], ()), "z": ([_Coefficient], ())}],
+    "variants": ({...: {"cost": float, "digest": (str, ""), "skips": ([str], ())}}, {}),
     "components": ({"bands": ([float], ()), "channels": ([[float]], ()), "patch": (int, 0)}, None),
     "threshold": ({"kind": {"clamp", "dynamic"}, "limit": (float, 1.0), "percentile": (float, 0.995)}, None),
     "decisions": (dict, {}), "scores": ([_SCORE], ()),
@@ -43,6 +47,8 @@ _PLAN: dict[Any, Any] = {
     "digest": str,
 }  # fmt: skip
 """What a plan holds: a type, a list of one kind, an object by its keys, a set of words, or (kind, default) of what may be missing."""
+_NEW = ("guidance_difference", "variant")
+"""Keys of nodes from version 3."""
 _MOST, _DEEPEST = 1000, 32
 """Evaluations, or fresh noises, of a plan; objects within each other in its decisions."""
 
@@ -55,17 +61,22 @@ def parse(text: str | bytes) -> ShippedPlan:
     content = _checked(given, _PLAN, "plan")
     version = content["version"]
     reuses = any(node["guidance_difference"] == "reuse" for node in content["nodes"])
-    if version != (3 if reuses else 2 if given.get("components") is not None else 1) or (version == 1 and "components" in given):
-        raise ValueError("version 2 is that of plans with components, 3 that of plans with nodes that reuse, 1 that of all others")
-    if version < 3 and any("guidance_difference" in node for node in given["nodes"]):
-        raise ValueError(f"nodes: unknown key 'guidance_difference' in version {version}")
+    called = {node["variant"] for node in content["nodes"]} - {""}
+    if version != (3 if reuses or called else 2 if given.get("components") is not None else 1) or (version == 1 and "components" in given):
+        raise ValueError("version 2 is that of plans with components, 3 that of plans with nodes that reuse or call variants, 1 that of others")
+    if version < 3 and ("variants" in given or any(name in node for node in given["nodes"] for name in _NEW)):
+        raise ValueError(f"nodes and plans of version {version} have no such keys: {', '.join((*_NEW, 'variants'))}")
+    if called != set(content["variants"]) or not all(each["cost"] > 0 for each in content["variants"].values()):
+        raise ValueError("variants: they have to be those that nodes call, each with a cost above 0")
     nodes = tuple(Node(**node) for node in content["nodes"])
     components = Components(**content["components"]) if content["components"] else None
     if version == 1:
         del content["components"]
     if version < 3:
+        del content["variants"]
         for node in content["nodes"]:
-            del node["guidance_difference"]
+            for name in _NEW:
+                del node[name]
     digest = content.pop("digest")
     if not _fits(content["decisions"], _DEEPEST):
         raise ValueError(f"decisions: nested deeper than {_DEEPEST}")
