@@ -78,7 +78,7 @@ class SearchOptions(LoadingOptions, total=False):
     search: bool
     polish: bool | None
     split: bool | None
-    reuse: bool
+    budget: float | None
     integer: bool | None
     undecided: Literal["baseline", "plan"]
     batch_size: int | None
@@ -309,7 +309,10 @@ class _Search:
     @classmethod
     def of(cls, source: "Source | None", given: dict[str, Any], dry: bool = False) -> "_Search":
         """What is wrong is told before the model is loaded, where that can be. Raises `UserError`."""
-        missing = [f"--{name}" for name, value in (("model", source), ("nfe", given.get("nfe"))) if value is None]
+        if given.get("budget") is not None and given.get("nfe") is not None:
+            raise UserError("--budget stands in place of --nfe: leave one of them out")
+        cost = given.get("nfe") if given.get("budget") is None else given["budget"]
+        missing = [f"--{name}" for name, value in (("model", source), ("nfe", cost)) if value is None]
         if missing and given.get("resume") is None:
             raise UserError(
                 f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: type for example 'solversearch optimize --model "
@@ -319,6 +322,7 @@ class _Search:
         from solversearch.search.evaluating.fleet import Fleet
         from solversearch.search.evaluating.resuming import OBJECT, begun
         from solversearch.search.evaluating.storage import check_reachable
+        from solversearch.search.pricing import affordable
 
         fleet = Fleet(*[given.get(name, default) for name, default in _FLEET.items()])
         if given.get("resume") is not None:
@@ -340,6 +344,8 @@ class _Search:
             return cls(given, run.model, model, options, settings, fleet)
         if given.get("guidance") is None:
             settings = settings.model_copy(update={"guidance": model.guidance})
+        if settings.budget is not None:
+            settings = settings.model_copy(update={"nfe": affordable(settings.budget, settings.guidance)})
         return cls(given, str(source) if named else OBJECT + model.name, model, options, settings.sized(model), fleet)
 
     def folder(self, runs: str | Path | None) -> Path | None:
@@ -391,6 +397,8 @@ def _search_settings(given: Mapping[str, Any]) -> "Settings":
     space = given.get("space", "default")
     space = space if isinstance(space, SearchSpace) else SearchSpace.named(space)
     asked = {name: value for name, value in given.items() if name in Settings.model_fields and name != "space"}
+    if asked.get("budget") is not None:
+        asked["nfe"] = 1  # as many as it has room for, when the model's guidance is known
     return _settings(space, asked)
 
 

@@ -19,6 +19,14 @@ def optimize(
     context: typer.Context,
     model: Annotated[str | None, ModelOption] = None,
     nfe: Annotated[int | None, typer.Option(metavar="N", help="Network evaluations a sample may cost.")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="CALLS",
+            help="In place of --nfe: network time a sample may cost, in calls of the model's network. Some evaluations may then be "
+            "cheaper: of variants of the network, or reusing guidance differences.",
+        ),
+    ] = None,
     guidance: Annotated[float | None, typer.Option(metavar="W", help="Guidance scale; 1 is none.", show_default="the model's")] = None,
     space: Annotated[
         str, typer.Option(metavar="SPACE", help="The decisions to search: a preset of search_spaces, or a YAML file.")
@@ -153,14 +161,6 @@ def optimize(
             rich_help_panel=STAGES,
         ),
     ] = None,
-    reuse: Annotated[
-        bool,
-        typer.Option(
-            "--reuse",
-            help="Allow more evaluations at the same price: some reuse the guidance differences of others.",
-            rich_help_panel=STAGES,
-        ),
-    ] = False,
     integer: Annotated[
         bool | None,
         typer.Option(

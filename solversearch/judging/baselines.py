@@ -77,7 +77,9 @@ def baselines(
             asked = [each for each in asked if not each[0].empirical]
     if not asked:
         raise UserError(f"no baseline can spend {nfe} evaluations on this model's schedule; ask for another --nfe")
-    found = [(solver, name, _table(solver, model.schedule, tuple(nodes), suits if solver.empirical else DATA)) for solver, name, nodes in asked]
+    found = [
+        (solver, name, _table(solver, model.schedule, tuple(nodes), suits if solver.empirical else DATA)) for solver, name, nodes in asked
+    ]
     return [Baseline(solver.name, name, table.guided(guidance)) for solver, name, table in found]
 
 

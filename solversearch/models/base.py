@@ -22,12 +22,14 @@ Network = Callable[..., Tensor]
 class Variant:
     """A cheaper stand-in for a model's network, with the same arguments: of fewer layers or bits, or another one of the same latents.
 
-    cost is what a call takes of the time that the model's own takes, and digest tells it from others of its name.
+    cost is what a call takes of the time that the model's own takes. digest tells it from others of its name; skips are the blocks that it
+    leaves out of the model's own network, see `skipping`.
     """
 
     network: Network
     cost: float
-    digest: str
+    digest: str = ""
+    skips: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,13 @@ def _frozen(model: Identified) -> str:
     return sha.hexdigest()
 
 
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of what a network has learned, and of its buffers."""
+    sha = hashlib.sha256()
+    _add(sha, {**dict(network.named_buffers()), **network.state_dict()})
+    return sha.hexdigest()
+
+
 def _add(sha: "hashlib._Hash", tensors: dict[str, Tensor | None]) -> None:
     for name, tensor in sorted(tensors.items()):
         if isinstance(tensor, Tensor):  # a state may have other things

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from solversearch.errors import UserError, short
-from solversearch.models.base import Model
+from solversearch.models.base import Model, Variant
+from solversearch.models.digest import weights_digest
 from solversearch.schedules import DiscreteVP
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -23,6 +24,8 @@ PIXELS = 64
 CLASSES = 10
 NULL = CLASSES
 """The condition that means "any digit"."""
+SMALL, SMALL_COST = {"width": 80, "blocks": 2, "embedding": 48}, 0.25
+"""The small network, and its time over that of the large one: .20 in batches of 512 on a core of a CPU, .27 in batches of 64."""
 SPLIT_SEED = 0
 """Fixed, unlike the seed of the training: the held-out half must be the same for all weights."""
 
@@ -192,6 +195,12 @@ def load_classifier() -> DigitsClassifier:
     return classifier
 
 
+def small() -> Variant:
+    """A network of an eighth of the weights that learned what the large one says."""
+    network = read_into(DigitsNetwork(**SMALL), WEIGHTS / "digits_small.safetensors")
+    return Variant(network, SMALL_COST, weights_digest(network))
+
+
 def load() -> Model:
     """The trained network with its schedule, classifier features and held-out digits."""
     return Model(
@@ -206,4 +215,5 @@ def load() -> Model:
         features=load_classifier().features,
         data=lambda: real_digits()[0],
         images=to_images,
+        variants={"small": small()},
     )

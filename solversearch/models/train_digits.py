@@ -9,7 +9,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, pi
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from solversearch.models.base import Network
-from solversearch.models.digits import NULL, SHAPE, WEIGHTS, DigitsClassifier, DigitsNetwork, noise_schedule, real_digits
+from solversearch.models.digits import NULL, SHAPE, SMALL, WEIGHTS, DigitsClassifier, DigitsNetwork, noise_schedule, real_digits
 from solversearch.models.mixture import MixtureDenoiser, fit_mixture
 from solversearch.plan import replacing
 from solversearch.schedules import data_prediction
@@ -79,8 +79,25 @@ def train_network(x: Tensor, y: Tensor, recipe: Recipe) -> DigitsNetwork:
     return trained(network, images, NULL, recipe)
 
 
-def trained(network: N, images: Callable[[], tuple[Tensor, Tensor]], null: int, recipe: Recipe) -> N:
-    """The moving average of a network that learns v, in continuous time, of batches of images (B, *shape) and labels (B,)."""
+def distilled(network: DigitsNetwork, x: Tensor, y: Tensor, recipe: Recipe) -> DigitsNetwork:
+    """A network of an eighth of the weights that learned, of images x (M, 1, 8, 8) with labels y (M,), what the given one says."""
+    torch.manual_seed(recipe.seed)
+    small = DigitsNetwork(**SMALL)
+    small.mean.copy_(network.mean)
+    small.variance.copy_(network.variance)
+
+    def images() -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(len(x), (recipe.batch,))
+        return x[chosen], y[chosen]
+
+    return trained(small, images, NULL, replace(recipe, weight_decay=0.01), network)
+
+
+def trained(network: N, images: Callable[[], tuple[Tensor, Tensor]], null: int, recipe: Recipe, teacher: Network | None = None) -> N:
+    """The moving average of a network that learns v, in continuous time, of batches of images (B, *shape) and labels (B,).
+
+    With a teacher it learns what that says of them in place of v, which is less noisy.
+    """
     average = deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99))
     rate = cosine_schedule(optimizer, recipe.steps)
@@ -91,6 +108,9 @@ def trained(network: N, images: Callable[[], tuple[Tensor, Tensor]], null: int, 
         condition = torch.where(torch.rand(recipe.batch) < recipe.label_dropout, null, labels)
         t = u * 999
         noisy, v = noised(x, t, torch.randn_like(x))
+        if teacher is not None:
+            with torch.no_grad():
+                v = teacher(noisy, t, condition)
         loss = (network(noisy, t, condition) - v).square().mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -195,7 +215,7 @@ def write(path: Path, modules: dict[str, nn.Module]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m solversearch.models.train_digits", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for digits.safetensors and mixture.safetensors")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the files of weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="training steps of the diffusion network")
     options = parser.parse_args(arguments)
@@ -207,6 +227,7 @@ def main(arguments: list[str] | None = None) -> None:
     mixture = fit_mixture(x, y, options.seed)
     write(options.out / "digits.safetensors", {"network.": network, "classifier.": classifier})
     write(options.out / "mixture.safetensors", {"": mixture})
+    write(options.out / "digits_small.safetensors", {"": distilled(network, x, y, Recipe(steps=options.steps, seed=options.seed))})
     report(console, network, classifier, mixture, options.seed)
     console.print(f"weights in {options.out}, {(time.process_time() - start) / 60:.1f} CPU minutes")
 

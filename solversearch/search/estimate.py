@@ -20,7 +20,8 @@ from solversearch.search.settings import Settings, check
 from solversearch.search.stages import polish
 from solversearch.search.stages.baseline import SCREENED, STARTS
 from solversearch.search.stages.components import choices
-from solversearch.search.stages.reuse import CHOICES, MORE
+from solversearch.search.stages.price import CHOICES
+from solversearch.search.stages.price import choices as patterns
 from solversearch.search.stages.search import OBSERVED
 from solversearch.search.stages.task import ROUGH
 from solversearch.search.strategies import predicts
@@ -29,7 +30,7 @@ from solversearch.spaces import Domain
 from solversearch.teacher import STEPS, cost
 from solversearch.threads import few_threads
 
-BOUNDED = ("reuse", "fit", "search", "components", "polish")
+BOUNDED = ("price", "fit", "search", "components", "polish")
 """Stages that `Settings.evaluations` bounds together."""
 SHARES = [2.0**-k for k in range(8)]
 """Of the samples that suit a model, where its network is too slow for all of them."""
@@ -38,8 +39,8 @@ TAUGHT = 5
 RUNGS, FULL, GOING_ON = 3, 16, 0.4
 """Of the comparison, usually: NFEs of its ladder, baselines that are run on all samples, and what share of them goes on to hard samples."""
 REST, TRACED = 50, 10
-"""What a search takes besides its network, in tracings of all baselines (of which one in ten is timed): it is traces of other NFEs, surrogates,
-fits, pictures. On digits and the mixture, at 4, 5 and 8 evaluations, with and without guidance, it was X to Y."""
+"""What a search takes besides its network (traces of other NFEs, surrogates, fits, pictures), in tracings of all baselines, of which one
+in ten is timed."""
 SECONDS, CALLS, FEW = 0.3, 50, 8
 """How long the network is tried, how often at most, and with how many samples first."""
 
@@ -119,11 +120,11 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
     stages = {
         "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe)),
         "baselines": empirical.cost(model) + nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
-        "reuse": CHOICES * len(MORE) * learning * settings.reuse * goes_on,
+        "price": CHOICES * sum(patterns(model, settings)) * learning // nfe * goes_on,
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
         "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,
-        "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on * (1 + settings.reuse) if way else 0,
+        "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on * (1 + (settings.budget is not None)) if way else 0,
         "comparison": nfe * (_racing(count, settings.samples) + FULL * settings.samples)
         + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples),
     }  # fmt: skip

@@ -40,6 +40,7 @@ from solversearch.search.evaluating.storage import Trials, check_reachable
 from solversearch.search.evaluating.warm_start import EARLIER, read_records, write_records
 from solversearch.search.evaluating.workers import Workers
 from solversearch.search.pipeline import Found, run_stages
+from solversearch.search.pricing import declared
 from solversearch.search.settings import Settings, check
 from solversearch.search.stages.search import Setup
 from solversearch.search.stages.task import Progress, Task
@@ -145,7 +146,7 @@ def plan_of(task: Task, stages: Sequence[StageResult], table: Tableau, origin: O
     versions = {"solversearch": __version__, "torch": torch.__version__, "python": platform.python_version()}
     passed: list[Origin | str] = [stage.name for stage in stages]
     return Plan(
-        version=version_of(table.nodes, table.components), components=table.components,
+        version=version_of(table.nodes, table.components), components=table.components, variants=declared(model, table),
         prediction_type=model.prediction_type, guidance=settings.guidance, nfe=table.nfe, network_calls=table.network_calls,
         nodes=table.nodes, rows=table.rows, threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
         decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": passed}

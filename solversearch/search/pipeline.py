@@ -1,7 +1,7 @@
 """The stages of a search in their order, each from the best so far. They see fitting and validation noise only.
 
     best baseline -> instant (on the surrogate) -> fit (closed form) -> search (each candidate fitted)
-    -> reuse (more evaluations at the same price, fitted) -> components (fitted) -> polish (gradient), or descent
+    -> price (more evaluations at the same price, fitted) -> components (fitted) -> polish (gradient), or descent
 
 The settings say which of them run; from the instant plan the polish may go on at once (`Settings.straight`).
 """
@@ -15,7 +15,7 @@ from solversearch.judging.baselines import Baseline
 from solversearch.judging.compare import StageResult
 from solversearch.search.evaluating.evaluator import Result
 from solversearch.search.loop import Loop
-from solversearch.search.stages import baseline, components, descent, fit, instant, polish, reuse, search, surrogate
+from solversearch.search.stages import baseline, components, descent, fit, instant, polish, price, search, surrogate
 from solversearch.search.stages.search import ALONE, Setup
 from solversearch.search.stages.task import Budget, Task
 from solversearch.search.surrogates.predictor import Predictor
@@ -80,9 +80,9 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
             with setup.source(evaluator) as source:
                 add(search.run(task, budget, found.loop, source))
                 found.befell = source.befell
-    if settings.reuse:
-        with stage("reuse"):
-            add(reuse.run(task, evaluator, budget, surrogates))
+    if settings.budget is not None:
+        with stage("price"):
+            add(price.run(task, evaluator, budget, surrogates))
     if settings.polish == "decisions":
         with stage("descent"):
             add(descent.run(task, evaluator, budget, starts, found.loop.tried if found.loop else ()))
@@ -90,7 +90,7 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         if components.choices(settings.space.components, task.model.shape):
             with stage("components"):
                 add(components.run(task, evaluator, budget, tuple(candidates)))
-        kinds = _polished(candidates, settings.reuse)
+        kinds = _polished(candidates, settings.budget is not None)
         for k, (name, some) in enumerate(kinds.items()):
             with stage(name):
                 add(polish.run(task, evaluator, budget, some, name, 1 / (len(kinds) - k)))
@@ -98,10 +98,10 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
 
 
 def _polished(candidates: Sequence[Result], apart: bool) -> dict[str, tuple[Result, ...]]:
-    """Of which candidates the best is polished, by the names of the stages: those of which evaluations reuse apart from the others."""
+    """Of which candidates the best is polished, by the names of the stages: those with cheaper evaluations apart from the others."""
     kinds: dict[str, tuple[Result, ...]] = {}
     for each in candidates:
-        name = "polish, reusing" if apart and any(node.reuses for node in each.table.nodes) else "polish"
+        name = "polish, priced" if apart and any(node.reuses or node.variant for node in each.table.nodes) else "polish"
         kinds[name] = (*kinds.get(name, ()), each)
     return kinds
 

@@ -13,6 +13,7 @@ from solversearch.judging.objectives import Objective, parse_many
 from solversearch.memory import batch_size
 from solversearch.models.base import Model
 from solversearch.plan import MAX_NFE
+from solversearch.search.pricing import kinds
 from solversearch.search.strategies import known
 from solversearch.spaces import Polish, SearchSpace
 
@@ -34,7 +35,8 @@ class Settings(BaseModel):
     network's measured speed (`estimate.within`). trials bounds the candidates, and none leave the search out, and the fit with it where
     the polish goes on from the instant plan: on digits its median error is then no larger than after a search, but at 8 evaluations
     without guidance the mean is 1.2 to 1.5 times as large.
-    reuse lets plans make more evaluations for the network calls of nfe, of which some reuse the guidance differences of others.
+    budget is the network time of a sample, in calls of the model's own network, where evaluations may also be of other kinds (`pricing`);
+    nfe is then how many of its own it has room for.
     undecided is what is exported where the comparison leaves open which is better.
     instant, fit, search and polish are the stages that run; only_instant stops after the first of them.
     """
@@ -58,7 +60,7 @@ class Settings(BaseModel):
     polish: Polish = "all"
     only_instant: bool = False
     split: bool | None = None
-    reuse: bool = False
+    budget: float | None = Field(None, gt=0)
     integer: bool = False
     batch_size: int = Field(0, ge=1)
     undecided: Literal["baseline", "plan"] = "baseline"
@@ -108,7 +110,7 @@ class Settings(BaseModel):
     @property
     def fits(self) -> bool:
         """Whether anything is fitted to the trajectories of the samples for fitting; where not, their ends are enough."""
-        fits = self.searches or self.reuse or (self.fit and not self.straight)
+        fits = self.searches or self.budget is not None or (self.fit and not self.straight)
         fits = fits or self.polish == "decisions" or self.space.components.several
         return not self.only_instant and fits
 
@@ -133,7 +135,10 @@ def check(model: Model, settings: Settings) -> None:
         raise UserError(f"model {model.name!r} has no null condition to split the guidance from; leave out --split")
     if settings.split and settings.guidance == 1:
         raise UserError("--split is for the guidance difference, and guidance 1 has none; leave it out, or ask for a --guidance")
-    if settings.reuse and (settings.guidance == 1 or not settings.splits):
-        raise UserError("--reuse is for guidance differences, which need a --guidance and coefficients of their own; leave out --no-split")
+    if settings.budget is not None and len(kinds(model, settings.guidance, settings.splits)) < 2:
+        raise UserError(
+            f"--budget: model {model.name!r} has no cheaper evaluations than its own: no variants, and no guidance differences to reuse; "
+            "ask for --nfe, or give it a --variant"
+        )
     if settings.integer and model.schedule.discrete and settings.nfe > model.schedule.t_start - model.schedule.t_end + 1:
         raise UserError(f"nfe {settings.nfe} is more than the model's whole timesteps; ask for fewer")

@@ -59,15 +59,8 @@ def parse(text: str | bytes) -> ShippedPlan:
     if not isinstance(given, dict) or given.get("format") != "solversearch-plan" or given.get("version") not in (1, 2, 3):
         raise ValueError("this is not a plan of version 1, 2 or 3; a newer solversearch may have written it: export it again")
     content = _checked(given, _PLAN, "plan")
+    _check_version(given, content)
     version = content["version"]
-    reuses = any(node["guidance_difference"] == "reuse" for node in content["nodes"])
-    called = {node["variant"] for node in content["nodes"]} - {""}
-    if version != (3 if reuses or called else 2 if given.get("components") is not None else 1) or (version == 1 and "components" in given):
-        raise ValueError("version 2 is that of plans with components, 3 that of plans with nodes that reuse or call variants, 1 that of others")
-    if version < 3 and ("variants" in given or any(name in node for node in given["nodes"] for name in _NEW)):
-        raise ValueError(f"nodes and plans of version {version} have no such keys: {', '.join((*_NEW, 'variants'))}")
-    if called != set(content["variants"]) or not all(each["cost"] > 0 for each in content["variants"].values()):
-        raise ValueError("variants: they have to be those that nodes call, each with a cost above 0")
     nodes = tuple(Node(**node) for node in content["nodes"])
     components = Components(**content["components"]) if content["components"] else None
     if version == 1:
@@ -94,13 +87,26 @@ def parse(text: str | bytes) -> ShippedPlan:
     )
     if (content["nfe"], content["network_calls"]) != (plan.nfe, plan.network_calls):
         raise ValueError(f"nfe and network_calls are not what the table spends, {plan.nfe} and {plan.network_calls}")
-    if reuses and not plan.split:
+    if any(node.reuses for node in nodes) and not plan.split:
         raise ValueError("some nodes reuse guidance differences, but no row has a coefficient for one")
     if max(plan.nfe, *(len(row.z) for row in plan.rows)) > _MOST:
         raise ValueError(f"more than {_MOST} evaluations or fresh noises")
     if plan.prediction_type == "epsilon" and any(node.alpha == 0 for node in plan.nodes):
         raise ValueError("an epsilon-predicting network has no data prediction at alpha = 0")
     return plan
+
+
+def _check_version(given: dict[str, Any], content: dict[str, Any]) -> None:
+    """Whether the plan is of the first version that can say what it has, and says nothing newer."""
+    version, nodes = content["version"], content["nodes"]
+    called = {node["variant"] for node in nodes} - {""}
+    newest = 3 if called or any(node["guidance_difference"] == "reuse" for node in nodes) else 2 if content["components"] else 1
+    if version != newest or (version == 1 and "components" in given):
+        raise ValueError("version 2 is that of plans with components, 3 that of plans with nodes that reuse or call variants, 1 of others")
+    if version < 3 and ("variants" in given or any(name in node for node in given["nodes"] for name in _NEW)):
+        raise ValueError(f"nodes and plans of version {version} have no such keys: {', '.join((*_NEW, 'variants'))}")
+    if called != set(content["variants"]) or not all(each["cost"] > 0 for each in content["variants"].values()):
+        raise ValueError("variants: they have to be those that nodes call, each with a cost above 0")
 
 
 def _checked(value: Any, kind: Any, where: str) -> Any:

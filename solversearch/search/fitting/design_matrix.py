@@ -102,7 +102,7 @@ class Recorder:
             yield some, together if i else together.flatten(1)[:, None, None]
 
     def products(self, i: int, columns: Tensor) -> Tensor:
-        """Of each sample, of every two columns under the hats of `meeting` bands: (samples, directions, pairs, columns, columns), on the CPU."""
+        """Of every two columns under the hats of `meeting` bands: (samples, directions, pairs, columns, columns), on the CPU."""
         hats, spans, found = self.hats(i), self.spans(i), []
         for p, q in meeting(len(hats)):
             both = slice(spans[q].start, spans[p].stop)

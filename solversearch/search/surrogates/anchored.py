@@ -13,7 +13,7 @@ once), and D then gets sum_p c_p r_p, where r_p is what the surrogate lacked at 
 quasi-Newton methods.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,11 @@ RIDGE, WIDTH = 0.1, 0.3
 as much at its square root of two."""
 
 
+Errors = Mapping[tuple[str, bool], tuple[Tensor, Tensor]]
+"""Of a variant of the network, where it guides and where not: rising angles (L,), and how it errs there on the teacher's trajectories,
+(L, S, *shape)."""
+
+
 class Anchored:
     """Tables run on a mixture from the first noises of a teacher at the given guidance; errors against the teacher's endpoints.
 
@@ -54,6 +59,7 @@ class Anchored:
         self.log_weights = mixture.weights_of(teacher.conditions, len(teacher))
         self.scale: float | None = None
         self.observed: list[tuple[float, list[tuple[float, Tensor, Tensor]]]] = []
+        self.errors_of: dict[tuple[str, bool], tuple[Tensor, Tensor]] = {}
         self.angles = teacher.angles.cpu().flip(0)
         if len(self.angles):
             # u = x / sqrt(alpha^2 + sigma^2) = cos D + sin eps and its slope cos eps - sin D.
@@ -95,6 +101,20 @@ class Anchored:
             self.observed.pop()
         if self.observed:
             self._gather()
+
+    def learn(self, errors: Errors) -> None:
+        """What variants of the network err."""
+        count = len(self.noise)
+        self.errors_of = {which: (angles, self._project(found[:, :count], 2)) for which, (angles, found) in errors.items()}
+
+    def _of_variants(self, tables: Tables, i: int, angle: Floats) -> Tensor | float:
+        """What variants of the network err at evaluation i, (C, S, axes)."""
+        names, total = np.array([each[i] for each in tables.variants]), torch.zeros(())
+        for (variant, guides), (angles, errors) in self.errors_of.items():
+            there = torch.from_numpy((names == variant) & ((tables.guidance[:, i] != 1) == guides))
+            if there.any():
+                total = total + there[:, None, None] * Between(angles, angle)(errors)
+        return total
 
     def _compared(self, node: Node, x: Tensor, output: Tensor) -> tuple[float, Tensor, Tensor]:
         """Position, displacement and what the surrogate lacks, of an observed state."""
@@ -178,6 +198,7 @@ class Anchored:
             one, difference = self.mixture.denoise(y, alpha[:, i], sigma[:, i], self.log_weights, guided, split)
             if at is not None:
                 one = one + at(self.lack)
+                one = one + self._of_variants(tables, i, angle[:, i]) if self.errors_of else one
             if at is not None and (distances or self.observed):
                 apart = y / torch.from_numpy(reach[:, i, None, None]).float() - at(self.states)
                 one = one + self._corrected(apart, at) if self.observed else one

@@ -26,7 +26,7 @@ SUMMARY = 5 * PLACES + 2
 class Tables:
     """C tables of one NFE N as arrays: t, alpha, sigma, guidance (C, N); x (C, N + 1); d and delta (C, N + 1, N); z (C, N + 1, Z).
 
-    delta is None where no table splits the guidance.
+    variants are the networks that evaluations call, C tuples of N names. delta is None where no table splits the guidance.
     """
 
     t: Floats
@@ -37,6 +37,7 @@ class Tables:
     d: Floats
     delta: Floats | None
     z: Floats
+    variants: tuple[tuple[str, ...], ...]
 
     @classmethod
     def of(cls, tables: Sequence[Tableau]) -> Self:
@@ -54,6 +55,7 @@ class Tables:
             np.array([[row.d + zeros[len(row.d) :] for row in table.rows] for table in tables]),
             np.array([[row.delta + zeros[len(row.delta) :] for row in table.rows] for table in tables]) if split else None,
             np.array([[row.z + (0.0,) * (noises - len(row.z)) for row in table.rows] for table in tables]),
+            tuple(tuple(node.variant for node in table.nodes) for table in tables),
         )
 
     @property

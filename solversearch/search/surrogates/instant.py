@@ -11,6 +11,7 @@ trajectories for places where the surrogate is wrong.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from solversearch.models.base import Denoiser, Model
 from solversearch.runtime import Tableau
 from solversearch.schedules import Floats, explicit
 from solversearch.search.fitting.fit import fit
-from solversearch.search.surrogates.anchored import Anchored
+from solversearch.search.pricing import Pattern, drawn, patterned
+from solversearch.search.surrogates.anchored import Anchored, Errors
 from solversearch.search.surrogates.guided_mixture import Mixture
 from solversearch.search.surrogates.surrogates import Surrogates
 from solversearch.solvers import get
@@ -32,8 +34,8 @@ STARTS, MARGIN = 8, 0.05
 """Grids of the best baselines between which times are searched, and how far beyond, as a fraction of the range of positions."""
 RANDOM, GENERATIONS, CHILDREN, PARENTS, STEP = 300, 5, 100, 10, 0.04
 """Of the evolution strategy: 800 tables, which take seconds; STEP is the first standard deviation of a child's times, and falls."""
-WIDER = 4
-"""As many times the tables where it is searched, too, which evaluations reuse guidance differences."""
+WIDER = 3
+"""As many times the tables where it is searched, too, of what kind each evaluation is."""
 MIXTURES = 3
 """Over which a table's errors are averaged, for each is right about other samples; the time of the stage grows with them."""
 TEMPERED = 10.0
@@ -47,8 +49,8 @@ SAMPLES = 256
 GRID = 4096
 """Times between which the network's noise scales are interpolated."""
 
-Point = tuple[tuple[float, ...], frozenset[int]]
-"""Times, and the evaluations that make one call under guidance."""
+Point = tuple[tuple[float, ...], Pattern]
+"""Times, and of what kind each evaluation is; an empty pattern, where all are the network's own."""
 
 
 class _Network:
@@ -113,22 +115,22 @@ def instant(
         return fit(prior, taught, Denoiser(model, taught.conditions, split=split), taught.noise, RIDGE, robust=True)[0]
 
 
-def reusing(
-    surrogates: Surrogates, nfe: int, reuse: int, count: int, guidance: float, seed: int = 0, integer: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+def priced(
+    surrogates: Surrogates, nfe: int, which: Sequence[Pattern], count: int, guidance: float, errors: Errors, seed: int = 0,
+    split: bool = False, integer: bool = False, progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Tableau]:  # fmt: skip
-    """Tables of which so many evaluations make one call under guidance, to be fitted to the network: the best times for each of the best
-    choices of these evaluations, as many as count, the best on the surrogate first."""
-    found = _searched(surrogates, nfe, guidance, seed, True, integer, progress, reuse)
+    """Tables whose evaluations are of kinds in one of these combinations, to be fitted to the network: the best times for each of the best
+    patterns, as many as count, the best on the surrogate first. errors are those of variants (`Surrogates.learn_variants`)."""
+    found = _searched(surrogates, nfe, guidance, seed, split, integer, progress, which, errors)
     return [_prior(surrogates.model, *each, guidance) for each in found[:count]]
 
 
 def _searched(
     surrogates: Surrogates, nfe: int, guidance: float, seed: int, split: bool, integer: bool, progress: Callable[[int, int], None],
-    reuse: int = 0,
+    which: Sequence[Pattern] = (), errors: Errors = MappingProxyType({}),
 ) -> list[Point]:  # fmt: skip
-    """The best times for each choice of evaluations that reuse, the very best first: an evolution strategy about the grids of the best
-    baselines, in fractions of the range of positions."""
+    """The best times for each pattern, the very best first: an evolution strategy about the grids of the best baselines, in fractions of
+    the range of positions."""
     model, schedule, rng = surrogates.model, surrogates.model.schedule, np.random.default_rng([seed, nfe])
     # Several mixtures, for each is right about other samples.
     pairs = [surrogates.anchored]
@@ -136,6 +138,8 @@ def _searched(
         pairs.append(
             Anchored(Mixture.fit(surrogates.samples, seed + k), model, surrogates.validation, guidance, len(surrogates.anchored.noise))
         )
+    for pair in pairs:
+        pair.learn(errors)
     last, first = schedule.position([schedule.t_end, schedule.t_start])
     found = [each for each in baselines(model, nfe, guidance, integer) if not each.table.stochastic]
     grids: dict[str, Floats] = {}
@@ -148,25 +152,24 @@ def _searched(
     low, high = np.clip([places.min(0) - MARGIN, places.max(0) + MARGIN], 0, 1)
     known: dict[Point, float] = {}
 
-    def drawn(count: int) -> list[frozenset[int]]:
-        """Not the first evaluation, whose difference all others use."""
-        return [frozenset((1 + rng.permutation(nfe - 1)[:reuse]).tolist()) if reuse else frozenset() for _ in range(count)]
+    def patterns(count: int) -> list[Pattern]:
+        return list(drawn(rng, which, count)) if which else [()] * count
 
     def best(count: int) -> list[Point]:
         """So many of each choice, lest one crowd out the rest before they have had good times; the very best first."""
-        taken: dict[frozenset[int], list[Point]] = {}
+        taken: dict[Pattern, list[Point]] = {}
         for point in sorted(known, key=lambda each: known[each]):
             taken.setdefault(point[1], []).append(point)
         return sorted((point for points in taken.values() for point in points[:count]), key=lambda each: known[each])
 
-    def judge(fractions: Floats, reusing: Sequence[frozenset[int]]) -> None:
+    def judge(fractions: Floats, patterns: Sequence[Pattern]) -> None:
         """Repeated times cannot be fitted: they drop out."""
         given = -np.sort(-np.clip(fractions, 0, 1), axis=1)
         wanted = [tuple(schedule.time_at(last + each * (first - last)).tolist()) for each in given]
         if integer and schedule.discrete:
             wanted = [tuple(np.round(each).tolist()) for each in wanted]
         new = [
-            each for each in dict.fromkeys(zip(wanted, reusing, strict=True))
+            each for each in dict.fromkeys(zip(wanted, patterns, strict=True))
             if each not in known and min(-np.diff(each[0]), default=1.0) > CLOSEST * schedule.t_start
         ]  # fmt: skip
         if new:
@@ -174,19 +177,19 @@ def _searched(
             errors = [tempered(paired.errors(tables, RIDGE, split).double(), scale).mean(1) for paired in pairs]
             known.update(zip(new, torch.stack(errors).mean(0).tolist(), strict=True))
 
-    breadth = WIDER if reuse else 1
+    breadth = WIDER if which else 1
     fractions = np.concatenate([*[places] * breadth, rng.uniform(low, high, (RANDOM * breadth, nfe))])
-    judge(fractions, drawn(len(fractions)))
+    judge(fractions, patterns(len(fractions)))
     for generation in range(GENERATIONS):
-        parents = best(1 if reuse else PARENTS)[:PARENTS]
+        parents = best(1 if which else PARENTS)[:PARENTS]
         chosen = [parents[k] for k in rng.integers(len(parents), size=CHILDREN * breadth)]
         at = (schedule.position(np.array([times for times, _ in chosen])) - last) / (first - last)
-        judge(at + rng.normal(0, STEP / (1 + generation), at.shape), [reusing for _, reusing in chosen])
+        judge(at + rng.normal(0, STEP / (1 + generation), at.shape), [pattern for _, pattern in chosen])
         progress(generation + 1, GENERATIONS)
     return best(1)
 
 
-def _prior(model: Model, times: tuple[float, ...], reusing: frozenset[int], guidance: float) -> Tableau:
+def _prior(model: Model, times: tuple[float, ...], pattern: Pattern, guidance: float) -> Tableau:
     """The table that the fit shrinks towards."""
     table = get("unip_2").tableau(model.schedule, explicit(model.schedule, times)).guided(guidance)
-    return replace(table, nodes=tuple(replace(node, guidance=1.0) if i in reusing else node for i, node in enumerate(table.nodes)))
+    return patterned(table, pattern) if pattern else table

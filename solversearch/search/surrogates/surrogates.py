@@ -4,21 +4,26 @@ A Gaussian in closed form (`gaussian`), tens of thousands of tables a second; an
 (`guided_mixture`, `anchored`), thousands a second.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from solversearch.judging.intervals import TINY
 from solversearch.memo import NO_MEMO, Memo, memoized
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.runtime import Tableau
 from solversearch.schedules import Floats
-from solversearch.search.surrogates.anchored import Anchored
+from solversearch.search.surrogates.anchored import Anchored, Errors
 from solversearch.search.surrogates.gaussian import HUGE, Gaussian
 from solversearch.search.surrogates.guided_mixture import Mixture
 from solversearch.teacher import Teacher
+
+LEVELS = 8
+"""Noise levels at which the errors of variants are looked at; linear between."""
 
 
 @dataclass
@@ -57,6 +62,24 @@ class Surrogates:
         measures = errors.mean(1), errors.median(1).values, errors.log().mean(1)
         places = np.min([np.argsort(np.argsort(each.numpy(), kind="stable")) for each in measures], axis=0)
         return np.argsort(places, kind="stable").tolist()
+
+    def learn_variants(
+        self, kinds: Collection[tuple[str, float]], batch_size: int = 512, clock: Clock | None = None, memo: Memo = NO_MEMO
+    ) -> Errors:
+        """How variants of the network err on the teacher's trajectories at the given guidance scales: `LEVELS * NOISES` evaluations of
+        each, and as many of the network."""
+        teacher, schedule = self.anchored.teacher, self.model.schedule
+        angles = teacher.angles.cpu().flip(0)[:: max(1, len(teacher.angles) // LEVELS)]
+        denoise = memoized(Denoiser(self.model, teacher.conditions, batch_size, clock=clock), memo)
+
+        def outputs(variant: str, guidance: float) -> Tensor:
+            nodes = [replace(schedule.node(t), guidance=guidance) for t in schedule.time_of_angle(angles.numpy()).tolist()]
+            found = [denoise(teacher.state(node), replace(node, variant=variant)) for node in nodes]
+            return torch.stack([each[0] if isinstance(each, tuple) else each for each in found]).cpu()
+
+        with torch.no_grad():
+            right = {guidance: outputs("", guidance) for guidance in sorted({scale for _, scale in kinds})}
+            return {(name, scale != 1): (angles, outputs(name, scale) - right[scale]) for name, scale in sorted(kinds)}
 
     def observe(self, tables: Sequence[Tableau], batch_size: int = 512, clock: Clock | None = None, memo: Memo = NO_MEMO) -> None:
         """Learns how the network behaves off the trajectories, from good tables: `NFE * NOISES` evaluations each."""

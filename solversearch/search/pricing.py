@@ -1,0 +1,87 @@
+"""What an evaluation may be, and what it costs: which network it calls, and whether it computes a guidance difference of its own."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations_with_replacement
+from typing import NamedTuple
+
+import numpy as np
+
+from solversearch.errors import UserError
+from solversearch.models.base import Model
+from solversearch.plan import PlanVariant
+from solversearch.runtime import Tableau
+
+EXACT = 1e-9
+"""Prices are sums of decimal numbers."""
+
+
+class Kind(NamedTuple):
+    """variant is the network, empty for the model's own; one that reuses has no guidance difference, at half the price."""
+
+    variant: str
+    reuses: bool
+    price: float
+
+
+Pattern = tuple[Kind, ...]
+"""Of each evaluation, the first first."""
+
+
+def kinds(model: Model, guidance: float, splits: bool) -> list[Kind]:
+    """All that there are, dearest first. A price is in calls of the model's own network."""
+    calls = 2 if guidance != 1 else 1
+    networks = [("", 1.0), *((name, variant.cost) for name, variant in sorted(model.variants.items()))]
+    found = [Kind(name, False, calls * cost) for name, cost in networks]
+    if guidance != 1 and splits:
+        found += [Kind(name, True, cost) for name, cost in networks]
+    return sorted(found, key=lambda kind: (-kind.price, kind))
+
+
+def affordable(budget: float, guidance: float) -> int:
+    """Evaluations of the model's own network. Raises `UserError` where there is none."""
+    calls = 2 if guidance != 1 else 1
+    if budget < calls - EXACT:
+        raise UserError(f"--budget {budget:g} has no room for an evaluation, which is {calls} calls of the network; ask for more")
+    return int((budget + EXACT) / calls)
+
+
+def counts(known: Sequence[Kind], nfe: int, budget: float) -> list[Pattern]:
+    """Which kinds nfe evaluations may be of, in no order: within the budget, and such that none can be exchanged for the next dearer one.
+
+    Not all of the model's own network, and one that computes its guidance difference where others reuse it.
+    """
+    own = max(kind.price for kind in known if not kind.variant)
+    found = []
+    for some in combinations_with_replacement(known, nfe):
+        left = budget + EXACT - sum(kind.price for kind in some)
+        steps = [kind.price - other.price for other in some for kind in known if kind.price > other.price + EXACT]
+        alone = any(kind.reuses for kind in some) and all(kind.reuses for kind in some)
+        if left >= 0 and (not steps or min(steps) > left) and not alone and any(kind.price < own for kind in some):
+            found.append(some)
+    return found
+
+
+def drawn(rng: np.random.Generator, which: Sequence[Pattern], count: int) -> Iterator[Pattern]:
+    """Patterns at random. The first evaluation computes its guidance difference, which all others may use."""
+    for k in rng.integers(len(which), size=count):
+        some = which[k]
+        order = rng.permutation(len(some)).tolist()
+        first = next(k for k, i in enumerate(order) if not some[i].reuses)
+        order[0], order[first] = order[first], order[0]
+        yield tuple(some[i] for i in order)
+
+
+def patterned(table: Tableau, pattern: Pattern) -> Tableau:
+    """The table whose evaluations are of those kinds."""
+    nodes = [
+        replace(node, guidance=1.0 if kind.reuses else node.guidance, variant=kind.variant)
+        for node, kind in zip(table.nodes, pattern, strict=True)
+    ]
+    return replace(table, nodes=tuple(nodes))
+
+
+def declared(model: Model, table: Tableau) -> dict[str, PlanVariant]:
+    """The variants that a table calls, as its plan has them."""
+    called = {name: model.variants[name] for name in sorted({node.variant for node in table.nodes} - {""})}
+    return {name: PlanVariant(cost=each.cost, digest=each.digest, skips=each.skips) for name, each in called.items()}
