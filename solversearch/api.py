@@ -48,6 +48,7 @@ class LoadingOptions(TypedDict, total=False):
     frames: int | None
     config: str | Path | None
     lora: Sequence[str] | None
+    variant: Sequence[str] | None
     quantize: str | None
     distilled_guidance: float | None
     compiled: bool
@@ -217,6 +218,7 @@ def compare(
     from solversearch.judging.objectives import parse_many
     from solversearch.models.base import Clock
     from solversearch.models.denoising import check_samples
+    from solversearch.models.variants import of_plan
     from solversearch.spaces import SearchSpace
     from solversearch.teacher import STEPS, teach
     from solversearch.threads import few_threads
@@ -228,6 +230,7 @@ def compare(
     loaded = load_model(model, **options)
     decider.check(loaded)
     check_model(chosen, loaded)
+    loaded = of_plan(loaded, chosen)
     sized = settings.sized(loaded)
     clock, start, rounds = Clock(), time.perf_counter(), iter(range(1, 10**6))
     with _display(progress) as display, few_threads(loaded):
@@ -319,6 +322,7 @@ class _Search:
                 "digits --nfe 5' ('solversearch list models' has the models), or go on with a run by --resume FOLDER"
             )
         from solversearch import models
+        from solversearch.models.variants import with_skips
         from solversearch.search.evaluating.fleet import Fleet
         from solversearch.search.evaluating.resuming import OBJECT, begun
         from solversearch.search.evaluating.storage import check_reachable
@@ -340,6 +344,8 @@ class _Search:
         model = models.load(source, options)
         if fleet.remote:
             models.check_repeats(model, str(source))
+        if settings.budget is not None:
+            model = with_skips(model)
         if run is not None:
             return cls(given, run.model, model, options, settings, fleet)
         if given.get("guidance") is None:
@@ -372,7 +378,7 @@ def _plain(name: str, value: Any) -> Any:
     """As `Options` and `Settings` have it, however it was given."""
     if value is None:
         return None
-    if name == "lora":
+    if name in ("lora", "variant"):
         return (value,) if isinstance(value, str) else tuple(map(str, value)) or None
     if name == "resolution" and str(value).isdecimal():
         return int(value)

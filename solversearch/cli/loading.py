@@ -29,6 +29,7 @@ OPTIONS: dict[str, Any] = {
     "frames": Annotated[int | None, _option("Pictures of a video; the model's own.")],
     "config": Annotated[Path | None, _option("How a checkpoint is built and sampled: a pipeline's folder; what the Hub's cache has.")],
     "lora": Annotated[list[str] | None, _option("A LoRA to add, as FILE or FILE:SCALE; repeatable.")],
+    "variant": Annotated[list[str] | None, _option("A cheaper model that evaluations may call, as NAME=MODEL; repeatable.")],
     "quantize": Annotated[str | None, _option("Keep the network in 8bit or 4bit, or say that FILE is gguf.")],
     "distilled_guidance": Annotated[float | None, _option("What distilled networks are told (Flux), or pipelines that guide alone.")],
     "compiled": Annotated[bool, _option("Compile the network: faster after a first minute.", "--compile")],

@@ -59,10 +59,12 @@ def sample(
 
     from solversearch import memory
     from solversearch.judging.compatibility import check_model
+    from solversearch.models.variants import of_plan
     from solversearch.report.draw import draw_samples
 
     loaded = load(model)
     check_model(chosen, loaded)
+    loaded = of_plan(loaded, chosen)
     draw_samples(loaded, chosen, out, count, seed, batch_size or memory.batch_size(loaded))
     wrote(as_json, out)
 

@@ -19,7 +19,8 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from solversearch.export.single_calls import Order, Override, half, whole
+from solversearch.export.single_calls import Order, half, whole
+from solversearch.overriding import Override
 from solversearch.pipeline_facts import facts_of
 
 _NETWORK = re.compile(r"(unet|transformer)(_\d)?$")

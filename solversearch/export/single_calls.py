@@ -4,12 +4,10 @@ The pipeline goes on asking for both. What it gets without the condition is the 
 stale, and takes it out of what the pipeline makes of the two.
 """
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, cat, nn
+from torch import Tensor, cat
 
 
 @dataclass(frozen=True)
@@ -59,27 +57,3 @@ def whole(last: Any, given: Any, order: Order) -> Any:
     if isinstance(given, tuple):
         return (whole(last[0], given[0], order), *given[1:])
     return type(given)(sample=whole(last.sample, given.sample, order))
-
-
-class Override:
-    """Calls of module.forward become ask(forward, *args, **kwargs), until removed. Several may be on a module, and go in any order."""
-
-    def __init__(self, module: nn.Module, ask: Callable[..., Any]) -> None:
-        self.module, self.below, self.removed = module, module.__dict__.get("forward"), False
-        inner = module.forward
-
-        @functools.wraps(inner)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return inner(*args, **kwargs) if self.removed else ask(inner, *args, **kwargs)
-
-        forward.override = self  # type: ignore[attr-defined]
-        module.forward = forward
-
-    def remove(self) -> None:
-        """Takes off what has been removed from the top: one below others stays until they go."""
-        self.removed, members = True, self.module.__dict__
-        while (top := getattr(members.get("forward"), "override", None)) is not None and top.removed:
-            if top.below is None:
-                del members["forward"]
-            else:
-                members["forward"] = top.below

@@ -1,6 +1,7 @@
 """The registry of models: `MODELS` by name, and `load`, which also takes pipelines of diffusers and a person's own network."""
 
 import re
+from dataclasses import replace
 from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
@@ -41,7 +42,20 @@ def load(source: Any, options: Options = DEFAULT, known: bool = False) -> "Model
     from solversearch.models.features import with_features
 
     named = isinstance(source, str | PathLike)
-    return with_features(_own(fspath(source), options, known) if named else _of_object(source, options), options)
+    model = with_features(_own(fspath(source), options, known) if named else _of_object(source, options), options)
+    if not options.variant:
+        return model
+    from solversearch.models.variants import with_others
+
+    alike = replace(options, variant=None, lora=None, config=None, quantize=None, reference=None)
+    return with_others(model, [(name, load(other, alike)) for name, other in map(_named, options.variant)])
+
+
+def _named(variant: str) -> tuple[str, str]:
+    name, equals, source = variant.partition("=")
+    if not equals or not source or not name.isidentifier() or name.startswith("skip"):
+        raise UserError(f"--variant {variant}: a variant is NAME=MODEL, such as small=hf:REPOSITORY, with a name of letters, not skip...")
+    return name, source
 
 
 def check_repeats(model: "Model", name: str) -> None:

@@ -2,7 +2,8 @@
 
 The factory takes no arguments and returns a `Model`, or a dict or dataclass with some of its fields. `network`, `schedule`,
 `prediction_type` and `shape` must be there; `conditions` too unless the model is unconditional, and `null_condition` for
-guidance; `features`, `data`, `images`, `disjoint`, `dtype`, `device`, `pad` and `name` may. Complete, with a network of one layer:
+guidance; `features`, `data`, `images`, `disjoint`, `dtype`, `device`, `pad`, `name` and `variants` (cheaper networks with the same
+arguments, by name) may. Complete, with a network of one layer:
 
     import torch
     from solversearch.schedules import DiscreteVP
@@ -44,9 +45,10 @@ import torch
 from torch import Tensor, nn
 
 from solversearch.errors import UserError, blaming, nearest, short
-from solversearch.models.base import Model
+from solversearch.models.base import Model, Variant
 from solversearch.models.denoising import check
 from solversearch.models.digest import exact, nearly, old_digest
+from solversearch.models.variants import variant_of
 from solversearch.noise import SPLITS
 from solversearch.schedules import PREDICTION_TYPES, NoiseSchedule, data_prediction, unknown_prediction_type
 
@@ -90,7 +92,15 @@ def made_by(factory: Callable[[], Any], where: str, name: str, file: str, known:
         content = Path(file).read_bytes() if os.path.isfile(file) else b""
         model = dataclasses.replace(model, weights=hashlib.sha256(old_digest(model).encode() + content).hexdigest())
     _try(model, where, file)
+    if model.variants:
+        model = dataclasses.replace(model, variants={key: _variant(model, each, where, file) for key, each in model.variants.items()})
     return model if known else checked(model, where, file)
+
+
+def _variant(model: Model, given: Any, where: str, file: str) -> Variant:
+    variant = given if isinstance(given, Variant) else variant_of(model, given, model.weights)
+    _try(dataclasses.replace(model, network=variant.network), f"{where}: a variant", file)
+    return variant
 
 
 def checked(model: Model, where: str = "", file: str = "") -> Model:
@@ -150,8 +160,10 @@ def _fields_of(made: Any, where: str) -> dict[str, Any]:
     for each in REQUIRED:
         if fields.get(each) is None:
             raise UserError(f"{where}: {each} is missing; a model needs {', '.join(REQUIRED)}")
+    for each in (fields["network"], *(fields["variants"].values() if isinstance(fields.get("variants"), Mapping) else ())):
+        if isinstance(each, nn.Module):
+            each.eval().requires_grad_(False)
     if isinstance(fields["network"], nn.Module):
-        fields["network"].eval().requires_grad_(False)
         parameter = next((each for each in fields["network"].parameters() if each.is_floating_point()), None)
         if parameter is not None and not isinstance(made, Model):
             fields = {"dtype": parameter.dtype, "device": str(parameter.device), **fields}
@@ -199,12 +211,20 @@ def _check_types(fields: Mapping[str, Any], where: str) -> None:
         "name": (lambda value: isinstance(value, str), "a text"),
         "looks": (lambda value: isinstance(value, str), "a text"),
         "weights": (lambda value: isinstance(value, str), "a text"),
+        "variants": (_are_variants, "networks by their names, which are identifiers and not skip..."),
     }
     for each, (right, what) in rules.items():
         if each in fields and not right(fields[each]):
             raise UserError(f"{where}: {each} must be {what}, got {_kind(fields[each])}")
     if fields["prediction_type"] not in PREDICTION_TYPES:
         raise UserError(f"{where}: {unknown_prediction_type(str(fields['prediction_type']))}")
+
+
+def _are_variants(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and name.isidentifier() and not name.startswith("skip") and (callable(each) or isinstance(each, Variant))
+        for name, each in value.items()
+    )
 
 
 def _check_conditions(conditions: Tensor | None, null: Tensor | None, where: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from solversearch.errors import UserError
 
-FOR_ALL = ("features", "inception_weights", "reference")
+FOR_ALL = ("features", "inception_weights", "reference", "variant")
 """What `models.load` applies to whatever model it has loaded."""
 
 
@@ -17,8 +17,8 @@ class Options:
     negative_prompt what guidance leads away from; resolution the pixels of an image's side, or
     WIDTHxHEIGHT, and frames those of a video. compiled compiles the network, offload keeps
     on the device only the part that is at work. config is the folder of a pipeline that says how a checkpoint in a single file is built;
-    lora are files of LoRAs, each FILE or FILE:SCALE; quantize is 8bit, 4bit or gguf. distilled_guidance is the scale that
-    guidance-distilled networks are told, or pipelines that guide in a way of their own.
+    lora are files of LoRAs, each FILE or FILE:SCALE; quantize is 8bit, 4bit or gguf. variant are cheaper models that may stand in for
+    this one, each NAME=MODEL. distilled_guidance is the scale that guidance-distilled networks are told, or pipelines that guide in a way of their own.
     features is what Frechet and kernel distances look at: "inception", or the path of a TorchScript network from pictures (B, 3, H, W)
     in [0, 1] to features (B, F); inception_weights is the file or folder of Inception's weights. reference is a folder of real images, or
     statistics of one (.npz). These three go with every model that makes pictures.
@@ -39,6 +39,7 @@ class Options:
     features: str | None = None
     inception_weights: Path | None = None
     reference: Path | None = None
+    variant: tuple[str, ...] | None = None
 
     def only(self, model: str, *allowed: str) -> None:
         """Raises `UserError` where something else was asked for."""

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from solversearch.export.single_calls import Order, Override, half, whole
+from solversearch.export.single_calls import Order, half, whole
+from solversearch.overriding import Override
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
