@@ -1,10 +1,23 @@
-"""Modules that answer otherwise for a while."""
+"""Modules that answer otherwise for a while, and blocks of a network that are left out.
+
+A residual block adds something to what it is given; left out, it hands that on.
+"""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+RESIDUAL = 0.5
+"""Least cosine of what a residual block returns with what it was given."""
+Key = int | str
+"""An argument by its place or its name."""
+Passes = Key | tuple[Key | None, ...]
+"""Which argument a block left out returns, in a tuple where it returns several; None where the block itself returns that."""
 
 
 class Override:
@@ -29,3 +42,56 @@ class Override:
                 del members["forward"]
             else:
                 members["forward"] = top.below
+
+
+@contextmanager
+def left_out(network: nn.Module, blocks: dict[str, Passes | None]) -> Iterator[None]:
+    """Leaves out the blocks of these names. What is not known to pass yet (None) is learned, and noted, when the block is first called.
+
+    Raises ValueError for one that does not mostly return what it is given, AttributeError for one that is not there.
+    """
+    overrides = [Override(network.get_submodule(name), partial(_pass_on, blocks, name)) for name in blocks]
+    try:
+        yield
+    finally:
+        for each in overrides:
+            each.remove()
+
+
+def _pass_on(blocks: dict[str, Passes | None], name: str, forward: Any, *args: Any, **kwargs: Any) -> Any:
+    passes = blocks[name]
+    if passes is None:
+        passes = blocks[name] = passed(forward(*args, **kwargs), tensors(args, kwargs))
+    if passes is None:
+        raise ValueError(f"{name} cannot be left out: it does not mostly return what it is given")
+
+    def given(key: Key | None) -> Any:
+        return None if key is None else args[key] if isinstance(key, int) else kwargs[key]
+
+    return tuple(map(given, passes)) if isinstance(passes, tuple) else given(passes)
+
+
+def tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[Key, Tensor]:
+    every: list[tuple[Key, Any]] = [*enumerate(args), *kwargs.items()]
+    return {key: value for key, value in every if isinstance(value, Tensor)}
+
+
+def passed(output: Any, given: Mapping[Key, Tensor]) -> Passes | None:
+    """The argument that each part of a block's output mostly is; None where one is like none of them."""
+    if not isinstance(output, tuple):
+        return _like(output, given)
+    parts = [_like(each, given) for each in output]
+    whole = all(part is not None or each is None for part, each in zip(parts, output, strict=True))
+    return tuple(parts) if whole and any(part is not None for part in parts) else None
+
+
+def _like(output: Any, given: Mapping[Key, Tensor]) -> Key | None:
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        return None
+    alike = {key: _cosine(output, value) for key, value in given.items() if value.shape == output.shape and value.dtype == output.dtype}
+    best = max(alike, key=lambda key: alike[key], default=None)
+    return None if best is None or not alike[best] >= RESIDUAL else best
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(a.detach().double().flatten(), b.detach().double().flatten(), dim=0))

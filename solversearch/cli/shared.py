@@ -101,6 +101,8 @@ def report(comparison: "Comparison") -> None:
     say(tables.verdict(comparison))
     if comparison.note:
         say(comparison.note)
+    if comparison.price:
+        say(comparison.price.told)
     say(f"The teacher's own error is {number(comparison.teacher_error)}; {comparison.timing.told}.")
 
 

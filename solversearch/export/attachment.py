@@ -11,7 +11,8 @@ import functools
 import inspect
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import isclose
 from typing import Any, NamedTuple
 from weakref import ref
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from solversearch.export.single_calls import Order, half, whole
-from solversearch.overriding import Override
+from solversearch.overriding import Override, Passes, left_out
 from solversearch.pipeline_facts import facts_of
 
 _NETWORK = re.compile(r"(unet|transformer)(_\d)?$")
@@ -44,7 +45,7 @@ class Attachment:
     other pipelines may share. ``arguments`` are what the plan fixes of the call.
     """
 
-    def __init__(self, pipe: Any, scheduler: Any, told: dict[str, float]) -> None:
+    def __init__(self, pipe: Any, scheduler: Any, told: dict[str, float], variants: Mapping[str, nn.Module]) -> None:
         self.kind = next(each for each in type(pipe).__mro__ if not hasattr(each, "plan_is_attached"))
         self.pipe: Any = ref(pipe)
         if not self.networks():
@@ -53,6 +54,7 @@ class Attachment:
         if "num_inference_steps" not in self.signature.parameters:
             raise ValueError(f"{self.kind.__name__} cannot be called with a number of steps, so it cannot take a plan's")
         self.scheduler, self.plan = scheduler, scheduler.plan
+        self.variants, self.skips = dict(variants), self._skips(variants)
         self.guided = self.plan.network_calls > self.plan.nfe
         self.scale = self.plan.guidance if self.plan.guidance > 1 or not self.guided else 2.0  # at which pipelines do guide
         self.made_for, _, said = facts_of(self.plan.decisions)
@@ -64,13 +66,30 @@ class Attachment:
         self.before: Any = None
         self.lock = threading.Lock()  # one call after the other: tokenizers and pipelines keep what they are doing on themselves
 
-    def networks(self) -> list[nn.Module]:
-        """As the pipeline has them now."""
-        return [part for name, part in self.pipe().components.items() if _NETWORK.match(name) and isinstance(part, nn.Module)]
+    def networks(self) -> dict[str, nn.Module]:
+        """As the pipeline has them now, by the names of its components."""
+        return {name: part for name, part in self.pipe().components.items() if _NETWORK.match(name) and isinstance(part, nn.Module)}
+
+    def _skips(self, variants: Mapping[str, nn.Module]) -> dict[tuple[str, str], dict[str, Passes | None]]:
+        """By variants and networks of the pipeline, the blocks that are left out."""
+        found: dict[tuple[str, str], dict[str, Passes | None]] = {}
+        for name, variant in self.plan.variants.items():
+            if not variant.skips and name not in variants:
+                raise ValueError(
+                    f"the plan calls another network for some evaluations: scheduler.attach(pipe, variants={{{name!r}: it}}), such as the "
+                    "transformer or unet of another pipeline"
+                )
+            for skip in variant.skips:
+                part, _, block = skip.partition(".")
+                network = self.networks().get(part)
+                if network is None or block not in dict(network.named_modules()):
+                    raise ValueError(f"the plan leaves out {skip} of its network, which {self.kind.__name__} does not have")
+                found.setdefault((name, part), {})[block] = None
+        return found
 
     def _distilled(self) -> bool:
         """Whether the network is told a guidance scale."""
-        configs = [getattr(part, "config", {}) for part in self.networks()]
+        configs = [getattr(part, "config", {}) for part in self.networks().values()]
         embeds = hasattr(self.kind, "get_guidance_scale_embedding")  # others tell their network something else there
         return any(config.get("guidance_embeds") or (embeds and config.get("time_cond_proj_dim") is not None) for config in configs)
 
@@ -197,10 +216,10 @@ class Call:
     def hooks(self, at_network: bool) -> list[Any]:
         """On the network for this call; at_network is for pipelines that prepare no latents: then its first input is scaled."""
         self.at_network = at_network
-        networks = self.attachment.networks()
+        networks = list(self.attachment.networks().values())
         handles: list[Any] = [network.register_forward_hook(self._after) for network in networks]
-        if any(node.reuses for node in self.attachment.plan.nodes):
-            handles += [Override(network, self._asked) for network in networks]
+        if self.attachment.plan.version > 2:
+            handles += [Override(network, partial(self._asked, name)) for name, network in self.attachment.networks().items()]
         if at_network:
             handles += [network.register_forward_pre_hook(self._before, with_kwargs=True) for network in networks]
         return handles
@@ -244,12 +263,14 @@ class Call:
 
     # The outputs -----------------------------------------------------------------------------------------------------
 
-    def _asked(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The network's answer; at evaluations that reuse, what it returns without the condition is what it returned last."""
+    def _asked(self, part: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The answer of the network, or of the variant that the plan calls in its place; at evaluations that reuse, what it returns
+        without the condition is what it returned last."""
         if self.here.call is not self:
             return forward(*args, **kwargs)
-        number, order = len(self.outputs), self.order
-        if order is None or not self.attachment.plan.nodes[self.here.run.i if self.here.run else 0].reuses:
+        node = self.attachment.plan.nodes[self.here.run.i if self.here.run else 0]
+        number, order, forward = len(self.outputs), self.order, partial(self._called, part, node.variant, forward)
+        if order is None or not node.reuses:
             del self.last[number:]
             self.last.append(forward(*args, **kwargs))
             return self.last[-1]
@@ -258,6 +279,13 @@ class Call:
         if not order.rows:
             return forward(*args, **kwargs)
         return whole(self.last[0], forward(*half(args, order), **half(kwargs, order)), order)
+
+    def _called(self, part: str, variant: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        attachment = self.attachment
+        if variant in attachment.variants:
+            return attachment.variants[variant](*args, **kwargs)
+        with left_out(attachment.networks()[part], attachment.skips.get((variant, part), {})):
+            return forward(*args, **kwargs)
 
     def _after(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
         if self.here.call is not self:

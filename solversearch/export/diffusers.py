@@ -10,6 +10,7 @@ number of steps and guidance scale; a plan that needs more says so.
 
 import json
 import threading
+from collections.abc import Mapping
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
-from torch import Tensor
+from torch import Tensor, nn
 
 from solversearch.export.attachment import Attachment, Call, steps_differ, without_variance
 from solversearch.export.sampling_run import Generators, Numbers, Run, caller, close, even, needs_attachment
@@ -283,11 +284,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     # The pipeline it is used in --------------------------------------------------------------------------------------
 
-    def attach(self, pipe: Any, **told: float) -> dict[str, Any]:
+    def attach(self, pipe: Any, variants: Mapping[str, nn.Module] | None = None, **told: float) -> dict[str, Any]:
         """Puts the scheduler into a pipeline, and returns the arguments to call it with: the number of steps and the guidance scale.
 
         From then on the scheduler sees the outputs of the pipeline's network in the calls of this pipeline, and guides on its own, by the
         scale of each node; the pipeline's scale only makes it run both. Calling it again changes nothing; `detach` undoes it.
+        variants are the networks, by name, that a plan calls besides the pipeline's own; blocks that it leaves out need none.
         told are further arguments, such as the guidance_scale that a network is told which it was distilled into, where the plan does not
         say it. Raises ValueError for a pipeline that cannot take the plan: of another model, without a scheduler, without guidance.
         """
@@ -302,7 +304,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         own = stock.stock if isinstance(stock, PlanScheduler) else stock
         if own is not None:
             check_stock(self.plan, own)
-        attachment = Attachment(pipe, self, told)
+        attachment = Attachment(pipe, self, told, variants or {})
         if own is not None and stock is not self:
             self._take(own)
         before = self._attached.before if self._attached is not None else stock if stock is not self else None

@@ -4,7 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from solversearch.errors import UserError
 from solversearch.plan import Plan
+
+
+def check_networks(plan: Plan, place: str) -> None:
+    """Raises `UserError` for a plan that calls variants of its network, where a place has but one."""
+    if plan.variants:
+        raise UserError(
+            f"the plan calls other networks than the model's own at some evaluations ({', '.join(plan.variants)}), which {place} cannot: "
+            "sample in Python, or in a pipeline of diffusers"
+        )
 
 
 @dataclass(frozen=True)

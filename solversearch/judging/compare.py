@@ -1,7 +1,8 @@
 """The comparison: a plan against every published solver on every grid at the same cost, on held-out noise."""
 
+import time
 from collections.abc import Callable
-from math import isfinite
+from math import inf, isfinite
 from typing import Literal, Self
 
 import numpy as np
@@ -18,7 +19,8 @@ from solversearch.memo import NO_MEMO, Memo
 from solversearch.models.base import Clock, Model
 from solversearch.notebook import Shown
 from solversearch.plan import Count, Interval, Many, Plan
-from solversearch.runtime import Node
+from solversearch.runtime import Node, Tableau
+from solversearch.sampling import sample
 from solversearch.schedules import GRIDS
 from solversearch.teacher import STEPS, Teacher
 
@@ -26,6 +28,10 @@ ENDPOINT = "endpoint"
 """The objective whose verdict the geometric mean of the error ratio gives."""
 POINTS = 65
 """Of the noise schedule, in the file of a comparison."""
+TIMED, REPEATS = 256, 3
+"""Samples, and how often, of which the least time is a plan's price."""
+REAL = 1.15
+"""A measured price over the nominal one, from which on a saving is not real."""
 
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -102,6 +108,20 @@ class ParetoPoint(BaseModel):
     values: dict[str, float]
 
 
+class Price(BaseModel):
+    """What a plan of cheaper evaluations costs a sample, in calls of the model's own network: by their declared costs, and as it took here,
+    beside the best baseline, the whole sampling each."""
+
+    model_config = _STRICT
+    nominal: float
+    measured: float
+
+    @property
+    def told(self) -> str:
+        unreal = "; what the variants save is not real here" if self.measured > REAL * self.nominal else ""
+        return f"A sample costs {self.nominal:.3g} calls of the network by the plan, and took {self.measured:.3g} here{unreal}."
+
+
 class Rung(BaseModel):
     """The baseline of the least mean error at one NFE, measured in full."""
 
@@ -137,6 +157,7 @@ class Comparison(BaseModel, Shown):
     exported: Literal["plan", "baseline"] = "plan"
     share: Interval
     ratios: Many[Ratio]
+    price: Price | None = None
     features: str = ""
     """What Frechet distances look at, where that is not the model's own features."""
     best_baseline: str
@@ -230,6 +251,18 @@ def climb(
     return rungs
 
 
+def _price(model: Model, plan: Plan, rival: Tableau, teacher: Teacher, batch_size: int, clock: Clock) -> Price | None:
+    """None for a plan of the network's own evaluations."""
+    if plan.version < 3:
+        return None
+    some, seconds = teacher.first(min(TIMED, len(teacher))), {True: inf, False: inf}
+    for own in (True, False) * REPEATS:
+        start = time.perf_counter()
+        sample(model, plan.tableau if own else rival, some, batch_size, clock)
+        seconds[own] = min(seconds[own], time.perf_counter() - start)
+    return Price(nominal=plan.price, measured=rival.network_calls * seconds[True] / seconds[False])
+
+
 def _variance(samples: Tensor) -> float | None:
     value = float((samples.double() - samples.double().mean(0)).square().mean())
     return value if isfinite(value) else None
@@ -290,6 +323,7 @@ def compare(
         samples_to_decide=more,
         share=intervals.share(own.errors, best.errors),
         ratios=compared,
+        price=_price(model, plan, best.table, teacher, batch_size, clock),
         features=model.looks,
         best_baseline=best.name,
         baseline_nfe_for_plan_error=ladder[-1].nfe if ladder[-1].endpoint_mse <= mean.plan_value else None,

@@ -18,7 +18,8 @@ class Options:
     WIDTHxHEIGHT, and frames those of a video. compiled compiles the network, offload keeps
     on the device only the part that is at work. config is the folder of a pipeline that says how a checkpoint in a single file is built;
     lora are files of LoRAs, each FILE or FILE:SCALE; quantize is 8bit, 4bit or gguf. variant are cheaper models that may stand in for
-    this one, each NAME=MODEL. distilled_guidance is the scale that guidance-distilled networks are told, or pipelines that guide in a way of their own.
+    this one, each NAME=MODEL. distilled_guidance is the scale that guidance-distilled networks are told, or pipelines that guide in a
+    way of their own.
     features is what Frechet and kernel distances look at: "inception", or the path of a TorchScript network from pictures (B, 3, H, W)
     in [0, 1] to features (B, F); inception_weights is the file or folder of Inception's weights. reference is a folder of real images, or
     statistics of one (.npz). These three go with every model that makes pictures.

@@ -9,7 +9,7 @@ from torch import nn
 from solversearch.errors import UserError
 from solversearch.models.base import Model, Network, Variant
 from solversearch.models.digest import weights_digest
-from solversearch.models.skipping import named, operations, skip_sets, without
+from solversearch.models.skipping import operations, skip_sets, without
 from solversearch.plan import Plan
 
 CLOSE = 1e-3
@@ -60,7 +60,7 @@ def of_plan(model: Model, plan: Plan) -> Model:
     for name, each in plan.variants.items():
         if each.skips:
             try:
-                found[name] = replace(without(model, named(model, each.skips)), cost=each.cost)
+                found[name] = replace(without(model, each.skips), cost=each.cost)
             except KeyError as error:
                 raise UserError(f"the plan's variant {name!r} leaves out {error}, which is no block of {model.name!r}") from None
         elif name not in model.variants:

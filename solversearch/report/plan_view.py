@@ -9,7 +9,7 @@ from rich.text import Text
 
 from solversearch.components import Components
 from solversearch.pipeline_facts import shown
-from solversearch.plan import Interval, Plan, Score
+from solversearch.plan import Interval, Plan, PlanVariant, Score
 from solversearch.report.screen import Fitted, facts
 from solversearch.runtime import Coefficient, Node, scalars
 
@@ -37,13 +37,15 @@ def plan_view(plan: Plan) -> RenderableType:
 def summary(plan: Plan) -> dict[str, str]:
     """What it is and where it comes from."""
     origin = plan.provenance
+    price = f" at the price of {plan.price:.4g}" if plan.variants else ""
     kinds = [name for name, on in (("split guidance", plan.tableau.split), ("stochastic", plan.tableau.stochastic)) if on]
     return {
-        "plan": f"version {plan.version}, {plan.nfe} evaluations, {plan.network_calls} network calls a sample",
+        "plan": f"version {plan.version}, {plan.nfe} evaluations, {plan.network_calls} network calls a sample{price}",
         "guidance": f"{plan.guidance:g}",
         "prediction type": plan.prediction_type,
         "kind": ", ".join(["deterministic" if not plan.tableau.stochastic else "", *kinds]).strip(", "),
         "components": components_text(plan.components),
+        **{f"variant {name}": variant_text(each) for name, each in plan.variants.items()},
         "threshold": "none" if plan.threshold is None else f"{plan.threshold.kind}, limit {plan.threshold.limit:g}",
         "decisions": ", ".join(f"{key} {value}" for key, value in shown(plan.decisions).items()) or "none",
         "model": f"{origin.model} ({origin.model_digest[:16]})" if origin.model_digest else "any with these noise levels",
@@ -55,6 +57,11 @@ def summary(plan: Plan) -> dict[str, str]:
     }
 
 
+def variant_text(variant: PlanVariant) -> str:
+    what = f"leaves out {', '.join(variant.skips)}" if variant.skips else f"another network ({variant.digest[:16] or 'any'})"
+    return f"{what}; a call costs {variant.cost:.3g}"
+
+
 def components_text(components: Components | None) -> str:
     if components is None:
         return "none: every coefficient is one number"
@@ -63,11 +70,12 @@ def components_text(components: Components | None) -> str:
 
 
 def _nodes(plan: Plan) -> Fitted:
-    names = ("i", "t", "alpha", "sigma", "lambda = ln(alpha/sigma)", "guidance")
+    names = ("i", "t", "alpha", "sigma", "lambda = ln(alpha/sigma)", "guidance", *["network"] * bool(plan.variants))
     table = Fitted(names, "Nodes: where the network is evaluated")
     for i, node in enumerate(plan.nodes):
         lam = log(node.alpha / node.sigma) if node.alpha else -inf
-        table.add_row(str(i), f"{node.t:.6g}", f"{node.alpha:.5f}", f"{node.sigma:.5f}", f"{lam:.4f}", guidance_text(node))
+        network = [node.variant or "its own"] * bool(plan.variants)
+        table.add_row(str(i), f"{node.t:.6g}", f"{node.alpha:.5f}", f"{node.sigma:.5f}", f"{lam:.4f}", guidance_text(node), *network)
     return table
 
 

@@ -27,6 +27,8 @@ def sample(
     seed: int | None = None,
 ) -> Tensor:
     """Samples from unit noise; half precision is accumulated in float32. Fresh noises come from the seed, or from torch's own state."""
+    if any(node.variant for node in plan.nodes):
+        raise ValueError("the plan calls other networks than the model's own at some evaluations, which only Python and diffusers do")
     wide = torch.promote_types(noise.dtype, torch.float32)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     turns = iter(calls)
