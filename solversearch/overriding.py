@@ -48,7 +48,7 @@ class Override:
 def left_out(network: nn.Module, blocks: dict[str, Passes | None]) -> Iterator[None]:
     """Leaves out the blocks of these names. What is not known to pass yet (None) is learned, and noted, when the block is first called.
 
-    Raises ValueError for one that does not mostly return what it is given, AttributeError for one that is not there.
+    Raises ValueError for one that returns nothing of the shape of what it is given, AttributeError for one that is not there.
     """
     overrides = [Override(network.get_submodule(name), partial(_pass_on, blocks, name)) for name in blocks]
     try:
@@ -61,9 +61,9 @@ def left_out(network: nn.Module, blocks: dict[str, Passes | None]) -> Iterator[N
 def _pass_on(blocks: dict[str, Passes | None], name: str, forward: Any, *args: Any, **kwargs: Any) -> Any:
     passes = blocks[name]
     if passes is None:
-        passes = blocks[name] = passed(forward(*args, **kwargs), tensors(args, kwargs))
+        passes = blocks[name] = passed(forward(*args, **kwargs), tensors(args, kwargs), least=-1.0)
     if passes is None:
-        raise ValueError(f"{name} cannot be left out: it does not mostly return what it is given")
+        raise ValueError(f"{name} cannot be left out: it returns nothing of the shape of what it is given")
 
     def given(key: Key | None) -> Any:
         return None if key is None else args[key] if isinstance(key, int) else kwargs[key]
@@ -76,21 +76,21 @@ def tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[Key, Tensor]:
     return {key: value for key, value in every if isinstance(value, Tensor)}
 
 
-def passed(output: Any, given: Mapping[Key, Tensor]) -> Passes | None:
-    """The argument that each part of a block's output mostly is; None where one is like none of them."""
+def passed(output: Any, given: Mapping[Key, Tensor], least: float = RESIDUAL) -> Passes | None:
+    """The argument that each part of a block's output is most like, by its cosine, least at least; None where one is like none of them."""
     if not isinstance(output, tuple):
-        return _like(output, given)
-    parts = [_like(each, given) for each in output]
+        return _like(output, given, least)
+    parts = [_like(each, given, least) for each in output]
     whole = all(part is not None or each is None for part, each in zip(parts, output, strict=True))
     return tuple(parts) if whole and any(part is not None for part in parts) else None
 
 
-def _like(output: Any, given: Mapping[Key, Tensor]) -> Key | None:
+def _like(output: Any, given: Mapping[Key, Tensor], least: float) -> Key | None:
     if not isinstance(output, Tensor) or not output.is_floating_point():
         return None
     alike = {key: _cosine(output, value) for key, value in given.items() if value.shape == output.shape and value.dtype == output.dtype}
     best = max(alike, key=lambda key: alike[key], default=None)
-    return None if best is None or not alike[best] >= RESIDUAL else best
+    return None if best is None or not alike[best] >= least else best
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

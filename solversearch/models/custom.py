@@ -98,9 +98,9 @@ def made_by(factory: Callable[[], Any], where: str, name: str, file: str, known:
 
 
 def _variant(model: Model, given: Any, where: str, file: str) -> Variant:
-    variant = given if isinstance(given, Variant) else variant_of(model, given, model.weights)
-    _try(dataclasses.replace(model, network=variant.network), f"{where}: a variant", file)
-    return variant
+    network = given.network if isinstance(given, Variant) else given
+    _try(dataclasses.replace(model, network=network), f"{where}: a variant", file)
+    return given if isinstance(given, Variant) else variant_of(model, given, model.weights)
 
 
 def checked(model: Model, where: str = "", file: str = "") -> Model:

@@ -107,7 +107,8 @@ def operations(model: Model, network: Network) -> int:
     """Multiplications and additions of a call with the fewest samples, in matrix products, convolutions and attention."""
     count = model.filled(1)
     t = torch.full((count,), float(model.schedule.t_start), dtype=model.time_dtype, device=model.device)
-    x = torch.zeros(count, *model.shape, dtype=model.dtype, device=model.device)
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((count, *model.shape)))
+    x = (model.schedule.initial_scale(model.schedule.t_start) * noise).to(model.device, model.dtype)
     conditions = () if model.conditions is None else (model.conditions[:1].expand(count, *model.conditions.shape[1:]),)
     with torch.no_grad():
         network(x, t, *conditions)  # in which blocks left out are learned

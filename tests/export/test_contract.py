@@ -2,6 +2,7 @@
 
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -10,7 +11,7 @@ import pytest
 from solversearch import export
 from solversearch.errors import UserError
 from solversearch.export import EXPORTERS, Exporter
-from solversearch.plan import Plan
+from solversearch.plan import Plan, PlanVariant
 from tests.contracts import docstring_lacks, entries, files_are_registered, lacks, one_line
 from tests.export.consumers import plan_of, table_of
 
@@ -52,6 +53,20 @@ def test_an_exporter_writes_what_it_returns_and_the_same_again(exporter: Exporte
     if exporter.text:
         assert exporter.text(plan).encode() == contents[0]
     lacks(exporter.name, [(not one_line(note), f"one line in its note {note!r}") for note in exporter.notes(plan)])
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS.values(), ids=EXPORTERS)
+def test_a_plan_of_several_networks_goes_where_a_person_calls_them(exporter: Exporter, tmp_path: Path) -> None:
+    plan = PLANS[1]
+    nodes = (replace(plan.nodes[0], variant="small"), *plan.nodes[1:])
+    fields = {name: getattr(plan, name) for name in Plan.model_fields if name not in ("digest", "nodes", "version", "variants")}
+    several = Plan(**fields, nodes=nodes, version=3, variants={"small": PlanVariant(cost=0.3)})
+    if exporter.name == "numpy":
+        exporter.write(several, tmp_path / exporter.place)
+        return
+    with pytest.raises(UserError, match=r"calls other networks than the model's own at some evaluations \(small\)") as caught:
+        exporter.write(several, tmp_path / exporter.place)
+    assert one_line(str(caught.value)) and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS.values(), ids=EXPORTERS)

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from solversearch.errors import UserError
 from solversearch.models import Model
+from solversearch.models.variants import with_others, with_skips
 from solversearch.plan import Plan, Threshold
 from solversearch.runtime import Row, Tableau
 from solversearch.schedules import CLEAN, DiscreteVP
+from solversearch.search.pricing import declared
 from solversearch.solvers import get
 from solversearch.tableau import trace
 from tests import tiny
@@ -112,6 +115,55 @@ def test_evaluations_that_reuse_cost_half(loaded: Families, family: str, monkeyp
     assert error(sample, expected) <= 1e-5
     assert sum(rows) == plan.network_calls * len(noise) < 2 * plan.nfe * len(noise)
     assert "forward" not in vars(network)
+
+
+def calling(model: Model, plan: Plan, **at: str) -> Plan:
+    """The plan with variants of the network at some evaluations, at = {"node0": name}."""
+    nodes = tuple(replace(node, variant=at.get(f"node{i}", "")) for i, node in enumerate(plan.nodes))
+    table = replace(plan.tableau, nodes=nodes)
+    return changed(plan, nodes=nodes, version=3, variants=declared(model, table))
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_blocks_that_a_plan_leaves_out_are(loaded: Families, family: str) -> None:
+    pipe, model = loaded(family)
+    model = with_skips(model)
+    *_, least = model.variants
+    whole, noise = hand_made(model, "none" if family == "ddpm" else "reuse"), noise_of(model)
+    plan = calling(model, whole, node0=least, node2=least)
+    expected = reference(model, plan, noise)
+    scheduler = Recording.from_plan(plan)
+    sample = call(pipe, family, noise, **scheduler.attach(pipe))
+    assert error(sample, expected) <= 1e-5
+    assert error(reference(model, whole, noise), expected) > 1e-3
+    assert not any("forward" in vars(each) for part in pipe.components.values() if isinstance(part, nn.Module) for each in part.modules())
+
+
+def test_another_network_is_given(loaded: Families) -> None:
+    pipe, model = loaded("sd")
+    other = copy.deepcopy(model.network)
+    with torch.no_grad():
+        for parameter in other.core["unet"].parameters():  # type: ignore[attr-defined]
+            parameter.mul_(0.95)
+    model = with_others(model, [("small", replace(model, network=other))])
+    plan, noise = calling(model, hand_made(model, "split"), node1="small"), noise_of(model)
+    scheduler = Recording.from_plan(plan)
+    with pytest.raises(ValueError, match=r"calls another network .*attach\(pipe, variants=\{'small': it\}\)"):
+        scheduler.attach(pipe)
+    arguments = scheduler.attach(pipe, variants={"small": other.core["unet"]})  # type: ignore[attr-defined]
+    assert error(call(pipe, "sd", noise, **arguments), reference(model, plan, noise)) <= 1e-5
+
+
+def test_variants_need_an_attachment(loaded: Families) -> None:
+    pipe, model = loaded("dit")
+    model = with_skips(model)
+    plan = calling(model, starting_from(hand_made(model), Row(1.0)), node1="skip1")
+    pipe.scheduler = Recording.from_plan(plan)
+    with pytest.raises(ValueError, match=r"calls variants of its network, which pipelines cannot do: .*attach"):
+        call(pipe, "dit", noise_of(model), num_inference_steps=NFE, guidance_scale=3.0)
+    wrong = changed(plan, variants={"skip1": plan.variants["skip1"].model_copy(update={"skips": ("transformer.transformer_blocks.7",)})})
+    with pytest.raises(ValueError, match=r"leaves out transformer\.transformer_blocks\.7 of its network, which DiTPipeline does not have"):
+        Recording.from_plan(wrong).attach(pipe)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -14,6 +14,7 @@ from solversearch.models.base import Model
 from solversearch.models.options import Options
 from solversearch.models.pipelines.network import Called, Replayed
 from solversearch.models.pipelines.packing import Unpacked
+from solversearch.models.skipping import skip_sets
 from solversearch.pipeline_facts import facts_of
 from tests import tiny, zoo
 
@@ -46,6 +47,12 @@ def opened(place: Path, dtype: torch.dtype = torch.float32) -> Any:
 
 def network_of(model: Model) -> Any:
     return model.network.network if isinstance(model.network, Unpacked) else model.network
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if zoo.ZOO[name].plain])
+def test_blocks_to_leave_out_are_found(name: str, folder: Any, prompts: Path) -> None:
+    sets = skip_sets(pipelines.load(str(folder(name)), zoo.options(name, prompts)))
+    assert sets and all(0.1 < each.cost < 0.98 for each in sets.values())
 
 
 @pytest.mark.parametrize("name", NAMES)

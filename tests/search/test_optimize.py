@@ -28,11 +28,12 @@ from solversearch.judging.measures import rivals
 from solversearch.judging.objectives import OBJECTIVES, Objective
 from solversearch.judging.race import GEOMETRIC, MEAN
 from solversearch.judging.verdict import Ratio
-from solversearch.models.base import Model, NotFinite
+from solversearch.models.base import Model, NotFinite, Variant
 from solversearch.noise import draw
-from solversearch.plan import Plan
+from solversearch.plan import Plan, PlanVariant
 from solversearch.report import tables
 from solversearch.report.page.run import run_page
+from solversearch.report.plan_view import summary
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import CosineVP
@@ -252,13 +253,27 @@ def test_a_plan_that_reuses_is_compared_at_its_price(tmp_path: Path, monkeypatch
         return result if any(node.reuses for node in table.nodes) else replace(result, values=(1e3,))
 
     monkeypatch.setattr(Evaluator, "_judged", spoiled)
-    plan, comparison = run(tmp_path, guidance=4.0, reuse=True, trials=0, undecided="plan")
+    plan, comparison = run(tmp_path, guidance=4.0, budget=8.0, trials=0, undecided="plan")
     assert comparison.exported == "plan" and plan.version == 3 and plan.nfe > 4 and plan.network_calls == 8
     assert comparison.nfe == plan.rival_nfe == 4 and {row.network_calls for row in comparison.rows} == {8}
     assert comparison.rows[0].nfe == plan.nfe and {row.nfe for row in comparison.rows[1:]} == {4}
     names = [stage.name for stage in comparison.stages]
-    assert names == ["best baseline", "instant", "reuse", "polish", "polish, reusing"] == plan.decisions["stages"]
+    assert names == ["best baseline", "instant", "price", "polish", "polish, priced"] == plan.decisions["stages"]
     assert Plan.read(tmp_path / "plan.json") == plan and "reuses differences" in repr(run_page(tmp_path))
+
+
+def test_a_plan_of_two_networks_is_compared_at_its_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other network is as good as the model's own, so that more evaluations of it are better."""
+    model = replace(MODEL, variants={"twin": Variant(MODEL.network, 0.25, "twin")})
+    for name, value in (("RANDOM", 20), ("CHILDREN", 10)):
+        monkeypatch.setattr(stage_zero, name, value)
+    plan, comparison = run(tmp_path, model=model, nfe=2, budget=2.0, trials=0, undecided="plan")
+    assert plan.variants == {"twin": PlanVariant(cost=0.25, digest="twin")} and plan.nfe > 2 and plan.price <= 2 == comparison.nfe
+    assert comparison.verdict == "better" and comparison.price is not None and comparison.price.nominal == plan.price
+    assert comparison.price.measured > 1.5 * plan.price and "what the variants save is not real here" in comparison.price.told
+    assert "another network (twin); a call costs 0.25" in repr(summary(plan))
+    again, _ = run(tmp_path, model=model, nfe=2, budget=2.0, trials=0, undecided="plan")
+    assert again.tableau == plan.tableau
 
 
 def test_the_baseline_is_exported_when_nothing_beats_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What can be asked of a search, and what is told before any work."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from solversearch.errors import UserError
-from solversearch.models.base import Model
+from solversearch.models.base import Model, Variant
 from solversearch.schedules import CosineVP, DiscreteVP
 from solversearch.search.settings import Settings, check
 from solversearch.spaces import SearchSpace
@@ -90,9 +91,10 @@ def test_numbers_that_cannot_be(asked: dict[str, Any], field: str) -> None:
         (COINS, {"split": True}, "guidance difference, and guidance 1 has none; leave it out, or ask for a --guidance"),
         (COINS, {"split": True, "guidance": 2.0}, None),
         (COINS, {"split": False}, None),
-        (COINS, {"reuse": True}, "--reuse is for guidance differences, which need a --guidance and coefficients of their own"),
-        (COINS, {"reuse": True, "guidance": 2.0, "split": False}, "leave out --no-split"),
-        (COINS, {"reuse": True, "guidance": 2.0}, None),
+        (COINS, {"budget": 4.0}, "--budget: model .* has no cheaper evaluations than its own: no variants, and no guidance differences"),
+        (COINS, {"budget": 4.0, "guidance": 2.0, "split": False}, "ask for --nfe, or give it a --variant"),
+        (COINS, {"budget": 4.0, "guidance": 2.0}, None),
+        (replace(COINS, variants={"half": Variant(COINS.network, 0.5)}), {"budget": 4.0}, None),
         (COINS, {"guidance": 2.0}, None),
     ],
 )

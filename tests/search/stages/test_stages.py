@@ -17,7 +17,7 @@ from solversearch.schedules import grid
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.settings import Settings
-from solversearch.search.stages import baseline, descent, fit, polish, reuse, search, surrogate
+from solversearch.search.stages import baseline, descent, fit, polish, price, search, surrogate
 from solversearch.search.stages.task import SOLVES, Budget, Task
 from solversearch.search.surrogates import instant as stage_zero
 from solversearch.solvers import get
@@ -84,18 +84,18 @@ def test_a_start_that_runs_away_is_left_out_of_the_fit() -> None:
 def test_tables_of_more_evaluations_cost_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANDOM", 20), ("CHILDREN", 10)):
         monkeypatch.setattr(stage_zero, name, value)
-    task = task_of(guidance=3.0, reuse=True)
+    task = task_of(guidance=3.0, budget=6.0)
     surrogates = surrogate.run(task, *task.learning)
     evaluator = Evaluator(MODEL, *task.learning, task.objectives, 0.01, True, 512, task.clock)
     before = task.clock.evaluations
-    found = list(reuse.run(task, evaluator, ENDLESS, surrogates))
+    found = list(price.run(task, evaluator, ENDLESS, surrogates))
     patterns = ["".join("r" if node.reuses else "c" for node in each.table.nodes) for each in found]
     assert len(set(patterns)) == len(patterns) and patterns[-1] == "crrrr"
     assert {(len(each), each.count("r")) for each in patterns} == {(4, 2), (5, 4)} and all(each[0] == "c" for each in patterns)
     assert {each.table.network_calls for each in found} == {6}
     assert task.clock.evaluations - before == len(found) * 6 * 64
-    assert [each.table for each in reuse.run(task, evaluator, ENDLESS, surrogates)] == [each.table for each in found]
-    assert not list(reuse.run(task, evaluator, NOTHING, surrogates))
+    assert [each.table for each in price.run(task, evaluator, ENDLESS, surrogates)] == [each.table for each in found]
+    assert not list(price.run(task, evaluator, NOTHING, surrogates))
 
 
 def test_a_spent_budget_leaves_stages_out() -> None:
