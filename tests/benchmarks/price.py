@@ -1,60 +1,97 @@
-"""What evaluations bring that reuse guidance differences: errors on fresh noise at one price, of plans searched and polished alike.
+"""What cheaper evaluations bring, and whether their price is real: plans at one price, searched and polished alike, on fresh noise.
 
-    python -m tests.benchmarks.price [--model digits] [--nfe 5] [--guidance 4] [--samples 1024]
+    python -m tests.benchmarks.price [--model digits] [--budget 4] [--guidance 1] [--samples 4096] [--seeds 1]
 
-The price is that of --nfe evaluations with guidance. Each plan is polished with as many network evaluations; those of the stage `reuse`
-come on top, and are shown. Run by hand.
+First the plan of the network's own evaluations, then that of any kinds (variants of the network, reused guidance differences), and the
+ratio of both: geometric mean, mean and median of the errors, the share of samples won, evaluations of the stages, and seconds of the whole
+sampling of 512 samples over those of the first plan, beside the ratio of their prices. Run by hand, on an idle machine.
 """
 
 import argparse
+import time
 
+import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from solversearch import models
-from solversearch.judging.measures import measured
-from solversearch.judging.race import GEOMETRIC, MEAN, MEDIAN
+from solversearch.judging.objectives.endpoint import endpoint_mse
+from solversearch.models.base import Model
+from solversearch.models.variants import with_skips
 from solversearch.runtime import Tableau
+from solversearch.sampling import sample
 from solversearch.search.pipeline import run_stages
+from solversearch.search.pricing import affordable, declared
 from solversearch.search.settings import Settings
 from solversearch.search.stages.task import Task
 from solversearch.spaces import SearchSpace
-from solversearch.teacher import teach
+from solversearch.teacher import Teacher, teach
 from solversearch.threads import few_threads
 
-FRESH_SEED = 1
-MEASURES = (GEOMETRIC, MEAN, MEDIAN)
+FRESH_SEED, TIMED, REPEATS = 7, 512, 5
 
 
-def pattern(table: Tableau) -> str:
-    """One letter an evaluation: computes its guidance difference, or reuses those of others."""
-    return "".join("r" if node.reuses else "c" for node in table.nodes)
+def kinds(table: Tableau) -> str:
+    """Of each evaluation the network, with a star where it reuses guidance differences."""
+    return " ".join((node.variant or "own") + "*" * node.reuses for node in table.nodes)
+
+
+def price(model: Model, table: Tableau) -> float:
+    costs = {name: each.cost for name, each in declared(model, table).items()}
+    return sum(calls * costs.get(node.variant, 1.0) for calls, node in zip(table.calls, table.nodes, strict=True))
+
+
+def seconds(model: Model, table: Tableau, teacher: Teacher) -> float:
+    some, least = teacher.first(TIMED), float("inf")
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        sample(model, table, some)
+        least = min(least, time.perf_counter() - start)
+    return least
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What evaluations bring that reuse guidance differences.")
+    parser = argparse.ArgumentParser(description="What cheaper evaluations bring.")
     parser.add_argument("--model", default="digits")
-    parser.add_argument("--nfe", type=int, default=5)
-    parser.add_argument("--guidance", type=float, default=4.0)
-    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--budget", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--samples", type=int, default=4096)
+    parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()
-    model = models.load(given.model)
-    stages, title = ("reuse", "polish", "polish, reusing"), f"{given.model}, guidance {given.guidance:g}"
-    shown = Table("evaluations", "calls", *MEASURES, *stages, title=title)
-    found: list[list[float]] = []
+    model = with_skips(models.load(given.model))
+    columns = ("seed", "evaluations", "price", "seconds", "geometric", "mean", "median", "won", "network evaluations")
+    shown = Table(*columns, title=f"{given.model}, guidance {given.guidance:g}, price {given.budget:g}")
     with few_threads(model):
         fresh = teach(model, "held_out", given.samples, given.guidance, FRESH_SEED, trajectory=False)
-        for reuse in (False, True):
-            settings = Settings.of(SearchSpace(), nfe=given.nfe, guidance=given.guidance, reuse=reuse)
-            searched = run_stages(Task(model, settings.sized(model), lambda *_: None))
-            assert searched.best is not None
-            table, spent = searched.best.table, {stage.name: stage.evaluations for stage in searched.stages}
-            own = measured(model, table, fresh)
-            found.append([own.value(measure, None) for measure in MEASURES])
-            costs = (f"{spent.get(name, 0):,}" for name in stages)
-            shown.add_row(pattern(table), str(table.network_calls), *(f"{each:.3g}" for each in found[-1]), *costs)
-    shown.add_row("ratio", "", *(f"{b / a:.3g}" for a, b in zip(*found, strict=True)))
-    Console(width=120).print(shown)
+        for seed in range(given.seeds):
+            found: list[tuple[Tensor, float, float]] = []
+            for budget in (None, given.budget):
+                nfe = affordable(given.budget, given.guidance)
+                settings = Settings.of(SearchSpace(), nfe=nfe, guidance=given.guidance, budget=budget, seed=seed)
+                searched = run_stages(Task(model, settings.sized(model), lambda *_: None))
+                assert searched.best is not None
+                table = searched.best.table
+                error = endpoint_mse(sample(model, table, fresh), fresh.endpoint).double()
+                found.append((error, price(model, table), seconds(model, table, fresh)))
+                spent = sum(stage.evaluations for stage in searched.stages)
+                numbers = error.log().mean().exp(), error.mean(), error.median()
+                shown.add_row(
+                    str(seed),
+                    kinds(table),
+                    f"{found[-1][1]:.3g}",
+                    f"{found[-1][2]:.3g}",
+                    *(f"{each:.3g}" for each in numbers),
+                    "",
+                    f"{spent:,}",
+                )
+            (own, own_price, own_seconds), (other, its_price, its_seconds) = found
+            ratios = (other / own).log().mean().exp(), other.mean() / own.mean(), other.median() / own.median()
+            shown.add_row(
+                str(seed), "ratio", f"{its_price / own_price:.3g}", f"{its_seconds / own_seconds:.3g}", *(f"{each:.3g}" for each in ratios),
+                f"{torch.mean((other < own).double()):.1%}", "",
+            )  # fmt: skip
+    Console(width=150).print(shown)
 
 
 if __name__ == "__main__":
