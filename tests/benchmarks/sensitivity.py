@@ -51,11 +51,13 @@ NOT_TUNED = {
     r"proposer:RECENT": "memory: signatures kept",
     r"reseeded:(RANDOM|FEW|FEWEST|SEEN)": "bounds of time, at more trials than are run here",
     r"predictor:(WINDOW|BAD)": "what is told of the predictor",
+    r"pricing:EXACT": "rounding errors of sums",
     r"compensation:(FREE_FROM|_STEP)": "the first step with three evaluations; the step of a difference",
 }
 """Limits, format and numerical safety: MODULE:NAME, beginning anywhere in the dotted name."""
 
 RUNS: dict[str, dict[str, Any]] = {
+    r"stages\.price:|surrogates:LEVELS|instant:WIDER": {"budget": float(NFE), "polish": False},
     r"instant:SAMPLES|guided_mixture:COMPONENTS": {"search": False, "polish": False, "fit_samples": 256, "validation_samples": 256},
     r"instant:|guided_mixture:": {"search": False, "polish": False},
     r"evolution:": {"strategy": "evolution", "trials": 150, "instant": False, "polish": False},
@@ -190,13 +192,15 @@ def searched(name: str, seed: int, asked: dict[str, Any]) -> tuple[float, float]
     asked = dict(asked)
     space = SearchSpace.named(asked.pop("space", "default"))
     asked = {"fit_samples": SAMPLES, "validation_samples": SAMPLES, **asked}
-    settings = Settings.of(space, nfe=NFE, guidance=float(guidance or 1), seed=seed, samples=HELD_OUT, **asked)
     if model_name == "coins":
         from tests.assets.coins import factory
 
         model = factory()
     else:
         model = models.load(model_name)
+    if not model.variants:  # nothing is cheaper than its own evaluations
+        asked.pop("budget", None)
+    settings = Settings.of(space, nfe=NFE, guidance=float(guidance or 1), seed=seed, samples=HELD_OUT, **asked)
     task = Task(model, settings.sized(model), lambda stage, done, total, note: None)
     task.teacher("fit", settings.fit_samples)  # kept in the cache
     task.teacher("validate", settings.validation_samples)
