@@ -150,6 +150,12 @@ ZOO = {
          "num_layers": 1, "caption_channels": WIDTH},
         (1, 2, 8), lambda: _VIDEO | _pair() | _masks(dtype=torch.bool), text=_T5,
     ),
+    "mochi": Family(
+        "MochiPipeline", "MochiTransformer3DModel",
+        {"patch_size": 2, "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "pooled_projection_dim": WIDTH,
+         "text_embed_dim": WIDTH, "time_embed_dim": 4, "max_sequence_length": TOKENS},
+        (1, 12, 2, 4, 4), lambda: _VIDEO | {"num_frames": 7} | _pair() | _masks(dtype=torch.bool), text=_T5,
+    ),
     "chroma": Family(
         "ChromaPipeline", "ChromaTransformer2DModel",
         _MMDIT | {"in_channels": 16, "axes_dims_rope": (4, 4, 8), "approximator_hidden_dim": 32, "approximator_layers": 1,
@@ -319,7 +325,7 @@ class Own:
         probe.node, probe.level = node, node.sigma if self.prediction_type == "flow" else node.sigma / max(node.alpha, 1e-8)
         self.pipe.scheduler = probe
         try:
-            call(self.pipe, self.family, x, num_inference_steps=1, **{self.family.guides: scale})
+            call(self.pipe, self.family, x, num_inference_steps=2, **{self.family.guides: scale})
         except Answer as answer:
             state, output = answer.args
             assert torch.allclose(state, x, rtol=1e-6)

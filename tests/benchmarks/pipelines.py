@@ -169,6 +169,8 @@ def tried(pipe: Any, inputs: dict[str, Any], place: Path) -> list[str]:
     frames = {"frames": count if count % 4 == 1 else count // 8 * 8 + 1} if isinstance(count, int) else {}
     known = inspect.signature(type(pipe).__call__).parameters
     options: dict[str, Any] = size | frames | ({"prompts": prompts} if "prompt" in known else {})
+    if isinstance(inputs.get("negative_prompt"), str):  # which some pipelines cannot do without
+        options["negative_prompt"] = inputs["negative_prompt"]
     told = Options(device="cpu", **options)
     model = pipelines.of_object(pipe, told)
     arguments = zoo.asked(pipe, told, tiny.CAPTIONS[0] if "prompt" in known else 0)

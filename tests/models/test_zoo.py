@@ -1,6 +1,7 @@
 """Pipelines of the families that people use now, saved and loaded as the real ones are: a plan in the pipeline against the runtime."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import diffusers
 import pytest
 import torch
 
+from solversearch.errors import UserError
 from solversearch.models import pipelines
 from solversearch.models.base import Model
 from solversearch.models.options import Options
@@ -120,6 +122,34 @@ def test_a_pipeline_that_guides_by_itself_is_called_with_the_scale_that_is_asked
     plan = zoo.plan_for(model)
     assert facts_of(plan.decisions)[2] == {"true_cfg_scale": 2.5}
     assert zoo.differs(pipe, model, plan, zoo.asked(pipe, told)) <= 1e-5
+
+
+def test_a_pipeline_that_cannot_do_without_a_negative_prompt_gets_an_empty_one(prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As EasyAnimate's, which goes through all of them."""
+    own = diffusers.WanPipeline.encode_prompt
+
+    def encode_prompt(self: Any, prompt: Any, negative_prompt: Any, *more: Any, **others: Any) -> Any:
+        return own(self, prompt, "".join(negative_prompt), *more, **others)
+
+    monkeypatch.setattr(diffusers.WanPipeline, "encode_prompt", encode_prompt)
+    pipe, told = zoo.build("wan21", reads=True), zoo.options("wan21", prompts)
+    model = pipelines.of_object(pipe, told)
+    assert model.null_condition is not None
+    assert zoo.differs(pipe, model, zoo.plan_for(model), zoo.asked(pipe, told) | {"negative_prompt": ""}) <= 1e-5
+
+
+def test_guidance_that_depends_on_the_steps_before_is_refused_and_may_be_left_out(
+    folder: Any, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ACE-Step's, which has a momentum."""
+    growing = property(lambda self: self._guidance_scale * (1 + self.scheduler.step_index))
+    monkeypatch.setattr(diffusers.StableDiffusionPipeline, "guidance_scale", growing)
+    pipe, told = opened(folder("sd")), Options(device="cpu", prompts=prompts, resolution=tiny.RESOLUTION)
+    line = "what it guides by depends on the steps before; without guidance it may be, --distilled-guidance 1"
+    with pytest.raises(UserError, match=line):
+        pipelines.of_object(pipe, told)
+    model = pipelines.of_object(pipe, replace(told, distilled_guidance=1.0))
+    assert zoo.differs(pipe, model, zoo.plan_for(model), zoo.asked(pipe, told)) <= 1e-5
 
 
 # Others, made of Stable Diffusion's parts --------------------------------------------------------------------------------

@@ -180,7 +180,8 @@ class Adapter:
             raise UserError(f"{self.guest.name} cannot be sampled by a plan: {why}") from None
         given = torch.full((1,), times[1].t, device=x.device), torch.zeros(1, dtype=torch.long, device=x.device)
         if not _near(network, steps[2].made, x, *given):
-            raise UserError(f"{self.guest.name} cannot be sampled by a plan: what it guides by depends on the steps before")
+            unguided = "; without guidance it may be, --distilled-guidance 1" if self.asking.guides else ""
+            raise UserError(f"{self.guest.name} cannot be sampled by a plan: what it guides by depends on the steps before{unguided}")
 
 
 def _plain(step: Step) -> list[Any]:

@@ -142,8 +142,11 @@ class Guest:
         return forward
 
     def visit(self, call: Call, times: Sequence[Time], answer: Answer, respond: Respond) -> Any:
-        """What one `__call__` returns, with gradients where they are asked for; None where `answer` or `respond` raised `Done`."""
-        kind = type(self.stock)
+        """What one `__call__` returns, with gradients where they are asked for; None where `answer` or `respond` raised `Done`.
+
+        A single time is told twice: some pipelines divide by half the number of steps.
+        """
+        kind, times = type(self.stock), [*times, *times] if len(times) == 1 else times
         probe: Any = object.__new__(type(kind.__name__, (Probe, kind), {"__module__": kind.__module__}))
         probe.__dict__.update(self.stock.__dict__ | {"_times": times, "_answer": answer, "_at": 0, "mu": None})
         self.pipe.scheduler, self._respond = probe, respond

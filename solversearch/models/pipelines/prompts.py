@@ -15,7 +15,7 @@ from torch import Tensor
 from solversearch.cache import cache_folder, keep
 from solversearch.errors import UserError
 from solversearch.models.pipelines.asking import Asking
-from solversearch.models.pipelines.guest import Guest
+from solversearch.models.pipelines.guest import Guest, Misfit
 from solversearch.models.pipelines.library import library
 from solversearch.noise import SPLITS
 
@@ -85,7 +85,13 @@ def encoded(file: Path | None, asking: Asking, key: str, guest: Callable[[], Gue
     known = _read(path) if key else None
     if known is None:
         visitor = guest()
-        found = [visitor.encode(asking.call(prompts[0], None))]
+        try:
+            found = [visitor.encode(asking.call(prompts[0], None))]
+        except Misfit:
+            if asking.negative is not None or "negative_prompt" not in visitor.parameters:
+                raise
+            asking.negative = ""  # some cannot do without one
+            return encoded(file, asking, key, lambda: visitor, device)
         if file is None and _bytes(found) > SHORT:
             prompts = captions(short=False)
         found += [visitor.encode(asking.call(prompt, None)) for prompt in prompts[1:]]

@@ -114,4 +114,4 @@ def _flow(given: Mapping[str, Any], mu: float | None) -> Flow:
         mu = float(given.get("max_shift") or 1.15) if mu is None else mu
         shift = exp(mu) if given.get("time_shift_type", "exponential") == "exponential" else mu
     count = given["num_train_timesteps"]
-    return Flow(shift, float(count), 1 / count)
+    return Flow(shift, float(count), 1 / count if count > 1 else 1e-3)  # of 1, the network is told the noise level itself
