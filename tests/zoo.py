@@ -178,6 +178,12 @@ ZOO = {
         ("FlowMatchEulerDiscreteScheduler", {"base_shift": 0.25, "max_shift": 0.75, "use_dynamic_shifting": True,
          "time_shift_type": "linear"}), text=_CHAT,
     ),
+    "lumina": Family(
+        "LuminaPipeline", "LuminaNextDiT2DModel",
+        {"sample_size": 4, "in_channels": 4, "hidden_size": 8, "num_layers": 2, "num_attention_heads": 1, "num_kv_heads": 1,
+         "multiple_of": 16, "cross_attention_dim": WIDTH},
+        (1, 4, 4, 4), lambda: _PICTURE | _pair() | _masks(), plain=False, text=_CHAT,
+    ),
     "lumina2": Family(
         "Lumina2Pipeline", "Lumina2Transformer2DModel",
         {"sample_size": 4, "in_channels": 4, "hidden_size": 8, "num_layers": 2, "num_attention_heads": 1, "num_kv_heads": 1,

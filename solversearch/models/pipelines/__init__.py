@@ -17,12 +17,13 @@ from solversearch.models.aliases import ALIASES, Alias
 from solversearch.models.base import Model
 from solversearch.models.edm import Preconditioned
 from solversearch.models.options import Options
-from solversearch.models.pipelines.adapter import Adapter
+from solversearch.models.pipelines.adapter import Adapted, Adapter
 from solversearch.models.pipelines.asking import Asking
 from solversearch.models.pipelines.disk import changed, single
 from solversearch.models.pipelines.guest import Guest, Misfit
 from solversearch.models.pipelines.kinds import check_kind
 from solversearch.models.pipelines.library import library
+from solversearch.models.pipelines.network import Called
 from solversearch.models.pipelines.packing import Packing, Unpacked
 from solversearch.models.pipelines.pictures import Decoder
 from solversearch.models.pipelines.prompts import Encoded, captions, encoded
@@ -120,7 +121,7 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
         dtype=dtype, device=device, guidance=adapted.guidance, clip=clip,
         conditioning=hashlib.sha256(json.dumps(settings).encode()).hexdigest() if text else "",
         weights=folder.digests(folder.networks), disjoint=text and count >= len(SPLITS),
-        facts=facts(folder.pipeline, scheduler, told), lacks=_lacks(adapted.why, told),
+        facts=facts(folder.pipeline, scheduler, told), lacks=_lacks(adapted, told),
     )  # fmt: skip
 
 
@@ -151,13 +152,12 @@ def _folder(where: str, hub: bool, half: bool, options: Options) -> Folder:
     return from_hub(where, half) if hub or (where.count("/") == 1 and where[0] not in "./~" and not path.exists()) else local(where, half)
 
 
-def _lacks(why: str, told: dict[str, Any]) -> str:
+def _lacks(adapted: Adapted, told: dict[str, Any]) -> str:
+    if not adapted.why:
+        return ""
     scale = ", ".join(f"{name} {value:g}" for name, value in told.items() if isinstance(value, int | float))
-    return (
-        f"guidance of the plan's own, split columns, joint batches: the pipeline runs for each evaluation ({scale}), for {why}"
-        if why
-        else ""
-    )
+    how = "joint batches: the pipeline runs for each evaluation" if isinstance(adapted.network, Called) else "for the pipeline's is kept"
+    return f"guidance of the plan's own, split columns, {how} ({scale}), for {adapted.why}"
 
 
 # The parts of the model ------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """The networks of a pipeline as `forward(x, t, condition)`, where a condition is the number of a prompt, and the one after the last stands
-for what guidance leads away from."""
+for what guidance leads away from: under the first prompt, and so on for the others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from solversearch.models.pipelines.guest import Arguments, Call, Done, Guest, Misfit, Time
-from solversearch.models.pipelines.replay import Calls, Slot, plain
+from solversearch.models.pipelines.replay import Calls, Slot, guided, plain
 from solversearch.models.pipelines.rows import differ, joined, leaves
 
 BATCHES = 8
@@ -29,8 +29,11 @@ class Replayed(nn.Module):
     """Calls the networks as the pipeline does, many samples at once, each under its own prompt.
 
     calls(i, at) is what the networks are called with under the i-th prompt in that range, for i below count. joint says whether a call may
-    have several samples.
+    have several samples. Where a guidance of the pipeline's is given, the scale of the difference and whether it renormalises, outputs are
+    guided so; otherwise they are conditional or not.
     """
+
+    guidance: tuple[float, bool] | None = None
 
     def __init__(
         self,
@@ -48,6 +51,12 @@ class Replayed(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         numbers = [0] * len(x) if condition is None else condition.tolist()
+        if self.guidance is None:
+            return self._apart(x, t, numbers)
+        both = self._apart(torch.cat([x, x]), torch.cat([t, t]), numbers + [number + self.count for number in numbers])
+        return guided(*both.chunk(2), *self.guidance)
+
+    def _apart(self, x: Tensor, t: Tensor, numbers: list[int]) -> Tensor:
         at = [0] * len(x) if len(self.ranges) == 1 else [self._range(each) for each in t.tolist()]
         result: Tensor | None = None
         for places, slot, arguments in self._batch(tuple(zip(numbers, at, strict=True)), x.device):
@@ -87,7 +96,7 @@ class Replayed(nn.Module):
         return slot
 
     def arguments(self, number: int, at: int) -> Arguments:
-        """Of one sample; the unconditional ones are those that the first prompt is guided away from."""
+        """Of one sample; from count on, those that a prompt is guided away from."""
         if (number, at) not in self._known:
             slot = self._slot(number, at)
             self._known[number, at] = slot.arguments(self.calls(number % self.count, at))
@@ -100,16 +109,15 @@ class Replayed(nn.Module):
     def forget(self) -> None:
         self._batches.clear()
 
-    def check_opposite(self, prompt: int) -> None:
-        """Raises `Misfit` where what guidance leads away from depends on the prompt."""
+    def one_opposite(self) -> bool:
+        """Whether guidance leads away from the same under the second prompt as under the first."""
         for at, own in enumerate(self.ranges):
-            slot = own.unconditional
-            if slot is not None:
-                other = dict(leaves(slot.arguments(self.calls(prompt, at))))
-                first = dict(leaves(self.arguments(self.count, at)))
+            if self.count > 1 and (slot := own.unconditional) is not None:
+                first, other = (dict(leaves(self.arguments(number, at))) for number in (self.count, self.count + 1))
                 free = {slot.path, *slot.times}
                 if other.keys() != first.keys() or any(differ(first[path], other[path]) for path in first if path not in free):
-                    raise Misfit("what it guides away from depends on the prompt")
+                    return False
+        return True
 
 
 class Called(nn.Module):
