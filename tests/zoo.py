@@ -154,7 +154,8 @@ ZOO = {
         "MochiPipeline", "MochiTransformer3DModel",
         {"patch_size": 2, "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "pooled_projection_dim": WIDTH,
          "text_embed_dim": WIDTH, "time_embed_dim": 4, "max_sequence_length": TOKENS},
-        (1, 12, 2, 4, 4), lambda: _VIDEO | {"num_frames": 7} | _pair() | _masks(dtype=torch.bool), text=_T5,
+        (1, 12, 2, 4, 4), lambda: _VIDEO | {"num_frames": 7} | _pair() | _masks(dtype=torch.bool),
+        ("FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True}), text=_T5,
     ),
     "chroma": Family(
         "ChromaPipeline", "ChromaTransformer2DModel",
@@ -329,13 +330,16 @@ class Own:
         probe: Any = object.__new__(type(type(stock).__name__, (_Asking, type(stock)), {}))
         probe.__dict__.update(stock.__dict__)
         probe.node, probe.level = node, node.sigma if self.prediction_type == "flow" else node.sigma / max(node.alpha, 1e-8)
+        inverted = bool(stock.config.get("invert_sigmas"))
+        if inverted:
+            probe.node, probe.level = replace(node, t=1000 - node.t), node.alpha
         self.pipe.scheduler = probe
         try:
             call(self.pipe, self.family, x, num_inference_steps=2, **{self.family.guides: scale})
         except Answer as answer:
             state, output = answer.args
             assert torch.allclose(state, x, rtol=1e-6)
-            return output
+            return -output if inverted else output
         finally:
             self.pipe.scheduler = stock
         raise AssertionError("the pipeline made no step")

@@ -18,6 +18,7 @@ from solversearch.errors import UserError
 from solversearch.export.exporter import Exporter
 from solversearch.importing import from_diffusers, scheduler_by_name
 from solversearch.outputs import check_place
+from solversearch.pipeline_facts import facts_of
 from solversearch.plan import Plan, write_text
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import LEAST_ALPHA, DiscreteVP, Floats
@@ -116,6 +117,7 @@ def _check_plain(plan: Plan) -> None:
         "has coefficients for each frequency band or channel": table.components is not None,
         "has a guidance scale for each node": len({node.guidance for node in plan.nodes}) > 1,
         "guides by less than 1, at which pipelines do not guide": plan.nodes[0].guidance < 1,
+        "is for a model whose scheduler inverts its sigmas": facts_of(plan.decisions)[1].get("invert_sigmas", False),
     }
     for what, does in own.items():
         if does:

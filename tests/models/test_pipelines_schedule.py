@@ -158,7 +158,6 @@ def test_edm_schedulers_precondition_the_network(pipeline: Folder, prompts: Path
             {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True},
             "with the prediction_type 'flow_prediction', not 'epsilon'",
         ),
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, "invert_sigmas"),
     ],
 )
 def test_what_is_not_understood_is_refused(config: dict[str, Any], message: str) -> None:

@@ -14,7 +14,7 @@ from solversearch.errors import UserError
 from solversearch.models import pipelines
 from solversearch.models.base import Model
 from solversearch.models.options import Options
-from solversearch.models.pipelines.network import Called, Replayed
+from solversearch.models.pipelines.network import Called, Inverted, Replayed
 from solversearch.models.pipelines.packing import Unpacked
 from solversearch.pipeline_facts import facts_of
 from tests import tiny, zoo
@@ -49,7 +49,7 @@ def opened(place: Path, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def network_of(model: Model) -> Any:
-    return model.network.network if isinstance(model.network, Unpacked) else model.network
+    return model.network.network if isinstance(model.network, Unpacked | Inverted) else model.network
 
 
 @pytest.mark.parametrize("name", NAMES)

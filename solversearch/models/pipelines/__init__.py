@@ -23,7 +23,7 @@ from solversearch.models.pipelines.disk import changed, single
 from solversearch.models.pipelines.guest import Guest, Misfit
 from solversearch.models.pipelines.kinds import check_kind
 from solversearch.models.pipelines.library import library
-from solversearch.models.pipelines.network import Called
+from solversearch.models.pipelines.network import Called, Inverted
 from solversearch.models.pipelines.packing import Packing, Unpacked
 from solversearch.models.pipelines.pictures import Decoder
 from solversearch.models.pipelines.prompts import Encoded, captions, encoded
@@ -92,7 +92,8 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
     options.only(name, *_ANY, *own, *(_PROMPTED if asking.kind == "prompt" else ()), "distilled_guidance")
     prompts, known = _prompts(folder, guest, asking, options, dtype, device)
     networks = {part: _placed(folder.load(part, dtype), device, options) for part in folder.networks}
-    adapted = Adapter(guest, networks, asking, prompts, known, schedule, kind).adapt(
+    inverted = bool(scheduler.get("invert_sigmas"))
+    adapted = Adapter(guest, networks, asking, prompts, known, schedule, kind, inverted).adapt(
         alias.guidance if alias else None, options.distilled_guidance
     )
     tells = {asking.tells, asking.guides if adapted.why else ""} - {""}
@@ -102,6 +103,8 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
     packing, network = Packing.of(guest.pipe, adapted.shape, asking.fixed), adapted.network
     if packing:
         network = Unpacked(network, packing).eval()
+    if inverted:
+        network = Inverted(network, schedule.t_start).eval()
     if kind == "edm":
         network = Preconditioned(network, *sigma_data_of(scheduler)).eval()
 

@@ -41,13 +41,15 @@ class Adapter:
 
     def __init__(
         self, guest: Guest, networks: dict[str, nn.Module], asking: Asking, prompts: list[Any], encoded: Encoded | None,
-        schedule: NoiseSchedule, kind: str,
+        schedule: NoiseSchedule, kind: str, inverted: bool = False,
     ):  # fmt: skip
         self.guest, self.networks, self.asking, self.prompts, self.encoded = guest, networks, asking, prompts, encoded
         self.schedule, self.kind = schedule, kind
         start, end = float(schedule.t_start), float(schedule.t_end)
         if kind == "edm":  # networks are told ln(sigma) / 4, see `Preconditioned`
             start, end = log(start) / 4, log(end) / 4
+        if inverted:
+            start, end = 0.0, start - end
         boundary = float(guest.pipe.config.get("boundary_ratio") or 0) * start
         self.spans = [(boundary, start), (end, boundary)] if boundary else [(end, start)]
         """Of times, each with networks of its own."""
@@ -67,7 +69,7 @@ class Adapter:
     def _times(self, least: float, most: float) -> list[Time]:
         """Three: the last, between the others, is no whole number where the schedule knows others."""
         times = [least + fraction * (most - least) for fraction in (0.8, 0.25, 0.6)]
-        if most - least > 100:
+        if abs(most - least) > 100:
             times = [float(round(t)) for t in times[:2]] + [round(times[2]) + (0.0 if self.schedule.discrete else 0.3)]
         return [self.time(t) for t in times]
 

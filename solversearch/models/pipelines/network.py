@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from solversearch.models.pipelines.guest import Arguments, Call, Done, Guest, Misfit, Time
+from solversearch.models.pipelines.library import quiet
 from solversearch.models.pipelines.replay import Calls, Slot, guided, plain
 from solversearch.models.pipelines.rows import differ, joined, leaves
 
@@ -54,7 +55,8 @@ class Replayed(nn.Module):
         if self.guidance is None:
             return self._apart(x, t, numbers)
         both = self._apart(torch.cat([x, x]), torch.cat([t, t]), numbers + [number + self.count for number in numbers])
-        return guided(*both.chunk(2), *self.guidance)
+        conditional, unconditional = both.chunk(2)
+        return guided(conditional, unconditional, *self.guidance)
 
     def _apart(self, x: Tensor, t: Tensor, numbers: list[int]) -> Tensor:
         at = [0] * len(x) if len(self.ranges) == 1 else [self._range(each) for each in t.tolist()]
@@ -120,6 +122,18 @@ class Replayed(nn.Module):
         return True
 
 
+class Inverted(nn.Module):
+    """A network whose time runs from 0 at the noise, and that predicts data - noise (Mochi), as one of a flow from t = start down."""
+
+    def __init__(self, network: nn.Module, start: float) -> None:
+        super().__init__()
+        self.network, self.start = network, start
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        output: Tensor = self.network(x, self.start - t, condition)
+        return -output
+
+
 class Called(nn.Module):
     """Runs the pipeline for every evaluation of a sample, guidance included: where its guidance is not the plain one.
 
@@ -136,7 +150,8 @@ class Called(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         numbers = [0] * len(x) if condition is None else condition.tolist()
-        return torch.cat([self._one(*each) for each in zip(torch.split(x, 1), t.unbind(), numbers, strict=True)])
+        with quiet():
+            return torch.cat([self._one(*each) for each in zip(torch.split(x, 1), t.unbind(), numbers, strict=True)])
 
     def _one(self, x: Tensor, t: Tensor, number: int) -> Tensor:
         asked, result = 0, []

@@ -15,7 +15,7 @@ from torch import Tensor
 from solversearch.cache import cache_folder, keep
 from solversearch.errors import UserError
 from solversearch.models.pipelines.asking import Asking
-from solversearch.models.pipelines.guest import Guest, Misfit
+from solversearch.models.pipelines.guest import Guest, Misfit, mapped
 from solversearch.models.pipelines.library import library
 from solversearch.noise import SPLITS
 
@@ -108,21 +108,13 @@ def _pair(guest: Guest, asking: Asking, prompt: str) -> list[Any] | None:
         return None
 
 
-def _mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, dict):
-        return {key: _mapped(each, function) for key, each in value.items()}
-    return type(value)(_mapped(each, function) for each in value) if isinstance(value, list | tuple) else value
-
-
 def _moved(value: Any, device: str) -> Any:
-    return _mapped(value, lambda tensor: tensor.to(device))
+    return mapped(value, lambda tensor: tensor.to(device))
 
 
 def _bytes(value: Any) -> int:
     sizes: list[int] = []
-    _mapped(value, lambda tensor: sizes.append(tensor.numel() * tensor.element_size()))
+    mapped(value, lambda tensor: sizes.append(tensor.numel() * tensor.element_size()))
     return sum(sizes)
 
 
