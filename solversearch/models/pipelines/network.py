@@ -3,6 +3,7 @@ for what guidance leads away from: under the first prompt, and so on for the oth
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,6 +25,16 @@ class Range:
     least: float
     conditional: Slot
     unconditional: Slot | None
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether both are rows of one call of the pipeline's, and so may be of one here."""
+        one, other = self.conditional, self.unconditional
+        return other is None or (
+            (one.call, one.path) == (other.call, other.path)
+            and torch.equal(one.state, other.state)
+            and torch.equal(one.output, other.output)
+        )
 
 
 class Replayed(nn.Module):
@@ -106,7 +117,7 @@ class Replayed(nn.Module):
 
     def _likeness(self, number: int, at: int) -> Any:
         shapes = tuple((path, tuple(each.shape) if isinstance(each, Tensor) else None) for path, each in leaves(self.arguments(number, at)))
-        return number < self.count, at, shapes
+        return self.ranges[at].together or number < self.count, at, shapes
 
     def forget(self) -> None:
         self._batches.clear()
