@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import diffusers
 import pytest
@@ -14,15 +15,21 @@ from solversearch.errors import UserError
 from solversearch.models import pipelines
 from solversearch.models.base import Model
 from solversearch.models.options import Options
+from solversearch.models.pipelines.guest import Misfit
 from solversearch.models.pipelines.network import Called, Inverted, Replayed
 from solversearch.models.pipelines.packing import Unpacked
 from solversearch.pipeline_facts import facts_of
 from tests import tiny, zoo
+from tests.export.families import error
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NAMES = [name for name, family in zoo.ZOO.items() if family.text]
 PASSED = ("lumina",)
 """Of them, those that guide in a way of their own: only some of the channels."""
+SENSITIVE = {
+    "wan21": 0.04, "wan22": 0.06, "z_image": 0.11, "flux2": 0.045, "mochi": 0.016, "chroma": 0.03, "cogview4": 0.055, "aura_flow": 0.16
+}  # fmt: skip
+"""Bounds of a plan in bfloat16, for networks that are: Aura Flow's own output is off by half of it in that precision."""
 
 
 @pytest.fixture(scope="session")
@@ -78,12 +85,27 @@ def test_two_networks_by_time(folder: Any, prompts: Path) -> None:
         torch.testing.assert_close(network(x[i : i + 1], times[i : i + 1], numbers[i : i + 1]), together[i : i + 1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["wan22", "z_image", "qwen_image"])
+@pytest.mark.parametrize("name", NAMES)
 def test_half_precision(name: str, folder: Any, prompts: Path) -> None:
+    """Three times what was measured: the result is rounded once, and random networks make more of a number that is rounded otherwise."""
     told, pipe = zoo.options(name, prompts, dtype="bfloat16"), opened(folder(name), torch.bfloat16)
     model = pipelines.load(str(folder(name)), told)
-    assert model.dtype == torch.bfloat16 and isinstance(network_of(model), Replayed)
-    assert zoo.differs(pipe, model, zoo.plan_for(model), zoo.asked(pipe, told)) <= 0.1
+    assert model.dtype == torch.bfloat16 and isinstance(network_of(model), Called if name in PASSED else Replayed)
+    assert zoo.differs(pipe, model, zoo.plan_for(model), zoo.asked(pipe, told)) <= SENSITIVE.get(name, 3 * 2**-9)
+
+
+@pytest.mark.parametrize("name", ["wan22", "cogview4", "aura_flow"])
+def test_outputs_in_half_precision_are_the_pipeline_s(name: str, folder: Any, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guided as the pipeline does, at its scale, to the last bit: whatever a plan's results differ by is the network's sensitivity."""
+    told = zoo.options(name, prompts, dtype="bfloat16")
+    replayed = pipelines.load(str(folder(name)), told)
+    network_of(replayed).guidance = (replayed.guidance, False)
+    monkeypatch.setattr("solversearch.models.pipelines.adapter.learn", Mock(side_effect=Misfit("on purpose")))
+    called = pipelines.load(str(folder(name)), told)
+    assert isinstance(network_of(called), Called)
+    for t in (950.0, 800.0, 500.0, 60.0):
+        x, times, first = torch.randn(1, *called.shape).bfloat16(), torch.tensor([t]), torch.tensor([0])
+        assert error(replayed.network(x, times, first).float(), called.network(x, times, first).float()) == 0
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
