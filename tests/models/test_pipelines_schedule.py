@@ -121,7 +121,7 @@ def test_shifts_by_configuration() -> None:
 def test_times_that_are_noise_levels() -> None:
     """Of networks for sound, whose schedulers have a single training step."""
     levels, _, _ = schedule_of({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1})
-    assert (levels.t_start, levels.t_end, levels.sigma(0.25)) == (1.0, 1e-3, 0.25)
+    assert (levels.t_start, levels.t_end, float(levels.sigma(0.25))) == (1.0, 1e-3, 0.25)
 
 
 def test_edm_schedulers_precondition_the_network(pipeline: Folder, prompts: Path, tmp_path: Path) -> None:
