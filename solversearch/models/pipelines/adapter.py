@@ -92,21 +92,23 @@ class Adapter:
         self._find_told(told)
         own = self.guest.parameters[self.asking.guides].default if self.asking.guides else 1.0
         scale = float((own if isinstance(own, int | float) else 1.0) if asked is None else asked)
+        kept = scale if told is None else told  # where guidance is the pipeline's own
         replayed: list[nn.Module] = []
         try:
-            firsts = self._firsts()
+            firsts = [self._own(span) for span in range(len(self.spans))]
             network, renormalised = self._replayed(firsts)
             share, guides = network.ranges[0].conditional.weight, network.ranges[0].unconditional is not None
             offset = round(share - SCALE)
             if not renormalised and network.one_opposite():
                 return Adapted(network, network.shape, (scale + offset) if guides else 1.0, guides, _plain(firsts[0]))
             why = "it renormalises what it has guided" if renormalised else "what it guides away from depends on the prompt"
-            network.guidance = (scale if told is None else told) + offset, renormalised
-            replayed.append(network)
+            if len(self.spans) == 1:
+                network.guidance = kept + offset, renormalised
+                replayed.append(network)
         except Misfit as misfit:
             why = str(misfit)
         if self.asking.guides:
-            self.asking.fixed[self.asking.guides] = scale if told is None else told
+            self.asking.fixed[self.asking.guides] = kept
         first = self._own(0)
         called = Called(self.networks, self.guest, self.call, _plain(first), self.time).eval()
         for each in (*replayed, called):
@@ -118,9 +120,6 @@ class Adapter:
     def _own(self, span: int) -> Step:
         """With the networks' own outputs."""
         return record(self.guest, self.call(0), self.times[span][:1], [], lambda k, name, arguments: self.networks[name](**arguments))[0]
-
-    def _firsts(self) -> list[Step]:
-        return [self._own(span) for span in range(len(self.spans))]
 
     def _made_up(self, call: Call, time: Time, outputs: list[Any]) -> Step:
         return record(self.guest, call, [time], [], lambda k, name, arguments: outputs[k])[0]
@@ -147,7 +146,7 @@ class Adapter:
         ranges, fixed, renormalised = [], dict(self.asking.fixed), False
         for span, first, times in zip(self.spans, firsts, self.times, strict=True):
             slots, renormalised = learn(self.guest, self.call(0), self._pair(), times, first)
-            if len(slots) > 2 or abs(sum(slot.weight for slot in slots) - 1) > ROUGH or (renormalised and len(self.spans) > 1):
+            if len(slots) > 2 or abs(sum(slot.weight for slot in slots) - 1) > ROUGH:
                 raise Misfit(f"it combines {len(slots)} outputs of its networks, and not by plain guidance")
             slots = [slot.to(first.state.device) for slot in slots]
             ranges.append(Range(span[0], slots[-1], slots[0] if len(slots) == 2 else None))

@@ -151,24 +151,20 @@ def _told(seen: Sequence[Tensor], times: Sequence[float]) -> Told:
         raise Misfit("the time that its network is told does not follow the time of the scheduler")
     slope = (second - first) / (times[1] - times[0])
     shape = tuple(seen[0].shape[1:]) if seen[0].ndim else ()
-    best: tuple[float, Told] | None = None
+    ways: list[Told] = []
     for digits in range(1, 8):
         scale = float(f"{1 / slope:.{digits}g}")
         offset = float(f"{first - times[0] / scale:.{digits}f}") + 0.0
-        for early in (False, True):
-            told = Told(offset, scale, early, seen[0].dtype, shape)
-            values = told(torch.tensor(times, dtype=torch.float32))
-            error = max(
-                float((value - each).abs().max()) for value, each in zip(values.double(), (s.double().cpu() for s in seen), strict=True)
-            )
-            if best is None or error < best[0]:
-                best = error, told
-        if best is not None and best[0] == 0:
-            break
-    assert best is not None
-    if best[0] > 1e-2 * abs(second - first):
+        ways += [Told(offset, scale, early, seen[0].dtype, shape) for early in (False, True)]
+
+    def off(told: Told) -> float:
+        values = told(torch.tensor(times, dtype=torch.float32)).double()
+        return max(float((value - each.double().cpu()).abs().max()) for value, each in zip(values, seen, strict=True))
+
+    best = min(ways, key=off)  # the first of equals
+    if off(best) > 1e-2 * abs(second - first):
         raise Misfit("the time that its network is told is not linear in the time of the scheduler")
-    return best[1]
+    return best
 
 
 def _number(count: int, digit: int, like: Tensor) -> Tensor:
