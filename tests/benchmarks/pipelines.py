@@ -6,7 +6,7 @@ CHECKOUT is a clone of huggingface/diffusers, of about the version that is insta
 some pipelines ftfy. Each is built from the dummy components of its test, and loaded as an object. Text that those tests read with
 tokenizers of the Hub is read by letters; with HF_HUB_OFFLINE=1 nothing else is waited for. Pipelines that begin with a picture, a video
 or sound are left out. Differences are relative, of a plan of three evaluations against the runtime on the loaded model, with the scheduler
-attached and not; the last column says why one is missing, or why the pipeline is run for every evaluation.
+attached and not; the last column says why one is missing, or why its guidance is the pipeline's own, or it is run for every evaluation.
 """
 
 import argparse
