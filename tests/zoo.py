@@ -150,6 +150,13 @@ ZOO = {
          "num_layers": 1, "caption_channels": WIDTH},
         (1, 2, 8), lambda: _VIDEO | _pair() | _masks(dtype=torch.bool), text=_T5,
     ),
+    "mochi": Family(
+        "MochiPipeline", "MochiTransformer3DModel",
+        {"patch_size": 2, "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "pooled_projection_dim": WIDTH,
+         "text_embed_dim": WIDTH, "time_embed_dim": 4, "max_sequence_length": TOKENS},
+        (1, 12, 2, 4, 4), lambda: _VIDEO | {"num_frames": 7} | _pair() | _masks(dtype=torch.bool),
+        ("FlowMatchEulerDiscreteScheduler", {"invert_sigmas": True}), text=_T5,
+    ),
     "chroma": Family(
         "ChromaPipeline", "ChromaTransformer2DModel",
         _MMDIT | {"in_channels": 16, "axes_dims_rope": (4, 4, 8), "approximator_hidden_dim": 32, "approximator_layers": 1,
@@ -171,6 +178,12 @@ ZOO = {
         (1, 4, 4, 4), lambda: _PICTURE | _pair(),
         ("FlowMatchEulerDiscreteScheduler", {"base_shift": 0.25, "max_shift": 0.75, "use_dynamic_shifting": True,
          "time_shift_type": "linear"}), text=_CHAT,
+    ),
+    "lumina": Family(
+        "LuminaPipeline", "LuminaNextDiT2DModel",
+        {"sample_size": 4, "in_channels": 4, "hidden_size": 8, "num_layers": 2, "num_attention_heads": 1, "num_kv_heads": 1,
+         "multiple_of": 16, "cross_attention_dim": WIDTH},
+        (1, 4, 4, 4), lambda: _PICTURE | _pair() | _masks(), plain=False, text=_CHAT,
     ),
     "lumina2": Family(
         "Lumina2Pipeline", "Lumina2Transformer2DModel",
@@ -317,13 +330,16 @@ class Own:
         probe: Any = object.__new__(type(type(stock).__name__, (_Asking, type(stock)), {}))
         probe.__dict__.update(stock.__dict__)
         probe.node, probe.level = node, node.sigma if self.prediction_type == "flow" else node.sigma / max(node.alpha, 1e-8)
+        inverted = bool(stock.config.get("invert_sigmas"))
+        if inverted:
+            probe.node, probe.level = replace(node, t=1000 - node.t), node.alpha
         self.pipe.scheduler = probe
         try:
-            call(self.pipe, self.family, x, num_inference_steps=1, **{self.family.guides: scale})
+            call(self.pipe, self.family, x, num_inference_steps=2, **{self.family.guides: scale})
         except Answer as answer:
             state, output = answer.args
             assert torch.allclose(state, x, rtol=1e-6)
-            return output
+            return -output if inverted else output
         finally:
             self.pipe.scheduler = stock
         raise AssertionError("the pipeline made no step")

@@ -49,11 +49,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """Samples by the table of a plan; a call of a pipeline is one run of it, from noise to the result. Threads do not mix: calls of
     a pipeline that it is attached to wait for each other.
 
-    The number of steps is the plan's. The state is kept in float32 where the pipeline works in half precision, and pipelines see it in
-    the frame of the scheduler that they were made with. Its config has that scheduler's settings, where the plan or `attach` tells them,
-    so that others are made from it as from the model's own.
-    There is no img2img: the rows of a plan combine the initial noise with every evaluation, so it cannot be entered in the middle
-    (strength below 1, `denoising_start`), and latents must not be changed between steps (inpainting by masks). All that is refused.
+    The state is kept in float32 where the pipeline works in half precision, and pipelines see it in the frame of the scheduler that they
+    were made with. Its config has that scheduler's settings, where the plan or `attach` tells them, so that others are made from it as
+    from the model's own. What a plan cannot do, such as img2img and inpainting, is refused with the reason.
     A pipeline that was saved with this scheduler loads after `import solversearch.export.diffusers`: diffusers imports nothing on its own.
     """
 
@@ -295,21 +293,21 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """
         if not hasattr(pipe, "scheduler"):
             raise ValueError(f"{type(pipe).__name__} has no scheduler of its own: attach the plan to the pipeline inside it that samples")
-        stock = pipe.scheduler
-        if stock is not self:
+        before = pipe.scheduler
+        if before is self:
+            before = self._attached.before if self._attached is not None else None
+        else:
             self.detach()
-            if isinstance(stock, PlanScheduler):
-                stock.detach()
-                stock = pipe.scheduler
-        own = stock.stock if isinstance(stock, PlanScheduler) else stock
+            if isinstance(before, PlanScheduler):
+                before.detach()
+                before = pipe.scheduler
+        own = before.stock if isinstance(before, PlanScheduler) else before
         if own is not None:
             check_stock(self.plan, own)
         attachment = Attachment(pipe, self, told, variants or {})
-        if own is not None and stock is not self:
+        if own is not None:
             self._take(own)
-        before = self._attached.before if self._attached is not None else stock if stock is not self else None
-        if self._attached is not None:
-            self._attached.undo()
+        self.detach()
         attachment.do(before)
         self._attached = attachment
         return dict(attachment.arguments)

@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from solversearch.errors import UserError
-from solversearch.export.exporter import Exporter
+from solversearch.export.exporter import Exporter, check_networks
 from solversearch.importing import from_diffusers, scheduler_by_name
 from solversearch.outputs import check_place
+from solversearch.pipeline_facts import facts_of
 from solversearch.plan import Plan, write_text
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import LEAST_ALPHA, DiscreteVP, Floats
@@ -82,6 +83,7 @@ def as_stock(plan: Plan, *arguments: Argument) -> Stock:
 def write(argument: Argument, plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     """The plan as `sigmas` or `timesteps` of a stock scheduler: a JSON file of its class, settings, list, and lines of Python for them."""
     check_place(out, "stock", overwrite)
+    check_networks(plan, "a stock scheduler")
     stock = as_stock(plan, argument)
     call = stock.arguments | {"guidance_scale": plan.nodes[0].guidance}
     content = {"scheduler": stock.scheduler, "config": stock.config, **call, "python": _python(stock, call), "plan": plan.digest}
@@ -116,6 +118,7 @@ def _check_plain(plan: Plan) -> None:
         "has coefficients for each frequency band or channel": table.components is not None,
         "has a guidance scale for each node": len({node.guidance for node in plan.nodes}) > 1,
         "guides by less than 1, at which pipelines do not guide": plan.nodes[0].guidance < 1,
+        "is for a model whose scheduler inverts its sigmas": facts_of(plan.decisions)[1].get("invert_sigmas", False),
     }
     for what, does in own.items():
         if does:

@@ -74,6 +74,8 @@ class Frame:
     def __init__(self, plan: Plan, stock: Any) -> None:
         self.plan = plan
         self.edm = stock if plan.prediction_type == "edm" and hasattr(stock, "precondition_outputs") else None
+        inverts = plan.prediction_type == "flow" and stock is not None and stock.config.get("invert_sigmas")
+        self.inverted = float(stock.config.num_train_timesteps) if inverts else None  # the last time, see `Inverted`
         self.divides = stock is not None and plan.prediction_type != "edm" and _scales_input(stock)
 
     def check(self) -> None:
@@ -86,12 +88,16 @@ class Frame:
 
     def times(self) -> list[float]:
         """What the network is told at each node."""
+        if self.inverted is not None:
+            return [self.inverted - node.t for node in self.plan.nodes]
         if self.edm is None:
             return [node.t for node in self.plan.nodes]
         return [float(self.edm.precondition_noise(torch.tensor(node.t, dtype=torch.float64))) for node in self.plan.nodes]
 
     def levels(self) -> list[float]:
-        """What schedulers keep as `sigmas`: the noise over the data, of flow models the noise itself; 0 at the end."""
+        """What schedulers keep as `sigmas`: the noise over the data, of flow models the noise itself; 0 at the end. Inverted, the data."""
+        if self.inverted is not None:
+            return [*(node.alpha for node in self.plan.nodes), 1.0]
         flow = self.plan.prediction_type == "flow"
         return [*(node.sigma if flow else node.sigma / max(node.alpha, _LEAST) for node in self.plan.nodes), 0.0]
 
@@ -109,7 +115,7 @@ class Frame:
         if self.edm is not None:
             return self.edm.precondition_outputs(x, output, torch.tensor(node.t, device=x.device))
         a, b = data_prediction(self.plan.prediction_type, node.alpha, node.sigma)
-        return a * x + b * output
+        return a * x + (b if self.inverted is None else -b) * output
 
 
 def _scales_input(stock: Any) -> bool:

@@ -11,6 +11,7 @@ from solversearch.components import Components
 from solversearch.errors import UserError
 from solversearch.importing import from_diffusers, scheduler_by_name
 from solversearch.models import Model
+from solversearch.pipeline_facts import facts
 from solversearch.plan import Plan
 from solversearch.runtime import Tableau
 from solversearch.schedules import CLEAN, CosineVP, DiscreteVP
@@ -99,6 +100,13 @@ def test_own_coefficients_are_refused_with_the_nearest_scheduler() -> None:
     rows = (*plan.rows[:-1], replace(plan.rows[-1], d=(0.0, 0.0, 0.0, -0.02, 1.02)))
     with pytest.raises(UserError, match=r"nearest stock scheduler, DPMSolverMultistepScheduler\(.*\), is 0.02 away.*PlanScheduler"):
         as_stock(plan_of(SD, Tableau(plan.nodes, rows)))
+
+
+def test_schedulers_that_run_backwards_are_not_told_the_noise() -> None:
+    plan = published(SD, "ddim", guidance=1.0)
+    settings = {"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}
+    with pytest.raises(UserError, match="the plan is for a model whose scheduler inverts its sigmas"):
+        as_stock(plan.model_copy(update={"decisions": facts("MochiPipeline", settings)}))
 
 
 def test_components_are_no_schedule() -> None:

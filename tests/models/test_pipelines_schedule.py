@@ -118,6 +118,12 @@ def test_shifts_by_configuration() -> None:
     assert (unipc.shift, kind) == (2.0, "flow")
 
 
+def test_times_that_are_noise_levels() -> None:
+    """Of networks for sound, whose schedulers have a single training step."""
+    levels, _, _ = schedule_of({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1})
+    assert (levels.t_start, levels.t_end, float(levels.sigma(0.25))) == (1.0, 1e-3, 0.25)
+
+
 def test_edm_schedulers_precondition_the_network(pipeline: Folder, prompts: Path, tmp_path: Path) -> None:
     """As Playground v2.5: SDXL's network under EDM's scheduler. The denoiser is the scheduler's."""
     for kind, sign in [("epsilon", 1), ("v_prediction", -1)]:
@@ -152,7 +158,6 @@ def test_edm_schedulers_precondition_the_network(pipeline: Folder, prompts: Path
             {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True},
             "with the prediction_type 'flow_prediction', not 'epsilon'",
         ),
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, "invert_sigmas"),
     ],
 )
 def test_what_is_not_understood_is_refused(config: dict[str, Any], message: str) -> None:

@@ -17,12 +17,13 @@ from solversearch.models.aliases import ALIASES, Alias
 from solversearch.models.base import Model
 from solversearch.models.edm import Preconditioned
 from solversearch.models.options import Options
-from solversearch.models.pipelines.adapter import Adapter
+from solversearch.models.pipelines.adapter import Adapted, Adapter
 from solversearch.models.pipelines.asking import Asking
 from solversearch.models.pipelines.disk import changed, single
 from solversearch.models.pipelines.guest import Guest, Misfit
 from solversearch.models.pipelines.kinds import check_kind
 from solversearch.models.pipelines.library import library
+from solversearch.models.pipelines.network import Called, Inverted
 from solversearch.models.pipelines.packing import Packing, Unpacked
 from solversearch.models.pipelines.pictures import Decoder
 from solversearch.models.pipelines.prompts import Encoded, captions, encoded
@@ -91,7 +92,8 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
     options.only(name, *_ANY, *own, *(_PROMPTED if asking.kind == "prompt" else ()), "distilled_guidance")
     prompts, known = _prompts(folder, guest, asking, options, dtype, device)
     networks = {part: _placed(folder.load(part, dtype), device, options) for part in folder.networks}
-    adapted = Adapter(guest, networks, asking, prompts, known, schedule, kind).adapt(
+    inverted = bool(scheduler.get("invert_sigmas"))
+    adapted = Adapter(guest, networks, asking, prompts, known, schedule, kind, inverted).adapt(
         alias.guidance if alias else None, options.distilled_guidance
     )
     tells = {asking.tells, asking.guides if adapted.why else ""} - {""}
@@ -101,6 +103,8 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
     packing, network = Packing.of(guest.pipe, adapted.shape, asking.fixed), adapted.network
     if packing:
         network = Unpacked(network, packing).eval()
+    if inverted:
+        network = Inverted(network, schedule.t_start).eval()
     if kind == "edm":
         network = Preconditioned(network, *sigma_data_of(scheduler)).eval()
 
@@ -120,7 +124,7 @@ def _adapted(folder: Folder, options: Options, name: str, device: str, asked: to
         dtype=dtype, device=device, guidance=adapted.guidance, clip=clip,
         conditioning=hashlib.sha256(json.dumps(settings).encode()).hexdigest() if text else "",
         weights=folder.digests(folder.networks), disjoint=text and count >= len(SPLITS),
-        facts=facts(folder.pipeline, scheduler, told), lacks=_lacks(adapted.why, told),
+        facts=facts(folder.pipeline, scheduler, told), lacks=_lacks(adapted, told),
     )  # fmt: skip
 
 
@@ -151,13 +155,12 @@ def _folder(where: str, hub: bool, half: bool, options: Options) -> Folder:
     return from_hub(where, half) if hub or (where.count("/") == 1 and where[0] not in "./~" and not path.exists()) else local(where, half)
 
 
-def _lacks(why: str, told: dict[str, Any]) -> str:
+def _lacks(adapted: Adapted, told: dict[str, Any]) -> str:
+    if not adapted.why:
+        return ""
     scale = ", ".join(f"{name} {value:g}" for name, value in told.items() if isinstance(value, int | float))
-    return (
-        f"guidance of the plan's own, split columns, joint batches: the pipeline runs for each evaluation ({scale}), for {why}"
-        if why
-        else ""
-    )
+    how = "joint batches: the pipeline runs for each evaluation" if isinstance(adapted.network, Called) else "for the pipeline's is kept"
+    return f"guidance of the plan's own, split columns, {how} ({scale}), for {adapted.why}"
 
 
 # The parts of the model ------------------------------------------------------------------------------------------

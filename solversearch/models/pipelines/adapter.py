@@ -23,7 +23,7 @@ NEAR, ROUGH = 1e-4, 0.05
 
 @dataclass
 class Adapted:
-    """network is a `Replayed`, or a `Called` where why says what kept it from that; guidance is the model's usual scale.
+    """network is a `Replayed`, or a `Called`; why says what keeps guidance a part of it. guidance is the model's usual scale.
 
     made_up are outputs of the pipeline's networks for one sample.
     """
@@ -41,13 +41,15 @@ class Adapter:
 
     def __init__(
         self, guest: Guest, networks: dict[str, nn.Module], asking: Asking, prompts: list[Any], encoded: Encoded | None,
-        schedule: NoiseSchedule, kind: str,
+        schedule: NoiseSchedule, kind: str, inverted: bool = False,
     ):  # fmt: skip
         self.guest, self.networks, self.asking, self.prompts, self.encoded = guest, networks, asking, prompts, encoded
         self.schedule, self.kind = schedule, kind
         start, end = float(schedule.t_start), float(schedule.t_end)
         if kind == "edm":  # networks are told ln(sigma) / 4, see `Preconditioned`
             start, end = log(start) / 4, log(end) / 4
+        if inverted:
+            start, end = 0.0, start - end
         boundary = float(guest.pipe.config.get("boundary_ratio") or 0) * start
         self.spans = [(boundary, start), (end, boundary)] if boundary else [(end, start)]
         """Of times, each with networks of its own."""
@@ -67,7 +69,7 @@ class Adapter:
     def _times(self, least: float, most: float) -> list[Time]:
         """Three: the last, between the others, is no whole number where the schedule knows others."""
         times = [least + fraction * (most - least) for fraction in (0.8, 0.25, 0.6)]
-        if most - least > 100:
+        if abs(most - least) > 100:
             times = [float(round(t)) for t in times[:2]] + [round(times[2]) + (0.0 if self.schedule.discrete else 0.3)]
         return [self.time(t) for t in times]
 
@@ -90,26 +92,34 @@ class Adapter:
         self._find_told(told)
         own = self.guest.parameters[self.asking.guides].default if self.asking.guides else 1.0
         scale = float((own if isinstance(own, int | float) else 1.0) if asked is None else asked)
+        kept = scale if told is None else told  # where guidance is the pipeline's own
+        replayed: list[nn.Module] = []
         try:
-            firsts = self._firsts()
-            network = self._replayed(firsts)
-            share = network.ranges[0].conditional
-            offset, guided = round(share.weight / share.sign - SCALE), network.ranges[0].unconditional is not None
-            return Adapted(network, network.shape, (scale + offset) if guided else 1.0, guided, _plain(firsts[0]))
-        except Misfit as why:
-            if self.asking.guides:
-                self.asking.fixed[self.asking.guides] = scale if told is None else told
-            first = self._own(0)
-            called = Called(self.networks, self.guest, self.call, _plain(first), self.time).eval()
-            self._check_called(called, first)
-            return Adapted(called, tuple(first.state.shape[1:]), 1.0, False, _plain(first), str(why))
+            firsts = [self._own(span) for span in range(len(self.spans))]
+            network, renormalised = self._replayed(firsts)
+            share, guides = network.ranges[0].conditional.weight, network.ranges[0].unconditional is not None
+            offset = round(share - SCALE)
+            if not renormalised and network.one_opposite():
+                return Adapted(network, network.shape, (scale + offset) if guides else 1.0, guides, _plain(firsts[0]))
+            why = "it renormalises what it has guided" if renormalised else "what it guides away from depends on the prompt"
+            if len(self.spans) == 1:
+                network.guidance = kept + offset, renormalised
+                replayed.append(network)
+        except Misfit as misfit:
+            why = str(misfit)
+        if self.asking.guides:
+            self.asking.fixed[self.asking.guides] = kept
+        first = self._own(0)
+        called = Called(self.networks, self.guest, self.call, _plain(first), self.time).eval()
+        for each in (*replayed, called):
+            if self._agrees(each, first):
+                return Adapted(each, tuple(first.state.shape[1:]), 1.0, False, _plain(first), why)
+        unguided = "; without guidance it may be, --distilled-guidance 1" if self.asking.guides else ""
+        raise UserError(f"{self.guest.name} cannot be sampled by a plan: what it guides by depends on the steps before{unguided}")
 
     def _own(self, span: int) -> Step:
         """With the networks' own outputs."""
         return record(self.guest, self.call(0), self.times[span][:1], [], lambda k, name, arguments: self.networks[name](**arguments))[0]
-
-    def _firsts(self) -> list[Step]:
-        return [self._own(span) for span in range(len(self.spans))]
 
     def _made_up(self, call: Call, time: Time, outputs: list[Any]) -> Step:
         return record(self.guest, call, [time], [], lambda k, name, arguments: outputs[k])[0]
@@ -131,25 +141,25 @@ class Adapter:
             asking.guides = "" if asking.guides == "guidance_scale" else asking.guides
         asking.fixed["guidance_scale"] = before
 
-    def _replayed(self, firsts: list[Step]) -> Replayed:
-        ranges = []
+    def _replayed(self, firsts: list[Step]) -> tuple[Replayed, bool]:
+        """The network, and whether what is guided is renormalised."""
+        ranges, fixed, renormalised = [], dict(self.asking.fixed), False
         for span, first, times in zip(self.spans, firsts, self.times, strict=True):
-            slots = learn(self.guest, self.call(0), self._pair(), times, first)
-            slots = sorted((slot.to(first.state.device) for slot in slots), key=lambda slot: slot.weight / slot.sign)
-            if len(slots) > 2 or abs(sum(slot.weight / slot.sign for slot in slots) - 1) > ROUGH:
+            slots, renormalised = learn(self.guest, self.call(0), self._pair(), times, first)
+            if len(slots) > 2 or abs(sum(slot.weight for slot in slots) - 1) > ROUGH:
                 raise Misfit(f"it combines {len(slots)} outputs of its networks, and not by plain guidance")
+            slots = [slot.to(first.state.device) for slot in slots]
             ranges.append(Range(span[0], slots[-1], slots[0] if len(slots) == 2 else None))
 
         def calls(number: int, span: int) -> Calls:
-            return self._made_up(self.call(number), self.times[span][0], _plain(firsts[span])).calls
+            call = self.call(number)
+            return self._made_up(call._replace(arguments=call.arguments | fixed), self.times[span][0], _plain(firsts[span])).calls
 
         network = Replayed(self.networks, firsts[0].state.shape[1:], ranges, calls, len(self.prompts)).eval()
         network.joint = self._pair() is not None
-        if len(self.prompts) > 1:
-            network.check_opposite(1)
         for own, times, step in zip(ranges, self.times, firsts, strict=True):
             self._check(network, step, own, times[0].t)
-        return network
+        return network, renormalised
 
     @torch.no_grad()
     def _check(self, network: Replayed, step: Step, own: Range, t: float) -> None:
@@ -168,8 +178,8 @@ class Adapter:
                 raise Misfit("its networks return something else when they are called alone")
 
     @torch.no_grad()
-    def _check_called(self, network: Called, first: Step) -> None:
-        """Raises `UserError` where guidance depends on what was sampled before: then no single evaluation says what it is."""
+    def _agrees(self, network: nn.Module, first: Step) -> bool:
+        """Whether it gives what the pipeline steps with after other steps: else no single evaluation says what that is."""
         times, own = self.times[0], self.networks
         x = torch.randn(first.state.shape, generator=torch.Generator().manual_seed(2)).to(first.state)
         try:
@@ -179,8 +189,7 @@ class Adapter:
         except Misfit as why:
             raise UserError(f"{self.guest.name} cannot be sampled by a plan: {why}") from None
         given = torch.full((1,), times[1].t, device=x.device), torch.zeros(1, dtype=torch.long, device=x.device)
-        if not _near(network, steps[2].made, x, *given):
-            raise UserError(f"{self.guest.name} cannot be sampled by a plan: what it guides by depends on the steps before")
+        return _near(network, steps[2].made, x, *given)
 
 
 def _plain(step: Step) -> list[Any]:

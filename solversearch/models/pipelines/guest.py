@@ -6,7 +6,7 @@ it the times, is given what it would step with, and answers with any state; a st
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import isclose
 from typing import Any, NamedTuple, NoReturn
 
@@ -119,7 +119,8 @@ class Guest:
 
     def __init__(self, pipe: Any, device: str) -> None:
         kind = type(pipe)
-        self.pipe = object.__new__(kind)
+        known = {"__module__": kind.__module__, "_execution_device": property(lambda self: torch.device(device))}
+        self.pipe: Any = object.__new__(type(kind.__name__, (kind,), known))  # diffusers looks through all modules for it
         self.pipe.__dict__.update(pipe.__dict__)
         self.name, self.stock = kind.__name__, pipe.scheduler
         self._respond: Respond = _unasked
@@ -142,16 +143,21 @@ class Guest:
         return forward
 
     def visit(self, call: Call, times: Sequence[Time], answer: Answer, respond: Respond) -> Any:
-        """What one `__call__` returns, with gradients where they are asked for; None where `answer` or `respond` raised `Done`."""
-        kind = type(self.stock)
+        """What one `__call__` returns, with gradients where they are asked for; None where `answer` or `respond` raised `Done`.
+
+        A single time is told twice: some pipelines divide by half the number of steps.
+        """
+        kind, times = type(self.stock), [*times, *times] if len(times) == 1 else times
         probe: Any = object.__new__(type(kind.__name__, (Probe, kind), {"__module__": kind.__module__}))
         probe.__dict__.update(self.stock.__dict__ | {"_times": times, "_answer": answer, "_at": 0, "mu": None})
         self.pipe.scheduler, self._respond = probe, respond
         arguments = call.arguments | {"num_inference_steps": len(times)}
         if "generator" in self.parameters:
             arguments["generator"] = torch.Generator().manual_seed(0)
+        results = iter(call.encoded or ())
+        known = nullcontext() if call.encoded is None else self._encoding(lambda *given, **named: kept(next(results)))
         try:
-            with quiet(), self._encoding(call.encoded):
+            with quiet(), known:
                 result = inspect.unwrap(type(self.pipe).__call__)(
                     self.pipe, **{key: list(value) if isinstance(value, list) else value for key, value in arguments.items()}
                 )
@@ -172,13 +178,9 @@ class Guest:
         return result
 
     @contextmanager
-    def _encoding(self, encoded: list[Any] | None) -> Iterator[None]:
-        """While its `encode_prompt` returns what is known already."""
-        if encoded is None:
-            yield
-            return
-        results = iter(encoded)
-        self.pipe.__dict__["encode_prompt"] = lambda *given, **named: kept(next(results))
+    def _encoding(self, encode_prompt: Callable[..., Any]) -> Iterator[None]:
+        """While that is the pipeline's encode_prompt."""
+        self.pipe.__dict__["encode_prompt"] = encode_prompt
         try:
             yield
         finally:
@@ -196,21 +198,23 @@ class Guest:
         def leave(*given: Any) -> NoReturn:
             raise Done
 
-        self.pipe.__dict__["encode_prompt"] = encode_prompt
-        try:
+        with self._encoding(encode_prompt):
             self.visit(call, [Time(500.0, 1.0)], leave, leave)
-        finally:
-            del self.pipe.__dict__["encode_prompt"]
         return results
+
+
+def mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """The same containers, of what the function makes of the tensors in them."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: mapped(each, function) for key, each in value.items()}
+    return type(value)(mapped(each, function) for each in value) if type(value) in (list, tuple) else value
 
 
 def kept(value: Any) -> Any:
     """A copy that nobody writes into."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: kept(each) for key, each in value.items()}
-    return type(value)(map(kept, value)) if type(value) in (list, tuple) else value
+    return mapped(value, lambda tensor: tensor.detach().clone())
 
 
 def shell(module: nn.Module, device: str, forward: Callable[..., Any] | None = None, dtype: torch.dtype | None = None) -> Any:

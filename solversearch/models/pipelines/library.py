@@ -26,14 +26,17 @@ def library(name: str = "diffusers") -> Any:
 def quiet() -> Iterator[None]:
     """Without progress bars and without remarks on what a pipeline leaves out on purpose; errors are raised as ever."""
     logs = [library(f"{name}.utils.logging") for name in ("diffusers", "transformers")]
-    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
-    for log in logs:
-        log.set_verbosity_error()
-        log.disable_progress_bar()
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    for log, verbosity, bars in before:
+        if bars:
+            log.disable_progress_bar()
+        if verbosity != log.ERROR:  # setting it takes a millisecond
+            log.set_verbosity_error()
     try:
         yield
     finally:
-        for log, (verbosity, bars) in zip(logs, before, strict=True):
-            log.set_verbosity(verbosity)
+        for log, verbosity, bars in before:
             if bars:
                 log.enable_progress_bar()
+            if verbosity != log.ERROR:
+                log.set_verbosity(verbosity)

@@ -1,15 +1,17 @@
 """The networks of a pipeline as `forward(x, t, condition)`, where a condition is the number of a prompt, and the one after the last stands
-for what guidance leads away from."""
+for what guidance leads away from: under the first prompt, and so on for the others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from solversearch.models.pipelines.guest import Arguments, Call, Done, Guest, Misfit, Time
-from solversearch.models.pipelines.replay import Calls, Slot, plain
+from solversearch.models.pipelines.library import quiet
+from solversearch.models.pipelines.replay import Calls, Slot, guided, plain
 from solversearch.models.pipelines.rows import differ, joined, leaves
 
 BATCHES = 8
@@ -24,13 +26,26 @@ class Range:
     conditional: Slot
     unconditional: Slot | None
 
+    @cached_property
+    def together(self) -> bool:
+        """Whether both are rows of one call of the pipeline's, and so may be of one here."""
+        one, other = self.conditional, self.unconditional
+        return other is None or (
+            (one.call, one.path) == (other.call, other.path)
+            and torch.equal(one.state, other.state)
+            and torch.equal(one.output, other.output)
+        )
+
 
 class Replayed(nn.Module):
     """Calls the networks as the pipeline does, many samples at once, each under its own prompt.
 
     calls(i, at) is what the networks are called with under the i-th prompt in that range, for i below count. joint says whether a call may
-    have several samples.
+    have several samples. Where a guidance of the pipeline's is given, the scale of the difference and whether it renormalises, outputs are
+    guided so; otherwise they are conditional or not.
     """
+
+    guidance: tuple[float, bool] | None = None
 
     def __init__(
         self,
@@ -48,6 +63,13 @@ class Replayed(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         numbers = [0] * len(x) if condition is None else condition.tolist()
+        if self.guidance is None:
+            return self._apart(x, t, numbers)
+        both = self._apart(torch.cat([x, x]), torch.cat([t, t]), numbers + [number + self.count for number in numbers])
+        conditional, unconditional = both.chunk(2)
+        return guided(conditional, unconditional, *self.guidance)
+
+    def _apart(self, x: Tensor, t: Tensor, numbers: list[int]) -> Tensor:
         at = [0] * len(x) if len(self.ranges) == 1 else [self._range(each) for each in t.tolist()]
         result: Tensor | None = None
         for places, slot, arguments in self._batch(tuple(zip(numbers, at, strict=True)), x.device):
@@ -87,7 +109,7 @@ class Replayed(nn.Module):
         return slot
 
     def arguments(self, number: int, at: int) -> Arguments:
-        """Of one sample; the unconditional ones are those that the first prompt is guided away from."""
+        """Of one sample; from count on, those that a prompt is guided away from."""
         if (number, at) not in self._known:
             slot = self._slot(number, at)
             self._known[number, at] = slot.arguments(self.calls(number % self.count, at))
@@ -95,21 +117,32 @@ class Replayed(nn.Module):
 
     def _likeness(self, number: int, at: int) -> Any:
         shapes = tuple((path, tuple(each.shape) if isinstance(each, Tensor) else None) for path, each in leaves(self.arguments(number, at)))
-        return number < self.count, at, shapes
+        return self.ranges[at].together or number < self.count, at, shapes
 
     def forget(self) -> None:
         self._batches.clear()
 
-    def check_opposite(self, prompt: int) -> None:
-        """Raises `Misfit` where what guidance leads away from depends on the prompt."""
+    def one_opposite(self) -> bool:
+        """Whether guidance leads away from the same under the second prompt as under the first."""
         for at, own in enumerate(self.ranges):
-            slot = own.unconditional
-            if slot is not None:
-                other = dict(leaves(slot.arguments(self.calls(prompt, at))))
-                first = dict(leaves(self.arguments(self.count, at)))
+            if self.count > 1 and (slot := own.unconditional) is not None:
+                first, other = (dict(leaves(self.arguments(number, at))) for number in (self.count, self.count + 1))
                 free = {slot.path, *slot.times}
                 if other.keys() != first.keys() or any(differ(first[path], other[path]) for path in first if path not in free):
-                    raise Misfit("what it guides away from depends on the prompt")
+                    return False
+        return True
+
+
+class Inverted(nn.Module):
+    """A network whose time runs from 0 at the noise, and that predicts data - noise (Mochi), as one of a flow from t = start down."""
+
+    def __init__(self, network: nn.Module, start: float) -> None:
+        super().__init__()
+        self.network, self.start = network, start
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        output: Tensor = self.network(x, self.start - t, condition)
+        return -output
 
 
 class Called(nn.Module):
@@ -128,7 +161,8 @@ class Called(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         numbers = [0] * len(x) if condition is None else condition.tolist()
-        return torch.cat([self._one(*each) for each in zip(torch.split(x, 1), t.unbind(), numbers, strict=True)])
+        with quiet():
+            return torch.cat([self._one(*each) for each in zip(torch.split(x, 1), t.unbind(), numbers, strict=True)])
 
     def _one(self, x: Tensor, t: Tensor, number: int) -> Tensor:
         asked, result = 0, []

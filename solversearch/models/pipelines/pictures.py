@@ -1,6 +1,7 @@
 """From states to pictures (B, H, W, 3) in [0, 1], as the pipeline makes them of what it has sampled."""
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class Decoder:
 
     @torch.no_grad()
     def _one(self, guest: Guest, state: Tensor) -> Tensor:
-        outputs = iter(self.made_up)
+        outputs = cycle(self.made_up)
 
         def respond(name: str, arguments: Arguments) -> Any:
             return next(outputs)

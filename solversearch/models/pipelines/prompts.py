@@ -15,11 +15,11 @@ from torch import Tensor
 from solversearch.cache import cache_folder, keep
 from solversearch.errors import UserError
 from solversearch.models.pipelines.asking import Asking
-from solversearch.models.pipelines.guest import Guest
+from solversearch.models.pipelines.guest import Guest, Misfit, mapped
 from solversearch.models.pipelines.library import library
 from solversearch.noise import SPLITS
 
-VERSION = 2
+VERSION = 3
 SHIPPED = Path(__file__).parent / "captions.txt"
 LONG, SHORT = 96, 3 * 2**19
 """So many of the shipped captions are taken where the embeddings of one and its opposite have more bytes.
@@ -72,20 +72,19 @@ def encoded(file: Path | None, asking: Asking, key: str, guest: Callable[[], Gue
     key says what its encoders are; an empty one keeps nothing.
     """
     prompts = captions(file)
-    settings = [
-        VERSION,
-        library().__version__,
-        library("transformers").__version__,
-        key,
-        prompts,
-        asking.negative,
-        sorted(asking.arguments("").items()),
-    ]
+    versions = VERSION, library().__version__, library("transformers").__version__
+    settings = [*versions, key, prompts, asking.negative, sorted(asking.arguments("").items())]
     path = cache_folder() / f"prompts-{hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:32]}.safetensors"
     known = _read(path) if key else None
     if known is None:
         visitor = guest()
-        found = [visitor.encode(asking.call(prompts[0], None))]
+        try:
+            found = [visitor.encode(asking.call(prompts[0], None))]
+        except Misfit:
+            if asking.negative is not None or "negative_prompt" not in visitor.parameters:
+                raise
+            asking.negative = ""  # some cannot do without one
+            return encoded(file, asking, key, lambda: visitor, device)
         if file is None and _bytes(found) > SHORT:
             prompts = captions(short=False)
         found += [visitor.encode(asking.call(prompt, None)) for prompt in prompts[1:]]
@@ -102,40 +101,28 @@ def _pair(guest: Guest, asking: Asking, prompt: str) -> list[Any] | None:
         return None
 
 
-def _mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, dict):
-        return {key: _mapped(each, function) for key, each in value.items()}
-    return type(value)(_mapped(each, function) for each in value) if isinstance(value, list | tuple) else value
-
-
 def _moved(value: Any, device: str) -> Any:
-    return _mapped(value, lambda tensor: tensor.to(device))
+    return mapped(value, lambda tensor: tensor.to(device))
 
 
 def _bytes(value: Any) -> int:
     sizes: list[int] = []
-    _mapped(value, lambda tensor: sizes.append(tensor.numel() * tensor.element_size()))
+    mapped(value, lambda tensor: sizes.append(tensor.numel() * tensor.element_size()))
     return sum(sizes)
 
 
-# The cache: a file of tensors, and how they hang together in JSON -----------------------------------------------------------------
+# The cache: a file of tensors, and how they hang together in JSON, where tuples are lists -------------------------------------------
 
 
 def _keep(path: Path, known: Any) -> None:
     tensors: list[Tensor] = []
 
-    def named(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            tensors.append(value)
-            return {"tensor": len(tensors) - 1}
-        if isinstance(value, list | tuple):
-            return {type(value).__name__: [named(each) for each in value]}
-        return {"value": value}
+    def named(tensor: Tensor) -> dict[str, int]:
+        tensors.append(tensor)
+        return {"tensor": len(tensors) - 1}
 
     try:
-        layout = json.dumps(named(known)).encode()
+        layout = json.dumps(mapped(known, named)).encode()
     except TypeError:
         return  # what has a part that is no data
     tensors.append(torch.frombuffer(bytearray(layout), dtype=torch.uint8))
@@ -146,13 +133,7 @@ def _read(path: Path) -> Any:
     """None where there is none, or it is damaged: then they are made again."""
     try:
         tensors = load_file(path)
-
-        def value(told: dict[str, Any]) -> Any:
-            ((kind, content),) = told.items()
-            if kind == "tensor":
-                return tensors[str(content)]
-            return content if kind == "value" else {"list": list, "tuple": tuple}[kind](value(each) for each in content)
-
-        return value(json.loads(bytes(tensors[str(len(tensors) - 1)].tolist())))
+        layout = bytes(tensors[str(len(tensors) - 1)].tolist())
+        return json.loads(layout, object_hook=lambda each: tensors[str(each["tensor"])] if "tensor" in each else each)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None

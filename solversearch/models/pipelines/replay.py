@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solversearch.models.pipelines.asking import SCALE
 from solversearch.models.pipelines.guest import Arguments, Call, Done, Guest, Misfit, Time, kept
 from solversearch.models.pipelines.rows import Path, count_of, differ, guessed, kind_of, leaves, placed, row_of
 
@@ -81,7 +82,7 @@ class Slot:
     """One row, of so many, of one call of a network: where state and time enter, and where the output leaves.
 
     state[i] is the number in the flat state of the i-th number of the network's input, or -1 for conditioning beside it; output[i] the
-    number in the flat output of the i-th number of the prediction; weight its share in the guided output, and sign that of all.
+    number in the flat output of the i-th number of the prediction; sign that of all; weight its share in what is guided.
     """
 
     name: str
@@ -150,38 +151,34 @@ def _told(seen: Sequence[Tensor], times: Sequence[float]) -> Told:
         raise Misfit("the time that its network is told does not follow the time of the scheduler")
     slope = (second - first) / (times[1] - times[0])
     shape = tuple(seen[0].shape[1:]) if seen[0].ndim else ()
-    best: tuple[float, Told] | None = None
+    ways: list[Told] = []
     for digits in range(1, 8):
         scale = float(f"{1 / slope:.{digits}g}")
         offset = float(f"{first - times[0] / scale:.{digits}f}") + 0.0
-        for early in (False, True):
-            told = Told(offset, scale, early, seen[0].dtype, shape)
-            values = told(torch.tensor(times, dtype=torch.float32))
-            error = max(
-                float((value - each).abs().max()) for value, each in zip(values.double(), (s.double().cpu() for s in seen), strict=True)
-            )
-            if best is None or error < best[0]:
-                best = error, told
-        if best is not None and best[0] == 0:
-            break
-    assert best is not None
-    if best[0] > 1e-2 * abs(second - first):
+        ways += [Told(offset, scale, early, seen[0].dtype, shape) for early in (False, True)]
+
+    def off(told: Told) -> float:
+        values = told(torch.tensor(times, dtype=torch.float32)).double()
+        return max(float((value - each.double().cpu()).abs().max()) for value, each in zip(values, seen, strict=True))
+
+    best = min(ways, key=off)  # the first of equals
+    if off(best) > 1e-2 * abs(second - first):
         raise Misfit("the time that its network is told is not linear in the time of the scheduler")
-    return best[1]
+    return best
 
 
 def _number(count: int, digit: int, like: Tensor) -> Tensor:
-    """Digit 0, 1, ... of the numbers 0 .. count - 1; before them (-1) a mark that no number has."""
+    """One more than digit 0, 1, ... of the numbers 0 .. count - 1, for some pipelines divide by it; before them (-1) a mark."""
     if digit < 0:
         return torch.full((count,), -1.0).to(like)
-    return (torch.arange(count) // DIGITS**digit % DIGITS).to(like)
+    return (torch.arange(count) // DIGITS**digit % DIGITS + 1).to(like)
 
 
 def _read(marks: Tensor, digits: Sequence[Tensor]) -> Tensor:
     """The numbers that went to each place, -1 where none did."""
-    numbers = sum(digit.double().round().long() * DIGITS**i for i, digit in enumerate(digits))
+    numbers = sum((digit.double().round().long() - 1) * DIGITS**i for i, digit in enumerate(digits))
     assert isinstance(numbers, Tensor)
-    followed = (marks == -1) & torch.stack([digit >= 0 for digit in digits]).all(0)
+    followed = (marks == -1) & torch.stack([digit > 0 for digit in digits]).all(0)
     return torch.where(followed, numbers, -1).cpu()
 
 
@@ -197,9 +194,18 @@ def _filled(template: Any, numbers: Callable[[int, Tensor], Tensor]) -> Any:
     return torch.stack([numbers(template[0].numel(), template).view_as(template[0]) for _ in range(rows)])
 
 
-def learn(guest: Guest, call: Call, pair: Call | None, times: Sequence[Time], first: Step) -> list[Slot]:
-    """The slots of a step. first is a step with the networks' own outputs; pair the call for two samples of the same prompt; times are
-    three, of which the middle one lies anywhere between the others."""
+def guided(conditional: Tensor, unconditional: Tensor, scale: float, renormalised: bool) -> Tensor:
+    """Of (B, *shape) each. Renormalised, it is as long as the conditional one along the last dimension, as in Qwen-Image and Lumina 2."""
+    made = unconditional + scale * (conditional - unconditional)
+    return made * (conditional.norm(dim=-1, keepdim=True) / made.norm(dim=-1, keepdim=True)) if renormalised else made
+
+
+def learn(guest: Guest, call: Call, pair: Call | None, times: Sequence[Time], first: Step) -> tuple[list[Slot], bool]:
+    """The slots of a step, the one with the greatest weight last, and whether what is guided is renormalised.
+
+    first is a step with the networks' own outputs; pair the call for two samples of the same prompt; times are three, of which the middle
+    one lies anywhere between the others.
+    """
     shape = first.state.shape[1:]
     per = len(first.calls)
     size = first.state[0].numel()
@@ -229,8 +235,8 @@ def learn(guest: Guest, call: Call, pair: Call | None, times: Sequence[Time], fi
         for slot in _slots(k, name, [step.calls[k][1] for step in steps], twice.calls[k][1] if twice else None, count, times)
     ]
     _leave(slots, steps, count)
-    _weigh(slots, steps[count + 1 :])
-    return slots
+    renormalised = _weigh(slots, steps[count + 1 :])
+    return sorted(slots, key=lambda slot: slot.weight), renormalised
 
 
 def _doubled(output: Any) -> Any:
@@ -278,19 +284,29 @@ def _leave(slots: list[Slot], steps: list[Step], count: int) -> None:
         slot.output, slot.sign = places, sign
 
 
-def _weigh(slots: list[Slot], steps: list[Step]) -> None:
-    """The share of every slot in the guided output, from the first step; the others have to agree."""
-    columns, expected = [], []
-    for step in steps:
-        outputs = [_rows(plain(step.outputs[slot.call]))[slot.row].cpu().double()[slot.output] for slot in slots]
-        columns.append(torch.stack(outputs, 1))
-        expected.append(step.made.flatten().cpu().double())
+def _weigh(slots: list[Slot], steps: list[Step]) -> bool:
+    """The share of every slot in what is guided, from the first step; the others have to agree. Returns whether it is renormalised."""
+    wanted = [step.made.cpu().double() for step in steps]
+    parts = [
+        [(slot.sign * _rows(plain(step.outputs[slot.call]))[slot.row].cpu().double()[slot.output]).view_as(made) for slot in slots]
+        for step, made in zip(steps, wanted, strict=True)
+    ]
     dtypes = {steps[0].made.dtype, *(_rows(plain(each)).dtype for each in steps[0].outputs)}  # some step in another than they guide in
     tolerance = max(TOLERANCE.get(dtype, ROUGH) for dtype in dtypes)
-    found = torch.linalg.lstsq(columns[0], expected[0][:, None]).solution[:, 0]
-    for column, made in zip(columns, expected, strict=True):
-        error = float((column @ found - made).norm() / made.norm())
-        if not error < tolerance:
-            raise Misfit(f"it guides by more than a fixed scale of the difference (off by {error:.1g} of the output)")
-    for slot, weight in zip(slots, found.tolist(), strict=True):
-        slot.weight = weight
+
+    def off(found: list[Tensor]) -> float:
+        return max(float((each - made).norm() / made.norm()) for each, made in zip(found, wanted, strict=True))
+
+    columns = torch.stack([part.flatten() for part in parts[0]], 1)
+    shares = torch.linalg.lstsq(columns, wanted[0].flatten()[:, None]).solution[:, 0].tolist()
+    for slot, share in zip(slots, shares, strict=True):
+        slot.weight = share
+    error = off([torch.stack([slot.weight * part for slot, part in zip(slots, own, strict=True)]).sum(0) for own in parts])
+    if error < tolerance:
+        return False
+    for scale in (SCALE, SCALE + 1):
+        for one, other in ((0, 1), (1, 0)) if len(slots) == 2 else ():
+            if off([guided(own[one], own[other], scale, True) for own in parts]) < tolerance:
+                slots[one].weight, slots[other].weight = scale, 1 - scale
+                return True
+    raise Misfit(f"it guides by more than a fixed scale of the difference (off by {error:.1g} of the output)")

@@ -107,11 +107,9 @@ def _betas(given: Mapping[str, Any], kind: str) -> DiscreteVP:
 
 def _flow(given: Mapping[str, Any], mu: float | None) -> Flow:
     """A dynamic shift grows with the resolution: mu is linear in the tokens (Esser et al. 2024, arXiv:2403.03206, section 5.3.2)."""
-    if given.get("invert_sigmas"):
-        raise UserError("the scheduler inverts its sigmas (invert_sigmas), which runs time backwards; such networks are not supported")
     shift = float(given.get("shift") or given.get("flow_shift") or 1.0)
     if given.get("use_dynamic_shifting"):
         mu = float(given.get("max_shift") or 1.15) if mu is None else mu
         shift = exp(mu) if given.get("time_shift_type", "exponential") == "exponential" else mu
     count = given["num_train_timesteps"]
-    return Flow(shift, float(count), 1 / count)
+    return Flow(shift, float(count), 1 / count if count > 1 else 1e-3)  # of 1, the network is told the noise level itself
