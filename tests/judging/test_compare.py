@@ -21,7 +21,7 @@ from solversearch.judging.distances import Moments, frechet
 from solversearch.judging.measures import measured, rivals
 from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.judging.race import FRECHET, GEOMETRIC, MEAN, MEDIAN
-from solversearch.judging.verdict import decide, needed, ratios
+from solversearch.judging.verdict import SMALL_PICTURES, decide, needed, ratios
 from solversearch.memo import NO_MEMO
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.noise import draw
@@ -312,6 +312,12 @@ def test_the_objective_decides(coins: Model, objective: str) -> None:
     name = objective.split(",", maxsplit=1)[0]
     assert comparison.objective == name == comparison.deciding.measure == comparison.ratios[-1].measure
     assert comparison.verdict == ("undecided" if name == "network_calls" else "worse")
+    assert comparison.confirming == comparison.ratios[-2] and comparison.confirmed_by == SMALL_PICTURES
+    told = f"The objective, {name}, decides"
+    told += (
+        "." if name == "network_calls" else ", and another measure, on which nothing was searched, confirms it: Frechet distance of small"
+    )
+    assert told in tables.verdict(comparison)
     assert comparison.exported_row == comparison.rows[0]
 
 
