@@ -22,7 +22,12 @@ SCHEDULE, NFE = DiscreteVP.named(), 4
 NODES = grid("karras", SCHEDULE, NFE)
 STEPS = [field.name for field in fields(Decision)]
 """Decisions of a step."""
-BESIDE = [Decision(order=3, corrector=True), Decision(order=3, prediction="noise"), Decision("deis_rhoab", 1, corrector=True)]
+BESIDE = [
+    Decision(order=3, corrector=True),
+    Decision(order=3, prediction="noise"),
+    Decision("deis_rhoab", 1, corrector=True),
+    Decision(history=1.0),
+]
 """Steps at which a decision may have an effect."""
 ROWS = dict(re.findall(r"^\| `(\w+)` \|(.*)$", (presets()["default"].parent / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
 

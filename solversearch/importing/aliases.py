@@ -26,10 +26,11 @@ _OTHERWISE = ("heun", "dpmpp_2m")
 
 
 class Named(NamedTuple):
-    """A solver, and whether it works on data + sigma * noise for flow models too."""
+    """A solver, whether it works on data + sigma * noise for flow models too, and the guidance scale of its tables."""
 
     solver: Solver
     exploding: bool = False
+    guidance: float = 1.0
 
     def tableau(self, schedule: NoiseSchedule, nodes: Sequence[Node]) -> Tableau:
         """The table on a grid that ends in `CLEAN`, from unit noise. Raises `UserError` where it is not the same rule for such a model."""
@@ -38,13 +39,13 @@ class Named(NamedTuple):
                 warnings.warn(
                     f"{name} steps flow models in sigma / alpha; ComfyUI's, which steps them in sigma, is comfyui:{name}", stacklevel=2
                 )
-            return self.solver.tableau(schedule, nodes)
+            return self.solver.tableau(schedule, nodes, guidance=self.guidance)
         if self.solver.stochastic:
             raise UserError(f"{self.solver.name} renoises flow models by a rule of its own; 'ddim_eta1' is the one that is known here")
         levels = [node.sigma for node in nodes[:-1]]
         table = self.solver.tableau(VE(levels[-1], levels[0]), [*(Node(sigma, 1.0, sigma) for sigma in levels), CLEAN])
         rows = [replace(row, x=row.x / levels[0]) for row in table.rows]
-        return Tableau(tuple(schedule.node(schedule.scale * node.sigma) for node in table.nodes), tuple(rows))
+        return Tableau(tuple(schedule.node(schedule.scale * node.sigma) for node in table.nodes), tuple(rows)).guided(self.guidance)
 
 
 def named(name: str) -> Named:

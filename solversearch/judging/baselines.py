@@ -77,7 +77,7 @@ def baselines(
             asked = [each for each in asked if not each[0].empirical]
     if not asked:
         raise UserError(f"no baseline can spend {nfe} evaluations on this model's schedule; ask for another --nfe")
-    return [Baseline(solver.name, name, solver.tableau(model.schedule, nodes, suits).guided(guidance)) for solver, name, nodes in asked]
+    return [Baseline(solver.name, name, solver.tableau(model.schedule, nodes, suits, guidance)) for solver, name, nodes in asked]
 
 
 def screen(

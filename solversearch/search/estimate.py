@@ -22,7 +22,7 @@ from solversearch.search.settings import Settings, check
 from solversearch.search.stages import polish
 from solversearch.search.stages.baseline import SCREENED, STARTS
 from solversearch.search.stages.components import choices
-from solversearch.search.stages.search import OBSERVED
+from solversearch.search.stages.search import OBSERVED, shifts_by_variance
 from solversearch.search.stages.task import ROUGH
 from solversearch.search.strategies import predicts
 from solversearch.search.surrogates.anchored import NOISES
@@ -137,11 +137,13 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
 
 
 def _prepared(model: Model, settings: Settings, bounds: bool) -> int:
-    """What a search evaluates beside its candidates: for the times of least KLUB, for greedy ratios, and what the surrogates observe."""
+    """What a search evaluates beside its candidates: for the times of least KLUB, for greedy ratios, and what the surrogates observe,
+    and for the times of the states' variance."""
     nfe = settings.nfe
     domain = Domain.of(settings.space.fitting(settings.fit), model.schedule, nfe, settings.guidance)
     ratios = f"compensation.{nfe - 1}" in domain.distributions
     observed = min(NOISES, settings.validation_samples) * nfe * (STARTS + OBSERVED) * predicts(settings.strategy)
+    observed += settings.fit_samples * nfe * shifts_by_variance(settings, domain)
     return bounds * LEVELS * settings.fit_samples + ratios * FEWEST * (nfe + (nfe - FREE_FROM) * (1 + 3 * ITERATIONS)) + observed
 
 
