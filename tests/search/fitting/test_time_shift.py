@@ -8,7 +8,7 @@ import torch
 
 from solversearch.models.base import Denoiser
 from solversearch.runtime import run
-from solversearch.schedules import grid
+from solversearch.schedules import CosineVP, grid
 from solversearch.search.fitting.time_shift import variance_shifts
 from solversearch.solvers import get
 from solversearch.teacher import teach
@@ -43,14 +43,16 @@ def test_the_network_is_told_the_time_of_the_states_variance() -> None:
         def apart(t: float) -> float:
             return abs(float(schedule.alpha(t)) ** 2 * spread + float(schedule.sigma(t)) ** 2 - variance)  # noqa: B023
 
-        ends = schedule.time_at(np.clip(schedule.position([plain.t]) + np.array([-0.3, 0.3]), *sorted(schedule.position([0.0, 999.0]))))
+        ends = schedule.time_at(
+            np.clip(schedule.position([plain.t]) + np.array([-0.3, 0.3]), *sorted(schedule.position([schedule.t_end, schedule.t_start])))
+        )
         times = np.linspace(float(ends[0]), float(ends[1]), 2000)
         assert apart(node.t) <= min(map(apart, times)) + 2e-3 * variance
 
 
 def test_where_the_variance_says_nothing_nothing_is_shifted() -> None:
     """Endpoints of unit variance, in a schedule that keeps it."""
-    teacher = teach(MODEL, "fit", 64, trajectory=False)
+    model, teacher = replace(MODEL, schedule=CosineVP()), teach(MODEL, "fit", 64, trajectory=False)
     unit = replace(teacher, endpoint=teacher.endpoint / teacher.endpoint.std())
-    table = get("ddim").tableau(MODEL.schedule, grid("linspace", MODEL.schedule, 4))
-    assert variance_shifts(MODEL, table, unit, 0.2) == pytest.approx([0.0] * 4)
+    table = get("ddim").tableau(model.schedule, grid("linspace", model.schedule, 4))
+    assert variance_shifts(model, table, unit, 0.2) == pytest.approx([0.0] * 4)
