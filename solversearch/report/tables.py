@@ -31,7 +31,7 @@ def verdict(comparison: Comparison) -> str:
         return " ".join(
             (f"The plan is the best baseline itself, {found.best_baseline}: nothing better was found at {cost}.", *_useless(found))
         )
-    geometric, *others = found.ratios
+    geometric, *others = (each for each in found.ratios if each != found.confirming)
     share, low, high = (percent(each) for each in (found.share.mean, found.share.low, found.share.high))
     parts = [
         f"{found.verdict.capitalize()} at {cost}: on {share} of {found.samples:,} held-out samples [{low} to {high}] the plan's error is "
@@ -77,7 +77,7 @@ def _confirmed(found: Comparison) -> str:
     if other is None or not deciding.sign:
         return ""
     said = "contradicts it" if contradicts(deciding, other) else "confirms it" if other.sign == deciding.sign else "leaves it open"
-    return f", and another measure, on which nothing was searched, {said}: {other.measure} {ratio_text(other)}"
+    return f", and another measure, on which nothing was searched, {said}: {other.measure} {ratio_text(other)} over the same baseline"
 
 
 def _useless(found: Comparison) -> Iterator[str]:
@@ -144,6 +144,8 @@ def ratio_table(comparison: Comparison) -> Fitted:
     """The plan against the baseline that is best in each measure."""
     names = ("measure", "plan", "least of all baselines", "ratio", "of")
     caption = "Less is better: below 1 the plan is; brackets are 95 % intervals"
+    if confirming := comparison.confirming:
+        caption += f"; {confirming.measure}, on which nothing was searched, over the best baseline of {comparison.objective}"
     table = Fitted(names, "The plan against the best baseline of each measure", caption, left=("of",))
     for each in comparison.ratios:
         table.add_row(each.measure, number(each.plan_value), number(each.baseline_value), ratio_text(each), each.baseline)
