@@ -21,7 +21,7 @@ from solversearch.solvers.ipndm import ipndm
 from solversearch.tableau import Problem, Rule, Vector
 
 _COMFYUI = "ComfyUI's sampler of that name"
-_OTHERWISE = ("heun", "dpmpp_2m")
+_OTHERWISE = ("heun", "dpmpp_2m", "gradient_estimation")
 """Names that ComfyUI has too, for another rule on flow models."""
 
 
@@ -153,5 +153,5 @@ _REFUSED = {
         "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde",
         "dpmpp_3m_sde_gpu", "res_multistep_ancestral", "er_sde", "seeds_2", "seeds_3", "sa_solver", "sa_solver_pece", "exp_heun_2_x0_sde",
     ),
-    "no rule here computes what it does; 'heun' and 'dpmpp_2m' are near": ("heunpp2", "exp_heun_2_x0", "gradient_estimation", "ipndm_v"),
+    "no rule here computes what it does; 'heun' and 'dpmpp_2m' are near": ("heunpp2", "exp_heun_2_x0", "ipndm_v"),
 }  # fmt: skip

@@ -61,8 +61,9 @@ def plan_of(table: Tableau, model: Model, guidance: float = 1.0, digest: str | N
 def test_every_baseline_spends_exactly_the_budget(coins: Model, nfe: int, guidance: float) -> None:
     found = baselines(coins, nfe, guidance)
     assert {b.table.nfe for b in found} == {nfe}
-    assert {b.table.network_calls for b in found} == {nfe * (2 if guidance != 1 else 1)}
-    assert all(node.guidance == guidance for b in found for node in b.table.nodes)
+    usual = {b.table.network_calls for b in found if b.solver != "pcg_ddim"}  # whose predictors go without guidance
+    assert usual == {nfe * (2 if guidance != 1 else 1)} and all(b.table.network_calls <= max(usual) for b in found)
+    assert all(node.guidance == guidance for b in found for node in b.table.nodes if b.solver != "pcg_ddim")
     assert len({b.name for b in found}) == len(found) and {b.grid for b in found} <= set(GRIDS)
 
 

@@ -73,6 +73,17 @@ def test_a_heavy_ball_of_dpm_solver(b: float) -> None:
         np.testing.assert_allclose(sampled("hb_dpmpp_2m"), x, rtol=0, atol=1e-12)
 
 
+def test_gradient_estimation_goes_on_from_the_change_of_the_noise_prediction() -> None:
+    """As ComfyUI runs it in x / alpha and sigma / alpha: an Euler step, and once more the change of the slope."""
+    x, before = X, None
+    for s, t in pairwise(NODES):
+        slope = (x - s.alpha * denoise(x, s)) / s.sigma
+        change = 0 if before is None or t.sigma == 0 else slope - before
+        x = t.alpha * (x / s.alpha + (t.sigma / t.alpha - s.sigma / s.alpha) * (slope + change))
+        before = slope
+    np.testing.assert_allclose(sampled("gradient_estimation"), x, rtol=0, atol=1e-12)
+
+
 # DualFast ------------------------------------------------------------------------------------------------------
 
 
