@@ -88,6 +88,11 @@ def test_a_decision_has_an_effect_and_none_where_it_says_so(key: str) -> None:
     ])  # fmt: skip
 
 
+def test_a_rate_of_no_history_is_none() -> None:
+    assert canonical([Decision(history_rate=0.3)] * NFE, False) == canonical([Decision()] * NFE, False)
+    assert canonical([Decision(history=1.0, history_rate=0.3)] * NFE, False)[3].history_rate == 0.3
+
+
 @pytest.mark.parametrize("key", KINDS)
 def test_a_value_that_cannot_be_is_one_line(key: str, tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"

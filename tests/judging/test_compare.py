@@ -323,6 +323,17 @@ def test_the_objective_decides(coins: Model, objective: str) -> None:
     assert comparison.exported_row == comparison.rows[0]
 
 
+@pytest.mark.parametrize(("objective", "asked"), [("frechet", True), ("mean", False), ("endpoint", False)])
+def test_baselines_that_an_objective_judges_are_compared_with(
+    coins: Model, teacher: Teacher, monkeypatch: pytest.MonkeyPatch, objective: str, asked: bool
+) -> None:
+    table = get("ddim_eta1").tableau(coins.schedule, grid("karras", coins.schedule, 3))
+    found = replace(measured(coins, table, teacher, name="noisy"), kind="baseline")
+    monkeypatch.setattr(module, "contenders", lambda decider, *_: [found] if decider.name == "frechet" else pytest.fail("not asked for"))
+    comparison = compared(coins, get("ddim").tableau(coins.schedule, grid("karras", coins.schedule, 3)), teacher, objective=objective)
+    assert ("noisy" in {row.name for row in comparison.rows}) == asked
+
+
 def test_batch_size_changes_nothing(coins: Model, teacher: Teacher) -> None:
     plan = plan_of(get("unipc_2").tableau(coins.schedule, grid("karras", coins.schedule, 3)), coins)
     one, other = (compare(coins, plan, teacher.first(100), Clock(), size) for size in (7, 256))
