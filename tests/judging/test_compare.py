@@ -21,7 +21,7 @@ from solversearch.judging.distances import Moments, frechet
 from solversearch.judging.measures import measured, rivals
 from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.judging.race import FRECHET, GEOMETRIC, MEAN, MEDIAN
-from solversearch.judging.verdict import SMALL_PICTURES, decide, needed, ratios
+from solversearch.judging.verdict import SMALL_PICTURES, Ratio, decide, needed, ratios
 from solversearch.memo import NO_MEMO
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.noise import draw
@@ -328,10 +328,21 @@ def test_baselines_that_an_objective_judges_are_compared_with(
     coins: Model, teacher: Teacher, monkeypatch: pytest.MonkeyPatch, objective: str, asked: bool
 ) -> None:
     table = get("ddim_eta1").tableau(coins.schedule, grid("karras", coins.schedule, 3))
-    found = replace(measured(coins, table, teacher, name="noisy"), kind="baseline")
+    found = replace(measured(coins, table, teacher.first(64), name="noisy"), kind="baseline")
     monkeypatch.setattr(module, "contenders", lambda decider, *_: [found] if decider.name == "frechet" else pytest.fail("not asked for"))
-    comparison = compared(coins, get("ddim").tableau(coins.schedule, grid("karras", coins.schedule, 3)), teacher, objective=objective)
+    few = teacher.first(64)
+    comparison = compared(coins, get("ddim").tableau(coins.schedule, grid("karras", coins.schedule, 3)), few, objective=objective)
     assert ("noisy" in {row.name for row in comparison.rows}) == asked
+
+
+def test_what_contradicts_the_objective_is_told(coins: Model, teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Ratio(measure="other", value=0.1, low=0.05, high=0.2, baseline="b", plan_value=1, baseline_value=10)
+    monkeypatch.setattr(module, "confirmation", lambda *_: other)
+    monkeypatch.setattr(module, "contenders", lambda *_: [])
+    table = get("ddim").tableau(coins.schedule, grid("karras", coins.schedule, 3))
+    comparison = compared(coins, table, teacher.first(64), objective="tail")
+    assert comparison.deciding.sign == 1 and comparison.verdict == "undecided" and comparison.confirming == other
+    assert "on which nothing was searched, contradicts it: other 0.1 [0.05, 0.2]" in tables.verdict(comparison)
 
 
 def test_batch_size_changes_nothing(coins: Model, teacher: Teacher) -> None:
