@@ -22,7 +22,12 @@ SCHEDULE, NFE = DiscreteVP.named(), 4
 NODES = grid("karras", SCHEDULE, NFE)
 STEPS = [field.name for field in fields(Decision)]
 """Decisions of a step."""
-BESIDE = [Decision(order=3, corrector=True), Decision(order=3, prediction="noise"), Decision("deis_rhoab", 1, corrector=True)]
+BESIDE = [
+    Decision(order=3, corrector=True),
+    Decision(order=3, prediction="noise"),
+    Decision("deis_rhoab", 1, corrector=True),
+    Decision(history=1.0),
+]
 """Steps at which a decision may have an effect."""
 ROWS = dict(re.findall(r"^\| `(\w+)` \|(.*)$", (presets()["default"].parent / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
 
@@ -81,6 +86,11 @@ def test_a_decision_has_an_effect_and_none_where_it_says_so(key: str) -> None:
         *((found[i] and not acts[i], f"truth: it has an effect at step {i}; see `after` and `last` in KINDS") for i in range(NFE)),
         *((acts[i] and not found[i] and 0 < i < NFE - 1, f"truth: it has none at step {i}; see `after` in KINDS") for i in range(NFE)),
     ])  # fmt: skip
+
+
+def test_a_rate_of_no_history_is_none() -> None:
+    assert canonical([Decision(history_rate=0.3)] * NFE, False) == canonical([Decision()] * NFE, False)
+    assert canonical([Decision(history=1.0, history_rate=0.3)] * NFE, False)[3].history_rate == 0.3
 
 
 @pytest.mark.parametrize("key", KINDS)

@@ -1,6 +1,7 @@
 """Search spaces: from YAML to candidates to tables."""
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,23 @@ from solversearch.tableau import trace
 
 VP = DiscreteVP.named()
 SCHEDULES: list[NoiseSchedule] = [VP, DiscreteVP.named(zero_terminal_snr=True), LinearVP(), VE(), Flow(shift=3.0, scale=1000.0)]
-PRESETS = ["autodiffusion", "ays", "dc", "default", "dpm_v3", "full", "ld3", "nonstationary", "s3"]
+PRESETS = [
+    "autodiffusion",
+    "ays",
+    "churn",
+    "dc",
+    "default",
+    "dpm_v3",
+    "dualfast",
+    "full",
+    "guidance",
+    "higs",
+    "ld3",
+    "momentum",
+    "nonstationary",
+    "s3",
+    "time_shift",
+]
 
 
 def read(tmp_path: Path, text: str) -> SearchSpace:
@@ -237,9 +254,9 @@ def test_every_candidate_of_every_preset_compiles(
     rng = np.random.default_rng(seed)
     one, other = (each.candidate(each.random(rng)) for _ in range(2))
     table = one.tableau(schedule)
-    assert table.nfe == nfe and not table.stochastic
+    assert table.nfe == nfe and table.stochastic <= (name == "churn")
     assert np.all(np.diff(one.times) < 0) and schedule.t_end <= one.times[-1] <= one.times[0] <= schedule.t_start
-    assert {node.guidance for node in table.nodes} == {guidance}
+    assert {node.guidance for node in table.nodes} == {guidance} or (name == "guidance" and guidance != 1)
     if (integer or each.space.integer) and schedule.discrete:
         assert all(node.t == round(node.t) for node in table.nodes)
     assert (one.signature == other.signature) == (one == other) and hash(one) == hash(each.candidate(dict(_params(each, one, seed))))
@@ -439,6 +456,20 @@ def test_guidance_is_a_share_and_an_interval_saves_calls() -> None:
     assert each.tableau({**params, "guidance_above": 0.9}).network_calls < 7
     assert each.candidate({**params, "guidance.1": 0.0}).guidance == (1.0, 1.0, 4.0, 3.0)
     assert not Domain.of(space, VP, 4, 1.0).distributions, "harmless without guidance"
+
+
+@pytest.mark.parametrize(("shape", "expected"), [("linear", lambda u: 2 - 2 * u), ("cosine", lambda u: 1 + np.cos(np.pi * u))])
+def test_guidance_grows_toward_the_data(shape: str, expected: Callable[[float], float]) -> None:
+    """Its mean over all places is what was asked for; the noisiest evaluation has none, and costs half."""
+    space = SearchSpace.model_validate({"timesteps": "linspace", "guidance_interval": {"shape": ["flat", shape]}, "guidance": 0.5})
+    each = Domain.of(space, VP, 4, 3.0)
+    table = each.tableau({"guidance_shape": shape})
+    last, first = VP.position([VP.t_end, VP.t_start])
+    places = [(float(VP.position([node.t])[0]) - last) / (first - last) for node in table.nodes]
+    assert [node.guidance for node in table.nodes] == pytest.approx([1 + 0.5 * expected(u) * 2 for u in places])
+    assert table.network_calls == 7 and np.mean([expected(u) for u in np.linspace(0, 1, 1001)]) == pytest.approx(1)
+    assert each.tableau({"guidance_shape": "flat"}).nodes[0].guidance == 2.0
+    assert each.seed(table.nodes)["guidance_shape"] == "flat"
 
 
 def test_ends_of_an_interval_belong_to_it() -> None:

@@ -21,15 +21,16 @@ from solversearch.solvers.ipndm import ipndm
 from solversearch.tableau import Problem, Rule, Vector
 
 _COMFYUI = "ComfyUI's sampler of that name"
-_OTHERWISE = ("heun", "dpmpp_2m")
+_OTHERWISE = ("heun", "dpmpp_2m", "gradient_estimation")
 """Names that ComfyUI has too, for another rule on flow models."""
 
 
 class Named(NamedTuple):
-    """A solver, and whether it works on data + sigma * noise for flow models too."""
+    """A solver, whether it works on data + sigma * noise for flow models too, and the guidance scale of its tables."""
 
     solver: Solver
     exploding: bool = False
+    guidance: float = 1.0
 
     def tableau(self, schedule: NoiseSchedule, nodes: Sequence[Node]) -> Tableau:
         """The table on a grid that ends in `CLEAN`, from unit noise. Raises `UserError` where it is not the same rule for such a model."""
@@ -38,13 +39,13 @@ class Named(NamedTuple):
                 warnings.warn(
                     f"{name} steps flow models in sigma / alpha; ComfyUI's, which steps them in sigma, is comfyui:{name}", stacklevel=2
                 )
-            return self.solver.tableau(schedule, nodes)
+            return self.solver.tableau(schedule, nodes, guidance=self.guidance)
         if self.solver.stochastic:
             raise UserError(f"{self.solver.name} renoises flow models by a rule of its own; 'ddim_eta1' is the one that is known here")
         levels = [node.sigma for node in nodes[:-1]]
         table = self.solver.tableau(VE(levels[-1], levels[0]), [*(Node(sigma, 1.0, sigma) for sigma in levels), CLEAN])
         rows = [replace(row, x=row.x / levels[0]) for row in table.rows]
-        return Tableau(tuple(schedule.node(schedule.scale * node.sigma) for node in table.nodes), tuple(rows))
+        return Tableau(tuple(schedule.node(schedule.scale * node.sigma) for node in table.nodes), tuple(rows)).guided(self.guidance)
 
 
 def named(name: str) -> Named:
@@ -152,5 +153,5 @@ _REFUSED = {
         "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde",
         "dpmpp_3m_sde_gpu", "res_multistep_ancestral", "er_sde", "seeds_2", "seeds_3", "sa_solver", "sa_solver_pece", "exp_heun_2_x0_sde",
     ),
-    "no rule here computes what it does; 'heun' and 'dpmpp_2m' are near": ("heunpp2", "exp_heun_2_x0", "gradient_estimation", "ipndm_v"),
+    "no rule here computes what it does; 'heun' and 'dpmpp_2m' are near": ("heunpp2", "exp_heun_2_x0", "ipndm_v"),
 }  # fmt: skip

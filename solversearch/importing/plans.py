@@ -64,7 +64,7 @@ def as_plan(where: str, nfe: int | None, model: "Model | None" = None, guidance:
     decisions: dict[str, Any] = {"scheduler": name, "solver": name.removesuffix("Scheduler"), "grid": "its own"}
     decisions |= {key: str(value) for key, value in source.settings.items()}
     decisions |= known
-    return _plan(table, kind, guidance, model, decisions, command, threshold)
+    return _plan(table.guided(guidance), kind, guidance, model, decisions, command, threshold)
 
 
 def _unclipped(source: SchedulerSource) -> tuple[SchedulerSource, Threshold | None]:
@@ -96,7 +96,7 @@ def plan_of_list(
     solver is one of `SOLVERS`, or what ComfyUI or diffusers call it. Raises `UserError` for a list that the solver does not spend
     nfe evaluations on, too.
     """
-    known = named(solver)
+    known = named(solver)._replace(guidance=guidance)
     check_falling(numbers, what, True)
     if model and settings:
         raise UserError(f"--set {next(iter(settings))}: the model has a noise schedule of its own; leave out --set or --model")
@@ -142,7 +142,6 @@ def _plan(
     table: Tableau, kind: str, guidance: float, model: "Model | None", decisions: dict[str, Any], command: str,
     threshold: Threshold | None = None,
 ) -> Plan:  # fmt: skip
-    table = table.guided(guidance)
     versions = {"solversearch": __version__}
     if "scheduler" in decisions:
         versions["diffusers"] = library().__version__

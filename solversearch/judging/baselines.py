@@ -77,16 +77,17 @@ def baselines(
             asked = [each for each in asked if not each[0].empirical]
     if not asked:
         raise UserError(f"no baseline can spend {nfe} evaluations on this model's schedule; ask for another --nfe")
-    found = [
-        (solver, name, _table(solver, model.schedule, tuple(nodes), suits if solver.empirical else DATA)) for solver, name, nodes in asked
-    ]
-    return [Baseline(solver.name, name, table.guided(guidance)) for solver, name, table in found]
+
+    def table(solver: Solver, nodes: Sequence[Node]) -> Tableau:
+        return _table(solver, model.schedule, tuple(nodes), suits if solver.empirical else DATA, guidance)
+
+    return [Baseline(solver.name, name, table(solver, nodes)) for solver, name, nodes in asked]
 
 
 @lru_cache(maxsize=8192)
-def _table(solver: Solver, schedule: NoiseSchedule, nodes: tuple[Node, ...], suits: Parametrization) -> Tableau:
+def _table(solver: Solver, schedule: NoiseSchedule, nodes: tuple[Node, ...], suits: Parametrization, guidance: float) -> Tableau:
     """Traced once: a search, its comparison and its surrogates ask for the same tables, and the ladder for those of ten NFEs."""
-    return solver.tableau(schedule, nodes, suits)
+    return solver.tableau(schedule, nodes, suits, guidance)
 
 
 def screen(

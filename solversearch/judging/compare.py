@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf, isfinite
 from typing import Literal, Self
 
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from solversearch.judging import intervals
 from solversearch.judging.baselines import LIMIT, SMALL
+from solversearch.judging.contenders import contenders
 from solversearch.judging.measures import ComparisonRow, Rivals, finite, measured, rivals
 from solversearch.judging.objectives import parse_many
 from solversearch.judging.race import GEOMETRIC, MEAN
-from solversearch.judging.verdict import Ratio, Verdict, decide, needed, objective_ratio, ratios
+from solversearch.judging.verdict import Ratio, Verdict, confirmation, decide, needed, objective_ratio, ratios
 from solversearch.memo import NO_MEMO, Memo
 from solversearch.models.base import Clock, Model
 from solversearch.notebook import Shown
@@ -26,6 +28,8 @@ from solversearch.teacher import STEPS, Teacher
 
 ENDPOINT = "endpoint"
 """The objective whose verdict the geometric mean of the error ratio gives."""
+RACED = (ENDPOINT, "mean")
+"""Objectives whose best baseline the race finds."""
 POINTS = 65
 """Of the noise schedule, in the file of a comparison."""
 TIMED, REPEATS = 256, 3
@@ -152,6 +156,8 @@ class Comparison(BaseModel, Shown):
     ran_away: Count = 0
     seed: Count
     objective: str = "endpoint"
+    confirmed_by: str = ""
+    """The measure, of `ratios`, on which nothing was searched and that may contradict an objective other than the endpoint error."""
     verdict: Verdict
     samples_to_decide: Count | None = None
     exported: Literal["plan", "baseline"] = "plan"
@@ -210,6 +216,11 @@ class Comparison(BaseModel, Shown):
     def deciding(self) -> Ratio:
         """What the verdict rests on: the geometric mean of the error ratio, or the objective's own value."""
         return self.ratios[0] if self.objective == ENDPOINT else self.ratios[-1]
+
+    @property
+    def confirming(self) -> Ratio | None:
+        """What may contradict the objective; files of earlier versions have none."""
+        return self.ratio(self.confirmed_by)
 
     @property
     def is_baseline(self) -> bool:
@@ -294,13 +305,18 @@ def compare(
     if len(places := finite(model, teacher, own.errors)) < count:
         own, teacher = own.at(places), teacher.at(places.tolist())
     found = rivals(model, plan.rival_nfe, plan.guidance, teacher, integer, batch_size, clock, memo, progress=progress)
-    compared, decider = ratios(own, found, teacher.seed), parse_many(objective)[0]
+    decider = parse_many(objective)[0]
+    if decider.name not in RACED:
+        progress(f"baselines by the objective {decider.name}")
+        found = replace(found, others=contenders(decider, found, batch_size, clock, memo))
+    compared = ratios(own, found, teacher.seed)
     geometric, mean = compared[0], next(each for each in compared if each.measure == MEAN)
-    verdict, more = decide(geometric, mean), None
+    verdict, more, confirming = decide(geometric, mean), None, None
     if decider.name != ENDPOINT:
         progress(f"objective {decider.name}")
-        compared = (*compared, objective_ratio(decider, plan.tableau, plan.threshold, found, batch_size, clock, memo))
-        verdict = ("better", "undecided", "worse")[compared[-1].sign + 1]
+        deciding = objective_ratio(decider, plan.tableau, plan.threshold, found, batch_size, clock, memo)
+        confirming = confirmation(decider, own, plan.threshold, deciding, found, batch_size, clock, memo)
+        compared, verdict = (*compared, confirming, deciding), decide(deciding, confirming)
     elif verdict == "undecided":
         more = needed(geometric, mean, len(teacher))
     if ran_away:
@@ -319,6 +335,7 @@ def compare(
         ran_away=ran_away,
         seed=teacher.seed,
         objective=decider.name,
+        confirmed_by=confirming.measure if confirming else "",
         verdict=verdict,
         samples_to_decide=more,
         share=intervals.share(own.errors, best.errors),

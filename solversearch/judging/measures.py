@@ -72,7 +72,11 @@ class Measured:
         if measure == GEOMETRIC:
             return float(np.exp(np.log(np.maximum(self.errors, TINY)).mean()))
         assert measure == FRECHET and target is not None
-        return self._frechet(target)[0]
+        return self.frechet(target)
+
+    def frechet(self, reference: Tensor | Moments) -> float:
+        """The distance of the features to others, or to moments."""
+        return self._frechet(reference)[0]
 
     def row(self, target: Tensor | None, real: Moments | None, seed: int) -> ComparisonRow:
         """Of a table that ran away nowhere."""
@@ -89,8 +93,8 @@ class Measured:
             }
         )  # fmt: skip
 
-    def frechet_ratio(self, other: "Measured", target: Tensor) -> Interval:
-        """Of the distances to the teacher, the samples of all three being resampled together, to first order."""
+    def frechet_ratio(self, other: "Measured", target: Tensor | Moments) -> Interval:
+        """Of the distances to the teacher or to moments, the samples of all being resampled together, to first order."""
         (a, own), (b, others) = self._frechet(target), other._frechet(target)
         error = float((own / max(a, TINY) - others / max(b, TINY)).square().sum().sqrt())
         return _around(a / max(b, TINY), error)
@@ -146,17 +150,21 @@ def finite(model: Model, teacher: Teacher, errors: Floats | None = None) -> Plac
 
 @dataclass
 class Rivals:
-    """Every baseline at one cost, raced on a teacher's samples; those measured in full, best mean first."""
+    """Every baseline at one cost, raced on a teacher's samples; those measured in full, best mean first.
+
+    others have been measured in full beside the race.
+    """
 
     model: Model
     teacher: Teacher
     race: Race
+    others: Sequence[Measured] = ()
 
     @cached_property
     def measured(self) -> list[Measured]:
         """Without those that ran away on some sample."""
         runs, everything = self.race.runs, np.arange(len(self.teacher))
-        found = []
+        found = list(self.others)
         for table in self.race.finalists:
             if np.isfinite(runs.errors[table]).all():
                 each, features = self.race.baseline(table), runs.features(table, everything) if runs.target is not None else None

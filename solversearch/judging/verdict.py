@@ -5,10 +5,13 @@
     undecided    all else: the intervals hold 1, or most samples say one thing and the mean, which the worst samples decide, another
 
 The mean contradicts where its interval lies on the other side of 1, or its ratio by more than `TOLERATED`. Under another objective the
-plan's value over the least one of the baselines decides, by its own interval alone.
+plan's value over the least one of the baselines takes the place of the geometric mean, and another metric, on which nothing was searched,
+that of the mean: `confirmation`.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from math import log
 from typing import Literal
 
 import numpy as np
@@ -18,6 +21,8 @@ from scipy import stats
 from torch import Tensor
 
 from solversearch.judging import intervals
+from solversearch.judging.distances import Moments
+from solversearch.judging.intervals import TINY
 from solversearch.judging.measures import Measured, Rivals
 from solversearch.judging.objectives import Objective, Outcome
 from solversearch.judging.race import FRECHET, GEOMETRIC, MEAN, MEDIAN
@@ -32,6 +37,7 @@ Verdict = Literal["better", "worse", "undecided"]
 
 TOLERATED = 1.1
 """A mean that is larger by less, inside its interval, does not take back what nearly all samples say."""
+SIDE, SMALL_PICTURES = 8, "Frechet distance of small pictures"
 GROUPS = 8
 """Of samples, each of which is left out once for the interval of an objective."""
 
@@ -80,13 +86,16 @@ def ratios(own: Measured, rivals: Rivals, seed: int) -> tuple[Ratio, ...]:
     return tuple(found)
 
 
-def decide(geometric: Ratio, mean: Ratio) -> Verdict:
-    """The verdict where the endpoint error is the objective."""
-    if geometric.sign < 0 and not (mean.sign > 0 or mean.value > TOLERATED):
-        return "better"
-    if geometric.sign > 0 and not (mean.sign < 0 or mean.value < 1 / TOLERATED):
-        return "worse"
-    return "undecided"
+def decide(deciding: Ratio, other: Ratio) -> Verdict:
+    """What the deciding ratio says, unless the other contradicts: the geometric mean and the mean, or an objective and what confirms it."""
+    if not deciding.sign or contradicts(deciding, other):
+        return "undecided"
+    return "better" if deciding.sign < 0 else "worse"
+
+
+def contradicts(deciding: Ratio, other: Ratio) -> bool:
+    apart = 0.0 if other.difference else log(max(other.value, TINY))
+    return deciding.sign * other.sign < 0 or -deciding.sign * apart > log(TOLERATED)
 
 
 def needed(geometric: Ratio, mean: Ratio, n: int) -> int | None:
@@ -110,12 +119,11 @@ def objective_ratio(
     (Shao and Tu 1995, chapter 2). Errors are not tempered here.
     """
 
-    def values(table: Tableau, threshold: Threshold | None, groups: int) -> Floats:
-        """On all samples, then without each group: (1 + groups,)."""
-        return np.array(memo.numbers(lambda: _values(objective, table, threshold, rivals, batch_size, clock, groups)))
+    def kept(table: Tableau, threshold: Threshold | None, groups: int) -> Floats:
+        return np.array(memo.numbers(lambda: values(objective, table, threshold, rivals, batch_size, clock, groups)))
 
-    best = min(rivals.measured, key=lambda each: values(each.table, None, 0)[0])
-    ours, theirs = values(own, threshold, GROUPS), values(best.table, None, GROUPS)
+    best = min(rivals.measured, key=lambda each: kept(each.table, None, 0)[0])
+    ours, theirs = kept(own, threshold, GROUPS), kept(best.table, None, GROUPS)
     positive = min(ours.min(), theirs.min()) > 0
     apart = np.log(ours / theirs) if positive else ours - theirs
     spread = np.sqrt((GROUPS - 1) / GROUPS * ((apart[1:] - apart[1:].mean()) ** 2).sum())
@@ -125,9 +133,11 @@ def objective_ratio(
                  baseline_value=float(theirs[0]), difference=not positive)  # fmt: skip
 
 
-def _values(
-    objective: Objective, table: Tableau, threshold: Threshold | None, rivals: Rivals, batch_size: int, clock: Clock | None, groups: int
-) -> list[float]:
+def values(
+    objective: Objective, table: Tableau, threshold: Threshold | None, rivals: Rivals, batch_size: int = 512, clock: Clock | None = None,
+    groups: int = 0,
+) -> list[float]:  # fmt: skip
+    """An objective's value on all samples, then without each group: (1 + groups,)."""
     model, teacher = rivals.model, rivals.teacher
     states: list[Tensor] = []
     keep = (lambda i, x, prediction: states.append(x)) if "states" in objective.needs else None
@@ -138,3 +148,37 @@ def _values(
         visited = tuple(state[here] for state in states) or None
         found.append(objective.value(Outcome(model, teacher.at(some.tolist()), table, x[here], None, visited, batch_size, clock)))
     return found
+
+
+def confirmation(
+    objective: Objective, own: Measured, threshold: Threshold | None, compared: Ratio, rivals: Rivals, batch_size: int = 512,
+    clock: Clock | None = None, memo: Memo = NO_MEMO,
+) -> Ratio:  # fmt: skip
+    """What nothing was searched on, of the plan over the baseline that is best in the objective: the Frechet distance of `small_pictures`,
+    to the data where the objective is a distance to these, else to the teacher's samples. Of a reference features alone are kept."""
+    best = next(each for each in rivals.measured if each.name == compared.baseline)
+    real = rivals.model.data if "fid" in objective.name and rivals.model.reference is None else None
+    target: Tensor | Moments
+    target = small_pictures(rivals.teacher.endpoint) if real is None else Moments.of(small_pictures(real()))
+
+    def seen(each: Measured, limit: Threshold | None) -> Measured:
+        def run() -> dict[str, Tensor]:
+            return {"features": small_pictures(sample(rivals.model, each.table, rivals.teacher, batch_size, clock, limit))}
+
+        return replace(each, features=memo.tensors(run)["features"])
+
+    ours, theirs = seen(own, threshold), seen(best, None)
+    found = ours.frechet_ratio(theirs, target)
+    return Ratio(
+        measure=SMALL_PICTURES, value=found.mean, low=found.low, high=found.high, baseline=best.name, plan_value=ours.frechet(target),
+        baseline_value=theirs.frechet(target),
+    )  # fmt: skip
+
+
+def small_pictures(samples: Tensor) -> Tensor:
+    """Features that no network made, (n, F) float64 on the CPU: samples (n, ...) averaged to at most `SIDE` x `SIDE` numbers a channel."""
+    samples = samples.double().cpu()
+    if samples.ndim > 3:
+        height, width = samples.shape[-2:]
+        samples = torch.nn.functional.adaptive_avg_pool2d(samples.flatten(1, -3), (min(SIDE, height), min(SIDE, width)))
+    return samples.flatten(1)

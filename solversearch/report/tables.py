@@ -6,7 +6,7 @@ from solversearch.judging.compare import ENDPOINT, Comparison, ParetoPoint, Stag
 from solversearch.judging.intervals import CARRIED
 from solversearch.judging.measures import ComparisonRow
 from solversearch.judging.race import MEAN
-from solversearch.judging.verdict import Ratio
+from solversearch.judging.verdict import Ratio, contradicts
 from solversearch.report.plan_view import interval_text, number
 from solversearch.report.screen import Fitted
 
@@ -31,7 +31,7 @@ def verdict(comparison: Comparison) -> str:
         return " ".join(
             (f"The plan is the best baseline itself, {found.best_baseline}: nothing better was found at {cost}.", *_useless(found))
         )
-    geometric, *others = found.ratios
+    geometric, *others = (each for each in found.ratios if each != found.confirming)
     share, low, high = (percent(each) for each in (found.share.mean, found.share.low, found.share.high))
     parts = [
         f"{found.verdict.capitalize()} at {cost}: on {share} of {found.samples:,} held-out samples [{low} to {high}] the plan's error is "
@@ -51,7 +51,7 @@ def _caveats(found: Comparison) -> Iterator[str]:
     if found.ran_away:
         yield f"On {found.ran_away} samples, left out of these numbers, the plan ran away: NaN or inf. That decides."
     elif found.objective != ENDPOINT:
-        yield f"The objective, {found.objective}, decides."
+        yield f"The objective, {found.objective}, decides{_confirmed(found)}."
     elif found.verdict == "undecided":
         if geometric.sign:
             yield "Most samples say one thing, and the mean, which the worst samples decide, another."
@@ -69,6 +69,15 @@ def _caveats(found: Comparison) -> Iterator[str]:
         yield f"For the plan's mean error {rest}."
     if others := found.left_out - found.ran_away:
         yield f"{others} of {found.samples + found.left_out:,} samples are left out: the network returned NaN or inf there."
+
+
+def _confirmed(found: Comparison) -> str:
+    """Whether the measure on which nothing was searched says the same as the objective."""
+    deciding, other = found.deciding, found.confirming
+    if other is None or not deciding.sign:
+        return ""
+    said = "contradicts it" if contradicts(deciding, other) else "confirms it" if other.sign == deciding.sign else "leaves it open"
+    return f", and another measure, on which nothing was searched, {said}: {other.measure} {ratio_text(other)} over the same baseline"
 
 
 def _useless(found: Comparison) -> Iterator[str]:
@@ -135,6 +144,8 @@ def ratio_table(comparison: Comparison) -> Fitted:
     """The plan against the baseline that is best in each measure."""
     names = ("measure", "plan", "least of all baselines", "ratio", "of")
     caption = "Less is better: below 1 the plan is; brackets are 95 % intervals"
+    if confirming := comparison.confirming:
+        caption += f"; {confirming.measure}, on which nothing was searched, over the best baseline of {comparison.objective}"
     table = Fitted(names, "The plan against the best baseline of each measure", caption, left=("of",))
     for each in comparison.ratios:
         table.add_row(each.measure, number(each.plan_value), number(each.baseline_value), ratio_text(each), each.baseline)

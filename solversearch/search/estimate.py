@@ -8,11 +8,14 @@ import torch
 
 from solversearch import empirical, memory
 from solversearch.judging.baselines import baselines, pairs, screening
+from solversearch.judging.compare import RACED
+from solversearch.judging.contenders import KEPT
 from solversearch.judging.objectives import parse_many
 from solversearch.judging.objectives.ays import LEVELS
 from solversearch.judging.race import first_round, hard_samples
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.parametrization import DATA
+from solversearch.schedules import GRIDS
 from solversearch.search.fitting.compensation import FREE_FROM, ITERATIONS
 from solversearch.search.fitting.compensation import SAMPLES as FEWEST
 from solversearch.search.fitting.design_matrix import CHUNK
@@ -22,10 +25,11 @@ from solversearch.search.stages.baseline import SCREENED, STARTS
 from solversearch.search.stages.components import choices
 from solversearch.search.stages.price import CHOICES
 from solversearch.search.stages.price import choices as patterns
-from solversearch.search.stages.search import OBSERVED
+from solversearch.search.stages.search import OBSERVED, shifts_by_variance
 from solversearch.search.stages.task import ROUGH
 from solversearch.search.strategies import predicts
 from solversearch.search.surrogates.anchored import NOISES
+from solversearch.solvers import SOLVERS
 from solversearch.spaces import Domain
 from solversearch.teacher import STEPS, cost
 from solversearch.threads import few_threads
@@ -126,7 +130,8 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
         "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,
         "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on * (1 + (settings.budget is not None)) if way else 0,
         "comparison": nfe * (_racing(count, settings.samples) + FULL * settings.samples)
-        + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples),
+        + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples)
+        + nfe * _judging(settings),
     }  # fmt: skip
     evaluations = {name: value * guided for name, value in stages.items()}
     evaluations["teacher"] += sum(cost(count, ROUGH) for count in (settings.fit_samples, settings.validation_samples)) * (
@@ -139,17 +144,29 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
 
 
 def _prepared(model: Model, settings: Settings, bounds: bool) -> int:
-    """What a search evaluates beside its candidates: for the times of least KLUB, for greedy ratios, and what the surrogates observe."""
+    """What a search evaluates beside its candidates: for the times of least KLUB, for greedy ratios, and what the surrogates observe,
+    and for the times of the states' variance."""
     nfe = settings.nfe
     domain = Domain.of(settings.space.fitting(settings.fit), model.schedule, nfe, settings.guidance)
     ratios = f"compensation.{nfe - 1}" in domain.distributions
     observed = min(NOISES, settings.validation_samples) * nfe * (STARTS + OBSERVED) * predicts(settings.strategy)
+    observed += settings.fit_samples * nfe * shifts_by_variance(settings, domain)
     return bounds * LEVELS * settings.fit_samples + ratios * FEWEST * (nfe + (nfe - FREE_FROM) * (1 + 3 * ITERATIONS)) + observed
 
 
 def _racing(count: int, samples: int) -> int:
     """Samples of the first two rounds of a race of so many baselines."""
     return int(count * (first_round(samples) + GOING_ON * hard_samples(samples)))
+
+
+def _judging(settings: Settings) -> int:
+    """Samples on which baselines are run for an objective that the race does not look at."""
+    if parse_many(settings.objective)[0].name in RACED:
+        return 0
+    stochastic = sum(solver.stochastic for solver in SOLVERS.values())
+    entered, first = len(SOLVERS) + stochastic * len(GRIDS), screening(settings.samples)
+    rounds = math.ceil(math.log(settings.samples / first, KEPT))
+    return entered * first * rounds + 2 * FULL * settings.samples
 
 
 def _memory(model: Model, settings: Settings) -> dict[str, str]:

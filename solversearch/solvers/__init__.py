@@ -14,7 +14,7 @@ __all__ = ["FILES", "SOLVERS", "Solver", "get"]
 
 FILES = (
     "ddim", "ddim_ancestral", "heun", "dpm_2s", "dpm_3s", "dpm_multistep", "dpmpp_2m_sde", "unipc", "deis", "pndm", "plms", "ipndm", "ghvb",
-    "bdia", "epsilon_scaling", "dualfast", "res", "dpm_v3",
+    "hb", "bdia", "epsilon_scaling", "dualfast", "res", "dpm_v3", "pcg", "gradient_estimation",
 )  # fmt: skip
 """In this order the solvers are tried; the first of those with the same table gives it its name."""
 

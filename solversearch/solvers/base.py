@@ -5,7 +5,7 @@ outputs are reproduced exactly whatever the weights, and nothing is singular whe
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite, log, sqrt
 from typing import NamedTuple
 
@@ -34,8 +34,11 @@ class Solver:
     stochastic: bool = False
     empirical: bool = False
 
-    def tableau(self, schedule: NoiseSchedule, nodes: Sequence[Node], parametrization: Parametrization = DATA) -> Tableau:
-        return trace(self.rule, schedule, nodes, parametrization)
+    def tableau(
+        self, schedule: NoiseSchedule, nodes: Sequence[Node], parametrization: Parametrization = DATA, guidance: float = 1.0
+    ) -> Tableau:
+        """The table at a guidance scale, which some rules share out among the evaluations."""
+        return trace(self.rule, schedule, [replace(node, guidance=guidance) for node in nodes], parametrization)
 
 
 class Past(NamedTuple):

@@ -1,6 +1,6 @@
 """A solver chosen step by step, as in USF (Liu et al. 2023, arXiv:2312.07243) and its search S3: one `Decision` a step."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from numbers import Integral
@@ -8,12 +8,14 @@ from typing import Literal, get_args
 
 from solversearch.errors import UserError, nearest
 from solversearch.runtime import Node
-from solversearch.solvers import dpm_v3
+from solversearch.solvers import dpm_v3, higs
 from solversearch.solvers.base import Corrector, Past, Stage, Step, first_order, lam, run_stages
 from solversearch.solvers.dc import compensation
 from solversearch.solvers.deis import deis_rhoab, deis_tab
 from solversearch.solvers.dpm_multistep import dpm_multistep
+from solversearch.solvers.dualfast import led
 from solversearch.solvers.epsilon_scaling import scaled
+from solversearch.solvers.hb import Ball
 from solversearch.solvers.integrals import Prediction
 from solversearch.solvers.ipndm import ipndm
 from solversearch.solvers.taylor import low_order
@@ -60,6 +62,10 @@ class Decision:
     compensation        the ratio rho of DC-Solver (`dc`)
     churn               share of the noise's standard deviation that is fresh after the step; such a step is not corrected, for
                         the correction would take the fresh noise out again
+    momentum            b of a heavy ball (`hb`), in data predictions; 1 is none. Such a step is not corrected either, nor the last one led
+    dualfast            strength by which the first-order term is led away from the first noise prediction (`dualfast`)
+    history             weight by which this evaluation is led away from the average of those before (`higs`)
+    history_rate        at which that average forgets, 1 leaving the last evaluation alone
 
     Raises `UserError` for values out of range.
     """
@@ -74,6 +80,10 @@ class Decision:
     epsilon_scale: float = 1.0
     compensation: float = 1.0
     churn: float = 0.0
+    momentum: float = 1.0
+    dualfast: float = 0.0
+    history: float = 0.0
+    history_rate: float = 0.75
 
     def __post_init__(self) -> None:
         if self.solver not in FAMILIES:
@@ -90,20 +100,32 @@ class Decision:
             raise UserError("epsilon_scale must be positive, and it, compensation and derivative_scale must be finite")
         if not 0 <= self.churn <= 1:
             raise UserError(f"churn must lie in [0, 1], got {self.churn}")
+        if not (0 < self.momentum <= 1 and 0 < self.history_rate <= 1):
+            raise UserError(f"momentum and history_rate must lie in (0, 1], got {self.momentum} and {self.history_rate}")
+        if not all(map(isfinite, (self.dualfast, self.history))):
+            raise UserError(f"dualfast and history must be finite, got {self.dualfast} and {self.history}")
 
     @property
     def noise_share(self) -> float:
         """The share of the step with noise prediction."""
         return float(self.prediction == "noise") if isinstance(self.prediction, str) else self.prediction
 
-    def stage(self, problem: Problem) -> Stage:
+    @property
+    def corrected(self) -> bool:
+        return self.corrector and not self.churn and self.momentum == 1
+
+    def stage(self, problem: Problem, run: "Run") -> Stage:
         step: Step = _blend(self.noise_share, lambda prediction: self._step(prediction, problem))
         corrector: Corrector | None = None
-        if self.corrector and not self.churn and self.solver in EMPIRICAL:
+        if self.corrected and self.solver in EMPIRICAL:
             corrector = dpm_v3.corrector(problem.parametrization)
-        elif self.corrector and not self.churn:
+        elif self.corrected:
             variant = _VARIANTS.get(self.solver, "exact")
             corrector = _blend(self.noise_share, lambda prediction: unic(prediction, variant))
+        if self.dualfast:
+            step, corrector = led(step, self.dualfast, run.seen), _led_corrector(corrector, self.dualfast, run.seen)
+        if run.ball:
+            step = run.ball.step(step, self.momentum)
         singlestep = self.start == "singlestep" and self.solver != "ipndm"
         return Stage(step, self.order, corrector, compensation(self.compensation), singlestep, self.churn)
 
@@ -116,6 +138,21 @@ class Decision:
             return step
         prediction = "noise" if self.solver in NOISE_ONLY else "data" if self.solver in EMPIRICAL else prediction
         return _stretched(step, self.derivative_scale, prediction)
+
+
+@dataclass
+class Run:
+    """What the steps of one run share: its evaluations so far, noisiest first, and the velocity of a heavy ball, where there is one."""
+
+    seen: list[Past]
+    ball: Ball | None
+
+
+def _led_corrector(corrector: Corrector | None, strength: float, seen: Sequence[Past]) -> Corrector | None:
+    """A corrector takes the step again, so that its first-order term is led, too."""
+    if corrector is None:
+        return None
+    return lambda new, past: led(lambda past, t: corrector(new, past), strength, seen)(past, new.node)
 
 
 def _known(what: str, name: str, names: Sequence[str]) -> None:
@@ -159,12 +196,19 @@ def mixed(decisions: Sequence[Decision], analytic_first_step: bool = False) -> R
             x, nodes = first_order(start[0], nodes[1]), nodes[1:]
         if len(decisions) != len(nodes) - 1:
             raise UserError(f"{len(nodes) - 1} steps need as many decisions, got {len(decisions)}")
-        scales: Iterator[float] = iter([decision.epsilon_scale for decision in decisions])
+        own = list(decisions) if start else [replace(decisions[0], momentum=1.0), *decisions[1:]]  # a ball at rest has no momentum
+        ball = Ball(start[0].d if start else None) if any(decision.momentum != 1 for decision in own) else None
+        shared = Run(list(start), ball)
+        outputs, taken = [each.d for each in start], iter(own)
 
         def denoise(x: Vector, node: Node) -> Vector:
-            return scaled(problem.denoise(x, node), x, node, next(scales))
+            here = next(taken)
+            outputs.append(scaled(problem.denoise(x, node), x, node, here.epsilon_scale))
+            d = higs.led(outputs[-1], outputs[:-1], here.history, here.history_rate)
+            shared.seen.append(Past(node, x, d, x))
+            return d
 
-        stages = [decision.stage(problem) for decision in decisions]
+        stages = [decision.stage(problem, shared) for decision in own]
         return run_stages(replace(problem, denoise=denoise), x, nodes, stages, start)
 
     return rule

@@ -11,6 +11,7 @@ Nine evaluations more than steps. Constant coefficients and a midpoint in t: ord
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from solversearch.errors import UserError
@@ -23,7 +24,7 @@ from solversearch.tableau import Problem, Vector
 def pndm(problem: Problem, x: Vector, nodes: Sequence[Node]) -> Vector:
     past: list[Past] = []
     for s, t in pairwise(nodes[:4]):
-        middle = problem.schedule.node((s.t + t.t) / 2)
+        middle = replace(problem.schedule.node((s.t + t.t) / 2), guidance=s.guidance)
         e1 = evaluate(problem, x, s)
         e2 = evaluate(problem, first_order(e1, middle), middle)
         e3 = evaluate(problem, average(e1, middle, [(e2, 1.0)]), middle)

@@ -103,7 +103,8 @@ _ROOM = [(key, kind) for key, kind in KINDS.items() if key in _STEP and (kind.af
 def _own(decision: Decision, history: int, last: bool) -> Decision:
     """Without what history, place, solver and order leave no room for."""
     changes: dict[str, Any] = {key: kind.default for key, kind in _ROOM if history <= kind.after or (last and not kind.last)}
-    order, share, corrected = min(decision.order, history), decision.noise_share, decision.corrector
+    order, share = min(decision.order, history), decision.noise_share
+    corrected = _changed(decision, momentum=changes.get("momentum", decision.momentum)).corrected
     if decision.solver in EMPIRICAL:
         share = 0.0
     if share in (0, 1):
@@ -111,8 +112,10 @@ def _own(decision: Decision, history: int, last: bool) -> Decision:
     family, low = decision.solver.startswith("unip"), decision.derivative == "low" and order > 2
     if last and decision.solver not in NOISE_ONLY and (share == 0 or decision.solver == "dpmpp" or low):
         order = 1  # to sigma = 0 such a step takes the data prediction itself
-    if last or decision.churn:
+    if last or not corrected:
         changes["corrector"] = corrected = False
+    if not changes.get("history", decision.history):
+        changes["history_rate"] = KINDS["history_rate"].default
     if not family or order < 3:
         changes["derivative"] = "exact"
     if order == 1:

@@ -16,7 +16,7 @@ from solversearch.solvers.mixed import FAMILIES, Decision
 from solversearch.spaces.candidate import Candidate, canonical
 from solversearch.spaces.grammar import KINDS, Choice, Value
 from solversearch.spaces.parameters import allowed, check, closest, distribution, drawn, idle
-from solversearch.spaces.sections import RHO
+from solversearch.spaces.sections import RHO, SHAPE, SHAPES, GuidanceInterval
 from solversearch.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Domain:
             names = [key] if choice.per == "plan" else [f"{key}.{i}" for i in range(self.nfe) if self._acts(key, i)]
             choices += [(name, choice) for name in names]
         if self.guidance != 1:
-            choices += [("guidance_above", space.guidance_interval.above), ("guidance_below", space.guidance_interval.below)]
+            choices += [(f"guidance_{key}", getattr(space.guidance_interval, key)) for key in GuidanceInterval.model_fields]
         return found | {name: choice for name, choice in choices if not choice.fixed}
 
     @cached_property
@@ -186,8 +186,10 @@ class Domain:
         """Parameters drawn uniformly, logarithmically where the space says so."""
         return {name: drawn(each, rng) for name, each in self.parameters.items()}
 
-    def seed(self, nodes: Sequence[Node], decision: Decision | Sequence[Decision] | None = None) -> Params:
-        """The parameters nearest to given times and decisions, by default to the defaults; other parameters have their first value."""
+    def seed(
+        self, nodes: Sequence[Node], decision: Decision | Sequence[Decision] | None = None, shifts: Sequence[float] | None = None
+    ) -> Params:
+        """The parameters nearest to given times, decisions and input shifts, by default to the defaults; others have their first value."""
         decision = decision or Decision()
         decisions = [decision] * self.nfe if isinstance(decision, Decision) else decision
         times = [node.t for node in nodes if node.sigma]
@@ -206,6 +208,8 @@ class Domain:
                 wanted = 1.0
             elif key in STEP_KEYS:
                 wanted = getattr(decisions[int(index or 0)], key)
+            elif key == "input_shift" and shifts is not None:
+                wanted = shifts[int(index or 0)]
             params[name] = closest(each, wanted)
         return params
 
@@ -226,16 +230,17 @@ class Domain:
         return grid_times(self.schedule, name, float(rho), self.nfe, self.integer, analytic)
 
     def _guidance(self, params: Params, times: Sequence[float], shares: Sequence[float]) -> tuple[float, ...]:
-        """1 + share (guidance - 1) inside the interval, 1 outside."""
+        """1 + share (guidance - 1) inside the interval, 1 outside; the share times that of the interval's shape."""
         if self.guidance == 1:
             return (1.0,) * self.nfe
         interval = self.space.guidance_interval
-        above = params.get("guidance_above", interval.above.first)
-        below = params.get("guidance_below", interval.below.first)
+        above, below, shape = (params.get(f"guidance_{key}", getattr(interval, key).first) for key in GuidanceInterval.model_fields)
         inside: Sequence[bool] = (True,) * self.nfe
+        places = fractions_of(self.schedule, times)
         if above > 0 or below < 1:
-            places = fractions_of(self.schedule, times)
             inside = ((places >= above) & (places <= below)).tolist()
+        if shape != SHAPE.default:
+            shares = [share * float(own) for share, own in zip(shares, SHAPES[shape](places), strict=True)]
         # The scale asked for is kept to the last bit.
         scales = [self.guidance if share == 1 else 1 + share * (self.guidance - 1) for share in shares]
         return tuple(scale if guided else 1.0 for scale, guided in zip(scales, inside, strict=True))

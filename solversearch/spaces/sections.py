@@ -1,12 +1,14 @@
 """The sections of a search-space file beside the decisions: timesteps, the guidance interval and how the space is searched."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from solversearch.components import MOST_BANDS
 from solversearch.errors import nearest
-from solversearch.schedules import GRIDS
+from solversearch.schedules import GRIDS, Floats
 from solversearch.spaces.grammar import Choice, Kind, Section, typed, wrong
 
 Polish = Literal["coefficients", "decisions", "all", False]
@@ -101,18 +103,28 @@ class Timesteps(Section):
         return next((family.rho for family in self.grids if family.grid.startswith("karras")), Choice(choose=(RHO.default,)))
 
 
+SHAPES: dict[str, Callable[[Floats], Floats]] = {
+    "flat": np.ones_like,
+    "linear": lambda u: 2 * (1 - u),
+    "cosine": lambda u: 1 + np.cos(np.pi * u),
+}
+"""Shares of guidance at places u, from 0 at the data to 1 at the noise, whose mean is 1 (Wang et al. 2024, arXiv:2404.13040)."""
+SHAPE = Kind("flat", names=tuple(SHAPES), plan_only=True)
+
+
 class GuidanceInterval(Section):
-    """Where guidance acts, as fractions of the range of `NoiseSchedule.position`: 0 at the data, 1 at the noise."""
+    """Where guidance acts, as fractions of the range of `NoiseSchedule.position`: 0 at the data, 1 at the noise; and how it grows there."""
 
     above: Choice = Choice(choose=(0.0,))
     below: Choice = Choice(choose=(1.0,))
+    shape: Choice = Choice(choose=(SHAPE.default,))
 
-    @field_validator("above", "below")
+    @field_validator("above", "below", "shape")
     @classmethod
-    def _typed(cls, choice: Choice) -> Choice:
+    def _typed(cls, choice: Choice, info: ValidationInfo) -> Choice:
         if choice.when:
             wrong("an interval has no conditions", "when")
-        return typed(choice, END)
+        return typed(choice, SHAPE if info.field_name == "shape" else END)
 
     @model_validator(mode="after")
     def _order(self) -> Self:

@@ -15,6 +15,13 @@ pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+WEIGHTS: dict[str, list[list[float]]] = {
+    "ipndm": [[1], [1.5, -0.5], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]],
+    "gradient_estimation": [[1], [2, -1]],
+}
+"""Of slopes, newest first, in each step and those after the last."""
+
+
 def theirs(name: str, levels: list[float], model: Callable[[Array, float], Array], x: Array) -> Array:
     """Published samplers of k-diffusion and ComfyUI on x = data + sigma * noise, written from their formulas."""
     slopes: list[Array] = []
@@ -35,14 +42,8 @@ def theirs(name: str, levels: list[float], model: Callable[[Array, float], Array
             other = x + slope * (middle - s)
             second = (other - model(other, middle)) / middle
             x = x + (t - s) * ((slope + second) / 2 if name == "heun" else second)
-        elif name == "ipndm":
-            weights: dict[int, list[float]] = {
-                1: [1],
-                2: [1.5, -0.5],
-                3: [23 / 12, -16 / 12, 5 / 12],
-                4: [55 / 24, -59 / 24, 37 / 24, -9 / 24],
-            }
-            x = x + (t - s) * sum(w * e for w, e in zip(weights[min(i + 1, 4)], slopes, strict=False))
+        elif name in WEIGHTS:
+            x = x + (t - s) * sum(w * e for w, e in zip(WEIGHTS[name][: i + 1][-1], slopes, strict=False))
         elif name == "lms":
             known = levels[max(i - 3, 0) : i + 1][::-1]
             for j, (at, e) in enumerate(zip(known, slopes, strict=False)):
@@ -66,7 +67,7 @@ def theirs(name: str, levels: list[float], model: Callable[[Array, float], Array
     return x
 
 
-COMFYUI = ("euler", "heun", "dpm_2", "lms", "ipndm", "dpmpp_2m", "res_multistep", "euler_ancestral", "ddpm", "lcm")
+COMFYUI = ("euler", "heun", "dpm_2", "lms", "ipndm", "dpmpp_2m", "res_multistep", "gradient_estimation", "euler_ancestral", "ddpm", "lcm")
 
 
 @pytest.mark.parametrize("name", COMFYUI)

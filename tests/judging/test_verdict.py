@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+import torch
+from scipy import linalg, stats
 
 from solversearch.judging.baselines import baselines
+from solversearch.judging.contenders import contenders
 from solversearch.judging.measures import Measured, Rivals, rivals
 from solversearch.judging.objectives import Objective, Outcome, parse
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.judging.race import FRECHET, GEOMETRIC, MEAN, MEDIAN
-from solversearch.judging.verdict import Ratio, decide, needed, objective_ratio, ratios
+from solversearch.judging.verdict import Ratio, confirmation, decide, needed, objective_ratio, ratios, small_pictures
 from solversearch.models.base import Model
+from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import Floats
 from solversearch.teacher import Teacher, teach
@@ -161,6 +164,61 @@ def test_an_objective_that_is_positive_for_one_only_is_compared_by_its_differenc
     for shift in (between, float(ordered[0].errors.mean())):
         shifted = mean_less(shift)
         assert objective_ratio(shifted, ordered[-1].table, None, found).difference
+
+
+def test_the_best_baseline_in_an_objective_is_looked_for_where_the_race_does_not_look(coins: Model) -> None:
+    """Of the error's other end: the race drops at once what is far from the teacher."""
+    teacher = teach(coins, "held_out", 512, trajectory=False)
+    raced = rivals(coins, 4, 1.0, teacher)
+
+    def far(outcome: Outcome) -> float:
+        return -float(endpoint_mse(outcome.samples, outcome.teacher.endpoint).mean())
+
+    more = contenders(Objective("far", far, "nothing", "no paper"), raced)
+    known = {each.table for each in raced.measured}
+    assert more and not known & {each.table for each in more} and {each.kind for each in more} == {"baseline"}
+    errors = {
+        each.name: float(endpoint_mse(sample(coins, each.table, teacher), teacher.endpoint).mean()) for each in baselines(coins, 4, 1.0)
+    }
+    noisy = max(error for name, error in errors.items() if name.startswith(("ddim_eta1", "dpmpp_2m_sde")))
+    assert max(each.errors.mean() for each in more) >= noisy * (1 - 1e-6) > max(each.errors.mean() for each in raced.measured)
+    assert all(each.errors.mean() == pytest.approx(errors[each.name], rel=1e-5) for each in more)
+    assert {each.name for each in replace(raced, others=more).measured} == {each.name for each in (*raced.measured, *more)}
+
+
+@pytest.mark.parametrize(("name", "data"), [("frechet", False), ("fid", True), ("tail", False)])
+def test_an_objective_is_confirmed_by_features_that_no_network_made(
+    coins: Model, teacher: Teacher, found: Rivals, name: str, data: bool
+) -> None:
+    """Here all 4 x 4 numbers of a sample."""
+    own = max(found.measured, key=lambda each: each.value(MEAN, None))
+    compared = objective_ratio(parse(name), own.table, None, found)
+    confirming = confirmation(parse(name), own, None, compared, found)
+    assert coins.data is not None
+    real = (coins.data() if data else teacher.endpoint).flatten(1).double().numpy()
+
+    def distance(table: Tableau) -> float:
+        x = sample(coins, table, teacher).flatten(1).double().numpy()
+        root = linalg.sqrtm(np.cov(x.T) @ np.cov(real.T)).real
+        return float(((x.mean(0) - real.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(real.T) - 2 * root))
+
+    best = next(each for each in found.measured if each.name == compared.baseline)
+    assert confirming.baseline == best.name and confirming.low < confirming.value < confirming.high
+    assert (confirming.plan_value, confirming.baseline_value) == pytest.approx((distance(own.table), distance(best.table)), rel=2e-2)
+    assert confirming.value == pytest.approx(confirming.plan_value / confirming.baseline_value)
+
+
+def test_pictures_are_made_small_channel_by_channel() -> None:
+    x = torch.arange(2 * 3 * 16 * 12, dtype=torch.float32).reshape(2, 3, 16, 12)
+    small = small_pictures(x).reshape(2, 3, 8, 8)
+    assert small[1, 2, 0, 0] == x[1, 2, :2, :2].double().mean() and small_pictures(torch.ones(5, 2)).shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict"), [((0.9, 0.8, 1.05), "better"), ((1.3, 0.8, 2.0), "undecided"), ((1.05, 1.01, 1.1), "undecided")]
+)
+def test_what_contradicts_an_objective_leaves_it_undecided(other: Ends, verdict: str) -> None:
+    assert decide(ratio(-0.2, -0.3, -0.1, difference=True), ratio(*other)) == verdict == decide(ratio(0.5, 0.4, 0.6), ratio(*other))
 
 
 def mean_less(shift: float) -> Objective:

@@ -27,7 +27,7 @@ from solversearch.judging.compare import Comparison
 from solversearch.judging.measures import rivals
 from solversearch.judging.objectives import OBJECTIVES, Objective
 from solversearch.judging.race import GEOMETRIC, MEAN
-from solversearch.judging.verdict import Ratio
+from solversearch.judging.verdict import Ratio, decide
 from solversearch.models.base import Model, NotFinite, Variant
 from solversearch.noise import draw
 from solversearch.plan import Plan, PlanVariant
@@ -508,11 +508,11 @@ def test_a_network_that_fails_on_held_out_noise_alone_is_found_out_and_the_plan_
 def test_another_objective_decides_by_its_own_interval(tmp_path: Path) -> None:
     """The Frechet distance of the coins' features, which are their pixels, to the teacher's."""
     plan, comparison = run(tmp_path, objective="frechet", trials=3)
-    *others, own = comparison.ratios
+    *others, confirming, own = comparison.ratios
     assert [each.measure for each in others] == ["geometric mean", "mean", "median", "Frechet distance"]
     assert comparison.deciding == own and (comparison.objective, own.measure, own.difference) == ("frechet", "frechet", False)
-    assert comparison.verdict == ("better" if own.high < 1 else "worse" if own.low > 1 else "undecided")
-    assert comparison.samples_to_decide is None and "The objective, frechet, decides." in tables.verdict(comparison)
+    assert comparison.verdict == decide(own, confirming) and comparison.confirming == confirming
+    assert comparison.samples_to_decide is None and "The objective, frechet, decides" in tables.verdict(comparison)
     teacher = teach(MODEL, "held_out", SMALL["samples"], trajectory=False)
 
     def distance(table: Tableau) -> float:
@@ -555,6 +555,19 @@ def test_estimate_counts_what_a_search_evaluates_beside_its_candidates(
         return int(str(facts["network evaluations, search"]).removeprefix("up to ").replace(",", ""))
 
     assert 2 * told(1) - told(2) >= spent > 0  # without a candidate
+
+
+def test_estimate_counts_baselines_that_an_objective_judges(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"nfe": 3, "samples": 64, "fit_samples": 16, "validation_samples": 16, "only_instant": True}
+
+    def counts(objective: str) -> tuple[int, int]:
+        settings = Settings.of(SearchSpace(), objective=objective, **asked)
+        told = estimate(MODEL, settings)["network evaluations, comparison"]
+        spent = optimize(MODEL, settings, tmp_path / objective, "", quiet)[1].evaluations
+        return int(str(told).removeprefix("up to ").replace(",", "")), spent
+
+    (raced, least), (judged, spent) = counts("mean"), counts("frechet")
+    assert judged - raced >= spent - least > 0
 
 
 def test_estimate_knows_what_is_granted_and_left_out() -> None:

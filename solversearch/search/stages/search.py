@@ -17,7 +17,9 @@ from solversearch.schedules import CLEAN, Floats, explicit
 from solversearch.search.evaluating.evaluations import Evaluations, InProcess, Source
 from solversearch.search.evaluating.evaluator import Evaluator, Result
 from solversearch.search.fitting.compensation import SAMPLES, greedy_ratios
+from solversearch.search.fitting.time_shift import variance_shifts
 from solversearch.search.loop import Halving, Loop
+from solversearch.search.settings import Settings
 from solversearch.search.stages import polish
 from solversearch.search.stages.task import Budget, Task
 from solversearch.search.strategies import Context, predicts, strategy
@@ -119,8 +121,13 @@ def _room(task: Task, budget: Budget, share: float, observes: bool) -> int:
     return max(ceil(together), int(left > 0))
 
 
+def shifts_by_variance(settings: Settings, domain: Domain) -> bool:
+    """Whether told times are searched, and nothing that is fitted or descends makes up for them."""
+    return f"input_shift.{settings.nfe - 1}" in domain.distributions and not (settings.fit or settings.polish)
+
+
 def _published(task: Task, evaluator: Evaluator, domain: Domain, best: Baseline) -> tuple[Params, ...]:
-    """What the published methods start from: the times of least KLUB, the greedy compensation ratios."""
+    """What the published methods start from: the times of least KLUB, the greedy compensation ratios, the times of the states' variance."""
     settings, model, clock, batch_size, found = task.settings, task.model, task.clock, task.settings.batch_size, list[Params]()
     if any("klub" in objective.name for objective in task.objectives):
         parts = task.parts("times of least KLUB")
@@ -131,4 +138,11 @@ def _published(task: Task, evaluator: Evaluator, domain: Domain, best: Baseline)
         parts = task.parts("greedy ratios")
         ratios = greedy_ratios(model, nodes, evaluator.fitting.first(SAMPLES), batch_size=batch_size, clock=clock, memo=parts)
         found.append(domain.seed(best.table.nodes, [Decision(compensation=ratio) for ratio in ratios]))
+    if shifts_by_variance(settings, domain):
+        space, table = settings.space.input_shift, domain.tableau(domain.seed(best.table.nodes))
+        parts = task.parts("times of the states' variance")
+        reach = max(abs(float(each)) for each in (*space.choose, space.low or 0.0, space.high or 0.0))
+        with suppress(NotFinite):
+            shifts = variance_shifts(model, table, evaluator.fitting, reach, batch_size, clock, parts)
+            found.append(domain.seed(best.table.nodes, shifts=shifts))
     return tuple(found)
