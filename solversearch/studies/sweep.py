@@ -55,6 +55,8 @@ class SweepSpec(BaseModel):
         lists = {"space": "spaces", "model": "models", "seed": "seeds", "nfe": "nfe", "guidance": "guidance"}
         if misplaced := next((name for name in settings if name in lists), None):
             raise ValueError(f"{misplaced}: it is named in the list {lists[misplaced]}, beside settings")
+        if "budget" in settings:
+            raise ValueError("budget: the cells of a sweep are told apart by nfe; search by price with 'solversearch optimize --budget'")
         strategy = str(settings.get("strategy", "s3"))
         if strategy not in STRATEGIES:
             raise ValueError(nearest(strategy, list(STRATEGIES), "strategy") + "; a file names no code of your own")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +21,7 @@ from solversearch.api import Result
 from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison, Tau
 from solversearch.models.options import Options
-from solversearch.plan import Interval, Plan, read_json, write_text
+from solversearch.plan import Interval, Plan, PlanVariant, read_json, write_text
 from solversearch.report.colours import DARK, GRID, contrast
 from solversearch.report.page import write_page
 from solversearch.report.page.blocks import Matrix, Page
@@ -230,6 +231,25 @@ def test_recipes_are_those_that_apply_as_they_can_be_typed(
     text = "\n".join(recipes(tmp_path, plan).values())
     assert "(D, D_c - D_u)" not in text and "denoise(x, node): the network's data prediction of x at node.t;" in text
     assert all(each in text for each in wanted) and not [each for each in missing if each in text]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_recipe_of_a_plan_of_several_networks_brings_them(tmp_path: Path, asked: bool) -> None:
+    plain = PLANS["unipc"]
+    nodes = (replace(plain.nodes[0], variant="small"), replace(plain.nodes[1], variant="skip2"), *plain.nodes[2:])
+    variants = {"small": PlanVariant(cost=0.3, digest="1"), "skip2": PlanVariant(cost=0.7, skips=("unet.mid_block.resnets.0",))}
+    fields = {
+        name: getattr(plain, name) for name in Plan.model_fields if name not in ("digest", "nodes", "version", "variants", "provenance")
+    }
+    plan = Plan(**fields, nodes=nodes, version=3, variants=variants, provenance=plain.provenance.model_copy(update={"model": "sd21"}))
+    if asked:
+        settings = Settings.of(SearchSpace(), nfe=5, samples=16, fit_samples=8, validation_samples=8, batch_size=1)
+        options = Options(variant=("small=hf:a/small",))
+        Run(model="sd21", options=options, model_digest="0", settings=settings, command="", versions={}).write(tmp_path)
+    found = recipes(tmp_path, plan)
+    assert 'scheduler.attach(pipe, variants={"small": its_network})' in found["diffusers"]
+    assert f"--model sd21 --variant small={'hf:a/small' if asked else 'MODEL'}" in found["Command line"]
+    assert "of the network that node.variant names" in found["Python, any model"] and "--to numpy" in found["Command line"]
 
 
 def test_the_recipe_of_a_split_plan_says_what_denoise_returns(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_trials_of_all_cells_are_in_one_database(tmp_path: Path) -> None:
     (FILE + "nfes: [4]", r"sweep\.yaml:6: nfes: Extra inputs"),
     (FILE.replace("[2, 3]", "[2, 2]"), r"sweep\.yaml:3: nfe: .*stands twice"),
     (FILE.replace("[2, 3]", "few"), r"sweep\.yaml:3: nfe.*valid integer"),
+    (FILE.replace("trials: 12", "budget: 3"), r"settings: budget: the cells of a sweep are told apart by nfe; search by price with"),
     (FILE.replace("trials: 12", "seed: 3"), r"settings: seed: it is named in the list seeds, beside settings"),
     (FILE.replace("[1, 2]", ""), r"sweep\.yaml:4: guidance: no value; leave the key out"),
     ("nfe: &a [4]\nseeds: *a", r"sweep\.yaml:2: aliases"),
