@@ -42,7 +42,7 @@ def affordable(budget: float, guidance: float) -> int:
     """Evaluations of the model's own network. Raises `UserError` where there is none."""
     calls = 2 if guidance != 1 else 1
     if budget < calls - EXACT:
-        raise UserError(f"--budget {budget:g} has no room for an evaluation, which is {calls} calls of the network; ask for more")
+        raise UserError(f"--budget {budget:g} has no room for an evaluation, which costs {calls:g}; ask for more")
     return int((budget + EXACT) / calls)
 
 

@@ -35,7 +35,7 @@ def test_how_many_of_its_own_are_afforded(budget: float, guidance: float, nfe: i
 
 
 def test_too_little_is_told() -> None:
-    with pytest.raises(UserError, match=r"--budget 1\.5 has no room for an evaluation, which is 2 calls"):
+    with pytest.raises(UserError, match=r"--budget 1\.5 has no room for an evaluation, which costs 2"):
         affordable(1.5, 4.0)
 
 
