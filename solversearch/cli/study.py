@@ -21,7 +21,7 @@ def study(
     nfe: Annotated[str, typer.Option(help="Network evaluations of the cells, with commas.")] = "4,5,6,8",
     guidance: Annotated[str | None, typer.Option(help="Guidance scales of the cells, with commas.", show_default="the model's")] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Presets or YAML files, with commas.", show_default="every preset of search_spaces")
+        str | None, typer.Option(help="Presets or YAML files, with commas.", show_default="every preset that is judged by errors")
     ] = None,
     ablate: Annotated[
         str | None, typer.Option(help="Instead: one space, and the same with one decision or stage switched off at a time.")
@@ -35,11 +35,12 @@ def study(
     *,
     load: Load,
 ) -> None:
-    """Run every preset with the same budget, and compare what they find on held-out noise."""
+    """Run presets with the same budget, and compare what they find on held-out noise."""
     if methods is not None and ablate is not None:
         raise UserError("--methods and --ablate: choose one of them")
     counts, scales = _numbers("--nfe", nfe, int), _numbers("--guidance", guidance, float) if guidance else ()
 
+    from solversearch.judging.objectives import parse_many
     from solversearch.report.pictures import save
     from solversearch.report.progress import Display
     from solversearch.report.study_view import study_picture, study_tables
@@ -54,6 +55,8 @@ def study(
         chosen = {}
         for given in methods.split(",") if methods else presets():
             space = SearchSpace.named(given.strip())
+            if methods is None and "features" in parse_many(space.search.objective)[0].needs:
+                continue  # it leaves the teacher's path on purpose
             if space.name in chosen:
                 raise UserError(f"--methods {methods}: two methods are named {space.name!r}; name each once")
             chosen[space.name] = Settings.of(space, nfe=1)

@@ -37,7 +37,7 @@ def test_compare_decides_by_the_objective_that_is_asked_for(coins_run: tuple[Pat
     # It is the distance that the table has beside the objective, of the same samples.
     assert own["plan_value"] == pytest.approx(found["rows"][0]["frechet_teacher"]["mean"], rel=1e-3)
     assert own["baseline_value"] == pytest.approx(min(row["frechet_teacher"]["mean"] for row in found["rows"][1:]), rel=1e-3)
-    assert found["ratios"][0]["measure"] == "geometric mean" and len(found["ratios"]) == 5
+    assert found["ratios"][0]["measure"] == "geometric mean" and len(found["ratios"]) == 6  # one confirms
     assert "unknown objective 'frechett'" in bad(*arguments, "--objective", "frechett")
     good("import", "--sigmas", "0.9,0.5,0", "--solver", "ddim", "--model", f"{COINS}:unconditional", "--out", "flow.json")
     assert "'frechet' needs a feature network" in bad(
