@@ -65,7 +65,7 @@ RUNS: dict[str, dict[str, Any]] = {
     r"compensation:|descent:": {"space": "dc", "trials": 16},
     r"stages[\w.]*:SEARCHED": {"strategy": "s3", "trials": 24, "evaluations": 100_000},
     r"stages[\w.]*baseline:GUIDED": {"strategy": "tpe", "trials": 16},
-    r"polish:": {},
+    r"polish:": {"fit_samples": 256},
     r"": {"strategy": "s3", "trials": 24, "polish": False},
 }
 """How the search is run for a number: the first that fits."""
