@@ -38,8 +38,9 @@ class Block:
 
 
 def skip_sets(model: Model) -> dict[str, Variant]:
-    """Variants of the model that leave out a quarter, half and three quarters of its blocks, those that add least."""
-    blocks = found(model)
+    """Variants of the model that leave out a quarter, half and three quarters of its blocks, those that add least. None where the
+    network's multiplications cannot be counted, as in quantised ones, or its weights are not there."""
+    blocks = [] if model.device == "meta" or not operations(model, model.network) else found(model)
     counts = sorted({max(1, round(share * len(blocks))) for share in SHARES if blocks} - ({len(blocks)} if len(blocks) > 1 else set()))
     sets = {f"skip{count}": without(model, [block.name.rpartition(CORE)[2] for block in blocks[:count]]) for count in counts}
     return {name: variant for name, variant in sets.items() if variant.cost < WORTH}

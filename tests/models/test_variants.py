@@ -47,6 +47,13 @@ class Toy(nn.Module):
         return self.layers[1](self.layers[0](h)).view_as(x)
 
 
+class Still(nn.Module):
+    """Without a multiplication that is counted."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return x
+
+
 def toy(**sizes: Any) -> Model:
     return Model("toy", Toy(**sizes).requires_grad_(False).eval(), VE(0.01, 10.0), "sample", (1, 4, 4))
 
@@ -55,6 +62,7 @@ def test_blocks_are_found_by_what_they_return() -> None:
     assert [block.name for block in found(toy())] == ["blocks.1", "blocks.2", "blocks.3", "blocks.0"]
     assert {block.passes for block in found(toy())} == {(None, "h")}
     assert found(replace(toy(), network=lambda x, t: x)) == []
+    assert skip_sets(replace(toy(), device="meta")) == {} and skip_sets(Model("nothing", Still(), VE(0.01, 10.0), "sample", (4,))) == {}
 
 
 def test_what_is_left_out_hands_on_its_input() -> None:
