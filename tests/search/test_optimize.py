@@ -271,7 +271,7 @@ def test_a_plan_of_two_networks_is_compared_at_its_price(tmp_path: Path, monkeyp
     assert plan.variants == {"twin": PlanVariant(cost=0.25, digest="twin")} and plan.nfe > 2 and plan.price <= 2 == comparison.nfe
     assert comparison.verdict == "better" and comparison.price is not None and comparison.price.nominal == plan.price
     assert comparison.price.measured > 1.5 * plan.price and "what the variants save is not real here" in comparison.price.told
-    assert "another network (twin); a call costs 0.25" in repr(summary(plan))
+    assert "another network (twin); a call costs 0.25" in repr(summary(plan)) and comparison.price.told in repr(run_page(tmp_path))
     again, _ = run(tmp_path, model=model, nfe=2, budget=2.0, trials=0, undecided="plan")
     assert again.tableau == plan.tableau
 

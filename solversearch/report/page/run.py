@@ -231,6 +231,7 @@ def _provenance(plan: Plan, comparison: Comparison) -> dict[str, str]:
         "plan": plan.digest,
         "seed": "none" if origin.seed is None else str(origin.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()) or "unknown",
+        **({"price": comparison.price.told} if comparison.price else {}),
         "time": timing.told,
         "teacher": f"its own error is {number(comparison.teacher_error)}",
         "page": f"solversearch {__version__}",
