@@ -27,6 +27,7 @@ from solversearch.tableau import trace
 VP = DiscreteVP.named()
 SCHEDULES: list[NoiseSchedule] = [VP, DiscreteVP.named(zero_terminal_snr=True), LinearVP(), VE(), Flow(shift=3.0, scale=1000.0)]
 PRESETS = [
+    "adaptive_guidance",
     "autodiffusion",
     "ays",
     "churn",
@@ -41,6 +42,7 @@ PRESETS = [
     "momentum",
     "nonstationary",
     "s3",
+    "t_stitch",
     "time_shift",
 ]
 

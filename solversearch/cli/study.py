@@ -14,6 +14,10 @@ from solversearch.outputs import slug
 Number = TypeVar("Number", int, float)
 
 
+BY_BUDGET = ("adaptive_guidance", "t_stitch")
+"""Presets that are the default space where nobody gives a budget."""
+
+
 @loads_model
 def study(
     context: typer.Context,
@@ -55,8 +59,8 @@ def study(
         chosen = {}
         for given in methods.split(",") if methods else presets():
             space = SearchSpace.named(given.strip())
-            if methods is None and "features" in parse_many(space.search.objective)[0].needs:
-                continue  # it leaves the teacher's path on purpose
+            if methods is None and (space.name in BY_BUDGET or "features" in parse_many(space.search.objective)[0].needs):
+                continue  # those leave the teacher's path on purpose
             if space.name in chosen:
                 raise UserError(f"--methods {methods}: two methods are named {space.name!r}; name each once")
             chosen[space.name] = Settings.of(space, nfe=1)

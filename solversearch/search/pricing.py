@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations_with_replacement
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.plan import PlanVariant
 from solversearch.runtime import Tableau
+from solversearch.spaces.sections import Cheaper
 
 EXACT = 1e-9
 """Prices are sums of decimal numbers."""
@@ -28,12 +29,13 @@ Pattern = tuple[Kind, ...]
 """Of each evaluation, the first first."""
 
 
-def kinds(model: Model, guidance: float, splits: bool) -> list[Kind]:
-    """All that there are, dearest first. A price is in calls of the model's own network."""
+def kinds(model: Model, guidance: float, splits: bool, cheaper: Sequence[Cheaper] = get_args(Cheaper)) -> list[Kind]:
+    """All that there are and the space allows, dearest first. A price is in calls of the model's own network."""
     calls = 2 if guidance != 1 else 1
-    networks = [("", 1.0), *((name, variant.cost) for name, variant in sorted(model.variants.items()))]
+    known = {name: each for name, each in sorted(model.variants.items()) if ("blocks" if each.skips else "networks") in cheaper}
+    networks = [("", 1.0), *((name, variant.cost) for name, variant in known.items())]
     found = [Kind(name, False, calls * cost) for name, cost in networks]
-    if guidance != 1 and splits:
+    if guidance != 1 and splits and "reuse" in cheaper:
         found += [Kind(name, True, cost) for name, cost in networks]
     return sorted(found, key=lambda kind: (-kind.price, kind))
 

@@ -135,10 +135,11 @@ def check(model: Model, settings: Settings) -> None:
         raise UserError(f"model {model.name!r} has no null condition to split the guidance from; leave out --split")
     if settings.split and settings.guidance == 1:
         raise UserError("--split is for the guidance difference, and guidance 1 has none; leave it out, or ask for a --guidance")
-    if settings.budget is not None and len(kinds(model, settings.guidance, settings.splits)) < 2:
+    cheaper = settings.space.cheaper
+    if settings.budget is not None and len(kinds(model, settings.guidance, settings.splits, cheaper)) < 2:
         raise UserError(
-            f"--budget: model {model.name!r} has no cheaper evaluations than its own: no variants, and no guidance differences to reuse; "
-            "ask for --nfe, or give it a --variant"
+            f"--budget: model {model.name!r} has no cheaper evaluations than its own ({', '.join(cheaper) or 'the space has none'}): "
+            "no such variants, and no guidance differences to reuse; ask for --nfe, or give it a --variant"
         )
     if settings.integer and model.schedule.discrete and settings.nfe > model.schedule.t_start - model.schedule.t_end + 1:
         raise UserError(f"nfe {settings.nfe} is more than the model's whole timesteps; ask for fewer")

@@ -147,6 +147,11 @@ class ComponentChoice(Section):
         return len({*self.bands}) > 1 or True in self.channels
 
 
+Cheaper = Literal["blocks", "networks", "reuse"]
+"""Evaluations that cost less than the network's own, under a budget: of the network without some blocks, of other networks, and those that
+reuse guidance differences."""
+
+
 class Stages(Section):
     """The stages of a search: a plan found on the surrogate alone, closed-form fits, and the gradient polish of what is named."""
 

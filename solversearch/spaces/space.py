@@ -3,14 +3,14 @@
 from functools import cached_property
 from os.path import isfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from pydantic import ValidationInfo, create_model, field_validator, model_validator
 
 from solversearch.errors import UserError, nearest
 from solversearch.solvers.mixed import FAMILIES
 from solversearch.spaces.grammar import KINDS, Choice, Section, same, typed, wrong
-from solversearch.spaces.sections import ComponentChoice, GuidanceInterval, SearchDefaults, Timesteps
+from solversearch.spaces.sections import Cheaper, ComponentChoice, GuidanceInterval, SearchDefaults, Timesteps
 from solversearch.spaces.source import load, place
 
 DEFAULT: dict[str, Any] = {
@@ -52,6 +52,7 @@ class SearchSpace(_Decisions):
 
     guidance_interval: GuidanceInterval = GuidanceInterval()
     components: ComponentChoice = ComponentChoice()
+    cheaper: tuple[Cheaper, ...] = get_args(Cheaper)
     search: SearchDefaults = SearchDefaults()
 
     @model_validator(mode="before")

@@ -27,6 +27,8 @@ def test_what_there_is_is_told_dearest_first() -> None:
         ("", False, 2.0), ("skip1", False, 1.4), ("", True, 1.0), ("skip1", True, 0.7), ("small", False, 0.5), ("small", True, 0.25),
     ]  # fmt: skip
     assert not any(kind.reuses for kind in kinds(MODEL, 4.0, False))
+    for cheaper, names in ((["blocks"], ["", "skip1"]), (["networks"], ["", "small"]), (["reuse"], ["", ""]), ([], [""])):
+        assert [kind.variant for kind in kinds(MODEL, 4.0, True, cheaper)] == names  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("budget", "guidance", "nfe"), [(4.0, 1.0, 4), (3.9, 1.0, 3), (10.0, 4.0, 5), (9.9, 4.0, 4)])

@@ -28,7 +28,7 @@ def choices(model: Model, settings: Settings) -> dict[int, list[Pattern]]:
     """By the number of evaluations, of what kinds they may be."""
     if settings.budget is None:
         return {}
-    known = kinds(model, settings.guidance, settings.splits)
+    known = kinds(model, settings.guidance, settings.splits, settings.space.cheaper)
     found = {nfe: counts(known, nfe, settings.budget) for nfe in range(settings.nfe, settings.nfe + MORE + 1)}
     return {nfe: which for nfe, which in found.items() if which}
 
