@@ -4,6 +4,7 @@ Entries of lists of modules that mostly return what they were given (`overriding
 short solve, go first.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ SHARES = (0.25, 0.5, 0.75)
 """Of the blocks that are left out."""
 WORTH = 0.98
 """Of the network's cost: what costs more saves nothing."""
-CORE = "core."
+CORE = re.compile(r"(.*?\.)?core\.")
 """Before the names of a pipeline's own networks in those of the module that calls them; a plan's names are without it."""
 
 
@@ -42,16 +43,21 @@ def skip_sets(model: Model) -> dict[str, Variant]:
     network's multiplications cannot be counted, as in quantised ones, or its weights are not there."""
     blocks = [] if model.device == "meta" or not operations(model, model.network) else found(model)
     counts = sorted({max(1, round(share * len(blocks))) for share in SHARES if blocks} - ({len(blocks)} if len(blocks) > 1 else set()))
-    sets = {f"skip{count}": without(model, [block.name.rpartition(CORE)[2] for block in blocks[:count]]) for count in counts}
+    sets = {f"skip{count}": without(model, [_short(block.name) for block in blocks[:count]]) for count in counts}
     return {name: variant for name, variant in sets.items() if variant.cost < WORTH}
 
 
 def without(model: Model, names: Sequence[str]) -> Variant:
     """The variant without blocks of these names; its cost is that of its multiplications. Raises KeyError for a name that is none."""
     assert isinstance(model.network, nn.Module)
-    known = {name.rpartition(CORE)[2]: name for name, _ in model.network.named_modules()}
+    known = {_short(name): name for name, _ in model.network.named_modules()}
     network = _skipping(model.network, {known[name]: None for name in names})
     return Variant(network, operations(model, network) / operations(model, model.network), skips=tuple(sorted(names)))
+
+
+def _short(name: str) -> str:
+    found = CORE.match(name)
+    return name[found.end() :] if found else name
 
 
 def _skipping(network: nn.Module, blocks: dict[str, Passes | None]) -> Network:

@@ -78,6 +78,15 @@ def test_what_is_left_out_hands_on_its_input() -> None:
         model.network(x, t)
 
 
+def test_a_part_that_is_named_nearly_so_is_not_a_pipelines_core() -> None:
+    network = Toy()
+    network.score = Toy()
+    model = Model("toy", network.requires_grad_(False).eval(), VE(0.01, 10.0), "sample", (1, 4, 4))
+    x, t = torch.ones(1, 1, 4, 4), torch.ones(1)
+    assert torch.equal(without(model, ["score.blocks.0"]).network(x, t), network(x, t))
+    assert not torch.equal(without(model, ["blocks.0"]).network(x, t), network(x, t))
+
+
 def test_gradients_go_through_what_is_left() -> None:
     x = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
     torch.autograd.backward(skip_sets(toy())["skip1"].network(x, torch.ones(2)).square().sum())
