@@ -94,6 +94,7 @@ def test_numbers_that_cannot_be(asked: dict[str, Any], field: str) -> None:
         (COINS, {"budget": 4.0}, "--budget: model .* has no cheaper evaluations than its own .*: no such variants"),
         (COINS, {"budget": 4.0, "guidance": 2.0, "split": False}, "ask for --nfe, or give it a --variant"),
         (COINS, {"budget": 4.0, "guidance": 2.0}, None),
+        (COINS, {"budget": 4.0, "guidance": 2.0, "only_instant": True}, "--instant stops before cheaper evaluations are fitted"),
         (replace(COINS, variants={"half": Variant(COINS.network, 0.5)}), {"budget": 4.0}, None),
         (COINS, {"guidance": 2.0}, None),
     ],
