@@ -136,7 +136,7 @@ def check(model: Model, settings: Settings) -> None:
     if settings.split and settings.guidance == 1:
         raise UserError("--split is for the guidance difference, and guidance 1 has none; leave it out, or ask for a --guidance")
     if settings.budget is not None and settings.only_instant:
-        raise UserError("--instant stops before cheaper evaluations are fitted to the network: leave it out, or ask for --nfe, not --budget")
+        raise UserError("--instant stops before cheaper evaluations are fitted to the network: leave it out, or ask for --nfe")
     cheaper = settings.space.cheaper
     if settings.budget is not None and len(kinds(model, settings.guidance, settings.splits, cheaper)) < 2:
         raise UserError(
