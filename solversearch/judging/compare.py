@@ -217,6 +217,10 @@ class Comparison(BaseModel, Shown):
         """What the verdict rests on: the geometric mean of the error ratio, or the objective's own value."""
         return self.ratios[0] if self.objective == ENDPOINT else self.ratios[-1]
 
+    def calls(self, row: ComparisonRow) -> float:
+        """What a sample costs by that sampler, in calls of the model's own network."""
+        return self.price.nominal if self.price and row is self.rows[0] else row.network_calls
+
     @property
     def confirming(self) -> Ratio | None:
         """What may contradict the objective; files of earlier versions have none."""

@@ -33,15 +33,15 @@ def draw_samples(model: Model, plan: Plan, path: Path, count: int, seed: int, ba
     teacher = teach(model, "held_out", count, plan.guidance, seed, trajectory=False, batch_size=batch_size)
     best = rival(plan, model, teacher, batch_size)
     outputs = {
-        "best baseline": (best.name, run(model, best.table, teacher, batch_size)),
-        "plan": (plan.digest[7:15], run(model, plan.tableau, teacher, batch_size, threshold=plan.threshold)),
+        "best baseline": (best.name, best.table.nfe, run(model, best.table, teacher, batch_size)),
+        "plan": (plan.digest[7:15], plan.nfe, run(model, plan.tableau, teacher, batch_size, threshold=plan.threshold)),
     }
-    drawn = {label: pictures.pictures_of(model, samples) for label, (_, samples) in outputs.items()}
+    drawn = {label: pictures.pictures_of(model, samples) for label, (*_, samples) in outputs.items()}
     target = pictures.pictures_of(model, teacher.endpoint)
     rows = {f"teacher, {STEPS} evaluations": target}
-    for label, (name, samples) in outputs.items():
+    for label, (name, nfe, samples) in outputs.items():
         error = float(endpoint_mse(samples, teacher.endpoint).mean())
-        rows[f"{label}: {name}, {plan.nfe} evaluations, mean squared error to the teacher {error:.2g}"] = drawn[label]
+        rows[f"{label}: {name}, {nfe} evaluations, mean squared error to the teacher {error:.2g}"] = drawn[label]
     rows |= pictures.distances(drawn, target)
     guidance = "" if plan.guidance == 1 else f", guidance {plan.guidance:g}"
     pictures.save(pictures.samples_picture(rows, f"{model.name}{guidance}: the same noise in every row"), path)

@@ -112,9 +112,9 @@ def comparison_table(comparison: Comparison) -> Fitted:
     caption += ", of means marked * only lower bounds" * any(row.lower_bound for row in found.rows[: 1 + BASELINES])
     caption += f"; Frechet distances are of {found.features} features" * bool(found.features)
     table = Fitted(COLUMNS, title, f"{caption}; {left_out} more baselines are in the JSON" if left_out > 0 else caption)
-    table.add_row(*_cells(own), strong=True)
+    table.add_row(*_cells(comparison, own), strong=True)
     for row in rivals[:BASELINES]:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(comparison, row))
     if own.frechet_teacher:
         table.add_row(*teacher_cells(comparison))
     return table
@@ -131,12 +131,12 @@ def teacher_cells(comparison: Comparison) -> tuple[str, ...]:
 COLUMNS = ("sampler", "mean error", "geometric", "median", "90 %", "99 %", "worst 1 % has", "Frechet, teacher", "Frechet, data", "calls")
 
 
-def _cells(row: ComparisonRow) -> tuple[str, ...]:
+def _cells(comparison: Comparison, row: ComparisonRow) -> tuple[str, ...]:
     assert row.endpoint_mse.median is not None
     return (
         row.name, interval_text(row.endpoint_mse) + "*" * row.lower_bound,
         *map(number, (row.geometric_mean, row.endpoint_mse.median, row.quantile_90, row.quantile_99)), percent(row.worst_hundredth),
-        *("-" if each is None else number(each.mean) for each in (row.frechet_teacher, row.frechet_data)), str(row.network_calls),
+        *("-" if each is None else number(each.mean) for each in (row.frechet_teacher, row.frechet_data)), f"{comparison.calls(row):.4g}",
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The main job, with budgets small enough for a test: what every preset writes, that it repeats, and what it refuses."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
+from rich.console import Console
 from scipy import linalg
 from torch import Tensor
 
@@ -272,6 +274,11 @@ def test_a_plan_of_two_networks_is_compared_at_its_price(tmp_path: Path, monkeyp
     assert comparison.verdict == "better" and comparison.price is not None and comparison.price.nominal == plan.price
     assert comparison.price.measured > 1.5 * plan.price and "what the variants save is not real here" in comparison.price.told
     assert "another network (twin); a call costs 0.25" in repr(summary(plan)) and comparison.price.told in repr(run_page(tmp_path))
+    assert [comparison.calls(row) for row in comparison.rows[:2]] == [plan.price, 2]
+    with Console(width=200, record=True, file=io.StringIO()) as console:
+        console.print(tables.comparison_table(comparison))
+    plans = next(line for line in console.export_text().splitlines() if " plan " in line)
+    assert plans.split("│")[-2].strip() == f"{plan.price:.4g}" != str(plan.network_calls)
     again, _ = run(tmp_path, model=model, nfe=2, budget=2.0, trials=0, undecided="plan")
     assert again.tableau == plan.tableau
 

@@ -103,7 +103,7 @@ def comparison_blocks(comparison: Comparison) -> list[Block]:
         return [
             TableCell(row.name), mean, figure(error.median), *(figure(getattr(row, name)) for name in tail),
             TableCell(tables.percent(row.worst_hundredth), row.worst_hundredth), *(figure(each and each.mean) for each in distances),
-            count(row.network_calls),
+            TableCell(f"{comparison.calls(row):.4g}", comparison.calls(row)),
         ]  # fmt: skip
 
     caption = f"Of {comparison.pairs} pairs of solver and grid, those that could be the best were measured in full. "
