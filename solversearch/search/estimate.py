@@ -23,7 +23,8 @@ from solversearch.search.settings import Settings, check
 from solversearch.search.stages import polish
 from solversearch.search.stages.baseline import SCREENED, STARTS
 from solversearch.search.stages.components import choices
-from solversearch.search.stages.price import CHOICES, lengths
+from solversearch.search.stages.price import CHOICES
+from solversearch.search.stages.price import choices as patterns
 from solversearch.search.stages.search import OBSERVED, shifts_by_variance
 from solversearch.search.stages.task import ROUGH
 from solversearch.search.strategies import predicts
@@ -124,7 +125,7 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
     stages = {
         "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe)),
         "baselines": empirical.cost(model) + nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
-        "price": CHOICES * sum(lengths(model, settings)) * learning // nfe * goes_on,
+        "price": CHOICES * sum(patterns(model, settings)) * learning // nfe * goes_on,
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
         "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,

@@ -1,7 +1,8 @@
 """What an evaluation may be, and what it costs: which network it calls, and whether it computes a guidance difference of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations_with_replacement
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -47,34 +48,30 @@ def affordable(budget: float, guidance: float) -> int:
     return int((budget + EXACT) / calls)
 
 
-def fits(known: Sequence[Kind], nfe: int, budget: float) -> bool:
-    """Whether so many evaluations can be had for the budget, if they are cheap enough."""
-    return sum(kind.price for kind in _cheapest(known, nfe)) <= budget + EXACT
+def counts(known: Sequence[Kind], nfe: int, budget: float) -> list[Pattern]:
+    """Which kinds nfe evaluations may be of, in no order: within the budget, and such that none can be exchanged for the next dearer one.
 
-
-def drawn(rng: np.random.Generator, count: int, known: Sequence[Kind], nfe: int, budget: float) -> list[Pattern]:
-    """Patterns at random that spend the budget: evaluations are exchanged for dearer kinds until none can be.
-
-    The first evaluation computes its guidance difference, which all others may use.
+    Not all of the model's own network, and one that computes its guidance difference where others reuse it.
     """
+    own = max(kind.price for kind in known if not kind.variant)
     found = []
-    for _ in range(count):
-        pattern = _cheapest(known, nfe)
-        left = budget + EXACT - sum(kind.price for kind in pattern)
-        while dearer := [
-            (i, kind) for i, own in enumerate(pattern) for kind in known
-            if own.price < kind.price <= own.price + left and not (i == 0 and kind.reuses)
-        ]:  # fmt: skip
-            i, kind = dearer[int(rng.integers(len(dearer)))]
-            left -= kind.price - pattern[i].price
-            pattern[i] = kind
-        found.append(tuple(pattern))
+    for some in combinations_with_replacement(known, nfe):
+        left = budget + EXACT - sum(kind.price for kind in some)
+        steps = [kind.price - other.price for other in some for kind in known if kind.price > other.price + EXACT]
+        alone = any(kind.reuses for kind in some) and all(kind.reuses for kind in some)
+        if left >= 0 and (not steps or min(steps) > left) and not alone and any(kind.price < own for kind in some):
+            found.append(some)
     return found
 
 
-def _cheapest(known: Sequence[Kind], nfe: int) -> list[Kind]:
-    computing = [kind for kind in known if not kind.reuses]
-    return [computing[-1], *[known[-1]] * (nfe - 1)]
+def drawn(rng: np.random.Generator, which: Sequence[Pattern], count: int) -> Iterator[Pattern]:
+    """Patterns at random. The first evaluation computes its guidance difference, which all others may use."""
+    for k in rng.integers(len(which), size=count):
+        some = which[k]
+        order = rng.permutation(len(some)).tolist()
+        first = next(k for k, i in enumerate(order) if not some[i].reuses)
+        order[0], order[first] = order[first], order[0]
+        yield tuple(some[i] for i in order)
 
 
 def patterned(table: Tableau, pattern: Pattern) -> Tableau:

@@ -9,7 +9,7 @@ from solversearch.errors import UserError
 from solversearch.models.base import Variant
 from solversearch.plan import PlanVariant
 from solversearch.schedules import grid
-from solversearch.search.pricing import Kind, affordable, declared, drawn, fits, kinds, patterned
+from solversearch.search.pricing import Kind, affordable, counts, declared, drawn, kinds, patterned
 from solversearch.solvers import get
 from tests.assets import coins
 
@@ -41,31 +41,26 @@ def test_too_little_is_told() -> None:
         affordable(1.5, 4.0)
 
 
-def test_how_many_can_be_had() -> None:
-    assert [nfe for nfe in range(1, 40) if fits([OWN, SMALL], nfe, 4.0)] == list(range(1, 17))
-    assert not fits([OWN], 5, 4.0) and fits([Kind("", False, 2.0), Kind("", True, 1.0)], 5, 6.0)
-    assert not fits([Kind("", False, 2.0), Kind("", True, 1.0)], 6, 6.0)  # somebody has to compute the difference
+def test_counts_spend_the_budget() -> None:
+    known = [OWN, SMALL]
+    assert counts(known, 4, 4.0) == []  # four of its own are what others are compared with
+    assert counts(known, 6, 4.0) == [(OWN,) * 3 + (SMALL,) * 3] and counts(known, 7, 4.0) == [(OWN,) * 3 + (SMALL,) * 4]
+    assert counts(known, 17, 4.0) == []
+    for some in counts([OWN, SKIPS, SMALL], 5, 4.0):
+        left = 4.0 - sum(kind.price for kind in some)
+        assert left + 1e-9 >= 0 and all(left + 1e-9 < 0.3 for kind in some if kind == SKIPS)
+    reusing = Kind("", True, 1.0)
+    guiding = Kind("", False, 2.0)
+    assert counts([guiding, reusing], 4, 6.0) == [(guiding, guiding, reusing, reusing)]
+    assert counts([guiding, reusing], 6, 6.0) == []  # somebody has to compute the difference
 
 
-@pytest.mark.parametrize(
-    ("known", "nfe", "budget"), [([OWN, SMALL], 6, 4.0), ([OWN, SKIPS, SMALL], 5, 4.0), (kinds(MODEL, 4.0, True), 28, 50.0)]
-)
-def test_patterns_spend_the_budget(known: list[Kind], nfe: int, budget: float) -> None:
-    found = drawn(np.random.default_rng(0), 200, known, nfe, budget)
-    assert found == drawn(np.random.default_rng(0), 200, known, nfe, budget) and len(set(found)) > 9
-    for pattern in found:
-        left = budget - sum(kind.price for kind in pattern)
-        assert len(pattern) == nfe and left > -1e-9 and not pattern[0].reuses
-        for i, own in enumerate(pattern):
-            assert not any(1e-9 < kind.price - own.price <= left for kind in known if i or not kind.reuses)
-
-
-def test_two_kinds_are_as_many_each_and_stand_anywhere() -> None:
-    found = set(drawn(np.random.default_rng(0), 500, [OWN, SMALL], 6, 4.0))
-    assert len(found) == 20 and all(pattern.count(SMALL) == 3 for pattern in found)
+def test_patterns_are_drawn_alike_and_begin_with_one_that_computes() -> None:
     guiding, reusing = Kind("", False, 2.0), Kind("", True, 1.0)
-    found = set(drawn(np.random.default_rng(0), 500, [guiding, reusing], 4, 6.0))
-    assert len(found) == 3 and all(pattern[0] == guiding and pattern.count(reusing) == 2 for pattern in found)
+    which = counts([guiding, reusing], 5, 6.0) + counts([guiding, reusing], 5, 8.0)
+    found = list(drawn(np.random.default_rng(0), which, 200))
+    assert found == list(drawn(np.random.default_rng(0), which, 200)) and len(set(found)) > 4
+    assert all(pattern[0] == guiding and tuple(sorted(pattern, key=lambda kind: -kind.price)) in which for pattern in found)
 
 
 def test_a_table_takes_a_pattern_and_its_plan_says_which_networks() -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from solversearch.models.base import Model, NotFinite
 from solversearch.runtime import Tableau
 from solversearch.search.evaluating.evaluator import Evaluator, Result
-from solversearch.search.pricing import drawn, fits, kinds
+from solversearch.search.pricing import Pattern, counts, kinds
 from solversearch.search.settings import Settings
 from solversearch.search.stages.fit import RIDGE
 from solversearch.search.stages.task import Budget, Task
@@ -24,26 +24,24 @@ MORE, CHOICES = 3, 4
 10 calls, the one that ends best (of six evaluations the fourth and the last reuse) is among the first three on the surrogate."""
 
 
-def lengths(model: Model, settings: Settings) -> list[int]:
-    """Numbers of evaluations that a table may have: more than of the network's own."""
+def choices(model: Model, settings: Settings) -> dict[int, list[Pattern]]:
+    """By the number of evaluations, of what kinds they may be."""
     if settings.budget is None:
-        return []
+        return {}
     known = kinds(model, settings.guidance, settings.splits, settings.space.cheaper)
-    return [nfe for nfe in range(settings.nfe + 1, settings.nfe + MORE + 1) if fits(known, nfe, settings.budget)]
+    found = {nfe: counts(known, nfe, settings.budget) for nfe in range(settings.nfe, settings.nfe + MORE + 1)}
+    return {nfe: which for nfe, which in found.items() if which}
 
 
 def run(task: Task, evaluator: Evaluator, budget: Budget, surrogates: Surrogates) -> Iterator[Result]:
     """Results, while the budget lasts; none of a table that runs away: that does not end a search."""
-    settings, tables = task.settings, list[Tableau]()
-    assert settings.budget is not None
-    known = kinds(task.model, settings.guidance, settings.splits, settings.space.cheaper)
-    called = {(kind.variant, 1.0 if kind.reuses else settings.guidance) for kind in known if kind.variant}
-    errors = surrogates.learn_variants(called, settings.batch_size, task.clock, task.parts("variants"))
-    for nfe in lengths(task.model, settings):
-        patterns = partial(drawn, known=known, nfe=nfe, budget=settings.budget)
+    settings, tables, which = task.settings, list[Tableau](), choices(task.model, task.settings)
+    used = {(kind.variant, 1.0 if kind.reuses else settings.guidance) for some in which.values() for each in some for kind in each}
+    errors = surrogates.learn_variants({each for each in used if each[0]}, settings.batch_size, task.clock, task.parts("variants"))
+    for nfe, some in which.items():
         progress = partial(_told, task, nfe)
         tables += priced(
-            surrogates, nfe, patterns, CHOICES, settings.guidance, errors, settings.seed, settings.splits, settings.integer, progress
+            surrogates, nfe, some, CHOICES, settings.guidance, errors, settings.seed, settings.splits, settings.integer, progress
         )
     for k, table in enumerate(tables):
         with suppress(NotFinite):

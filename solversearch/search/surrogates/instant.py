@@ -23,7 +23,7 @@ from solversearch.models.base import Denoiser, Model
 from solversearch.runtime import Tableau
 from solversearch.schedules import Floats, explicit
 from solversearch.search.fitting.fit import fit
-from solversearch.search.pricing import Pattern, patterned
+from solversearch.search.pricing import Pattern, drawn, patterned
 from solversearch.search.surrogates.anchored import Anchored, Errors
 from solversearch.search.surrogates.guided_mixture import Mixture
 from solversearch.search.surrogates.surrogates import Surrogates
@@ -51,7 +51,6 @@ GRID = 4096
 
 Point = tuple[tuple[float, ...], Pattern]
 """Times, and of what kind each evaluation is; an empty pattern, where all are the network's own."""
-Patterns = Callable[[np.random.Generator, int], Sequence[Pattern]]
 
 
 class _Network:
@@ -117,18 +116,18 @@ def instant(
 
 
 def priced(
-    surrogates: Surrogates, nfe: int, patterns: Patterns, count: int, guidance: float, errors: Errors, seed: int = 0,
+    surrogates: Surrogates, nfe: int, which: Sequence[Pattern], count: int, guidance: float, errors: Errors, seed: int = 0,
     split: bool = False, integer: bool = False, progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Tableau]:  # fmt: skip
-    """Tables whose evaluations are of the kinds that patterns(rng, n) draws, n times, to be fitted to the network: the best times for each
-    of the best patterns, as many as count, the best on the surrogate first. errors are those of variants (`Surrogates.learn_variants`)."""
-    found = _searched(surrogates, nfe, guidance, seed, split, integer, progress, patterns, errors)
+    """Tables whose evaluations are of kinds in one of these combinations, to be fitted to the network: the best times for each of the best
+    patterns, as many as count, the best on the surrogate first. errors are those of variants (`Surrogates.learn_variants`)."""
+    found = _searched(surrogates, nfe, guidance, seed, split, integer, progress, which, errors)
     return [_prior(surrogates.model, *each, guidance) for each in found[:count]]
 
 
 def _searched(
     surrogates: Surrogates, nfe: int, guidance: float, seed: int, split: bool, integer: bool, progress: Callable[[int, int], None],
-    patterns: Patterns | None = None, errors: Errors = MappingProxyType({}),
+    which: Sequence[Pattern] = (), errors: Errors = MappingProxyType({}),
 ) -> list[Point]:  # fmt: skip
     """The best times for each pattern, the very best first: an evolution strategy about the grids of the best baselines, in fractions of
     the range of positions."""
@@ -153,6 +152,9 @@ def _searched(
     low, high = np.clip([places.min(0) - MARGIN, places.max(0) + MARGIN], 0, 1)
     known: dict[Point, float] = {}
 
+    def patterns(count: int) -> list[Pattern]:
+        return list(drawn(rng, which, count)) if which else [()] * count
+
     def best(count: int) -> list[Point]:
         """So many of each choice, lest one crowd out the rest before they have had good times; the very best first."""
         taken: dict[Pattern, list[Point]] = {}
@@ -160,14 +162,14 @@ def _searched(
             taken.setdefault(point[1], []).append(point)
         return sorted((point for points in taken.values() for point in points[:count]), key=lambda each: known[each])
 
-    def judge(fractions: Floats, drawn: Sequence[Pattern]) -> None:
+    def judge(fractions: Floats, patterns: Sequence[Pattern]) -> None:
         """Repeated times cannot be fitted: they drop out."""
         given = -np.sort(-np.clip(fractions, 0, 1), axis=1)
         wanted = [tuple(schedule.time_at(last + each * (first - last)).tolist()) for each in given]
         if integer and schedule.discrete:
             wanted = [tuple(np.round(each).tolist()) for each in wanted]
         new = [
-            each for each in dict.fromkeys(zip(wanted, drawn, strict=True))
+            each for each in dict.fromkeys(zip(wanted, patterns, strict=True))
             if each not in known and min(-np.diff(each[0]), default=1.0) > CLOSEST * schedule.t_start
         ]  # fmt: skip
         if new:
@@ -175,11 +177,11 @@ def _searched(
             errors = [tempered(paired.errors(tables, RIDGE, split).double(), scale).mean(1) for paired in pairs]
             known.update(zip(new, torch.stack(errors).mean(0).tolist(), strict=True))
 
-    breadth = WIDER if patterns else 1
+    breadth = WIDER if which else 1
     fractions = np.concatenate([*[places] * breadth, rng.uniform(low, high, (RANDOM * breadth, nfe))])
-    judge(fractions, patterns(rng, len(fractions)) if patterns else [()] * len(fractions))
+    judge(fractions, patterns(len(fractions)))
     for generation in range(GENERATIONS):
-        parents = best(1 if patterns else PARENTS)[:PARENTS]
+        parents = best(1 if which else PARENTS)[:PARENTS]
         chosen = [parents[k] for k in rng.integers(len(parents), size=CHILDREN * breadth)]
         at = (schedule.position(np.array([times for times, _ in chosen])) - last) / (first - last)
         judge(at + rng.normal(0, STEP / (1 + generation), at.shape), [pattern for _, pattern in chosen])
