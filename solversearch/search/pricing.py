@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import combinations_with_replacement
+from math import comb, inf
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -15,6 +17,8 @@ from solversearch.spaces.sections import Cheaper
 
 EXACT = 1e-9
 """Prices are sums of decimal numbers."""
+MOST = 200_000
+"""Combinations of kinds that are gone through in seconds: of eight kinds those of 15 evaluations, of three those of 600."""
 
 
 class Kind(NamedTuple):
@@ -29,7 +33,7 @@ Pattern = tuple[Kind, ...]
 """Of each evaluation, the first first."""
 
 
-def kinds(model: Model, guidance: float, splits: bool, cheaper: Sequence[Cheaper] = get_args(Cheaper)) -> list[Kind]:
+def kinds(model: Model, guidance: float, splits: bool, cheaper: Sequence[Cheaper] = get_args(Cheaper)) -> tuple[Kind, ...]:
     """All that there are and the space allows, dearest first. A price is in calls of the model's own network."""
     calls = 2 if guidance != 1 else 1
     known = {name: each for name, each in sorted(model.variants.items()) if ("blocks" if each.skips else "networks") in cheaper}
@@ -37,7 +41,7 @@ def kinds(model: Model, guidance: float, splits: bool, cheaper: Sequence[Cheaper
     found = [Kind(name, False, calls * cost) for name, cost in networks]
     if guidance != 1 and splits and "reuse" in cheaper:
         found += [Kind(name, True, cost) for name, cost in networks]
-    return sorted(found, key=lambda kind: (-kind.price, kind))
+    return tuple(sorted(found, key=lambda kind: (-kind.price, kind)))
 
 
 def affordable(budget: float, guidance: float) -> int:
@@ -48,18 +52,26 @@ def affordable(budget: float, guidance: float) -> int:
     return int((budget + EXACT) / calls)
 
 
-def counts(known: Sequence[Kind], nfe: int, budget: float) -> list[Pattern]:
+def too_many(known: Sequence[Kind], nfe: int) -> bool:
+    return comb(nfe + len(known) - 1, nfe) > MOST
+
+
+@lru_cache(64)
+def counts(known: tuple[Kind, ...], nfe: int, budget: float) -> list[Pattern]:
     """Which kinds nfe evaluations may be of, in no order: within the budget, and such that none can be exchanged for the next dearer one.
 
-    Not all of the model's own network, and one that computes its guidance difference where others reuse it.
+    Not all of the model's own network, and one that computes its guidance difference where others reuse it. None where there would be more
+    than `MOST` to go through.
     """
     own = max(kind.price for kind in known if not kind.variant)
-    found = []
-    for some in combinations_with_replacement(known, nfe):
+    found: list[Pattern] = []
+    for some in () if too_many(known, nfe) else combinations_with_replacement(known, nfe):
         left = budget + EXACT - sum(kind.price for kind in some)
-        steps = [kind.price - other.price for other in some for kind in known if kind.price > other.price + EXACT]
-        alone = any(kind.reuses for kind in some) and all(kind.reuses for kind in some)
-        if left >= 0 and (not steps or min(steps) > left) and not alone and any(kind.price < own for kind in some):
+        if left < 0:
+            continue
+        there = set(some)
+        steps = [kind.price - other.price for other in there for kind in known if kind.price > other.price + EXACT]
+        if min(steps, default=inf) > left and not all(kind.reuses for kind in some) and any(kind.price < own for kind in some):
             found.append(some)
     return found
 

@@ -1,7 +1,7 @@
 """What a person asks of a search, and what cannot be asked."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from solversearch.judging.objectives import Objective, parse_many
 from solversearch.memory import batch_size
 from solversearch.models.base import Model
 from solversearch.plan import MAX_NFE
-from solversearch.search.pricing import kinds
+from solversearch.search.pricing import Kind, kinds, too_many
 from solversearch.search.strategies import known
 from solversearch.spaces import Polish, SearchSpace
 
@@ -137,11 +137,20 @@ def check(model: Model, settings: Settings) -> None:
         raise UserError("--split is for the guidance difference, and guidance 1 has none; leave it out, or ask for a --guidance")
     if settings.budget is not None and settings.only_instant:
         raise UserError("--instant stops before cheaper evaluations are fitted to the network: leave it out, or ask for --nfe")
-    cheaper = settings.space.cheaper
-    if settings.budget is not None and len(kinds(model, settings.guidance, settings.splits, cheaper)) < 2:
-        raise UserError(
-            f"--budget: model {model.name!r} has no cheaper evaluations than its own ({', '.join(cheaper) or 'the space has none'}): "
-            "no such variants, and no guidance differences to reuse; ask for --nfe, or give it a --variant"
-        )
+    if settings.budget is not None:
+        _check_budget(settings, kinds(model, settings.guidance, settings.splits, settings.space.cheaper), model)
     if settings.integer and model.schedule.discrete and settings.nfe > model.schedule.t_start - model.schedule.t_end + 1:
         raise UserError(f"nfe {settings.nfe} is more than the model's whole timesteps; ask for fewer")
+
+
+def _check_budget(settings: Settings, known: Sequence[Kind], model: Model) -> None:
+    if len(known) < 2:
+        raise UserError(
+            f"--budget: model {model.name!r} has no cheaper evaluations than its own ({', '.join(settings.space.cheaper) or 'none'}): "
+            "no such variants, and no guidance differences to reuse; ask for --nfe, or give it a --variant"
+        )
+    if too_many(known, settings.nfe + 1):
+        raise UserError(
+            f"--budget {settings.budget:g} has room for {settings.nfe + 1} evaluations of {len(known)} kinds, which are too many patterns to "
+            "go through: ask for fewer calls, or name fewer kinds, cheaper: [...] in a space"
+        )

@@ -9,8 +9,10 @@ from solversearch.errors import UserError
 from solversearch.models.base import Variant
 from solversearch.plan import PlanVariant
 from solversearch.schedules import grid
-from solversearch.search.pricing import Kind, affordable, counts, declared, drawn, kinds, patterned
+from solversearch.search.pricing import Kind, affordable, counts, declared, drawn, kinds, patterned, too_many
+from solversearch.search.settings import Settings, check
 from solversearch.solvers import get
+from solversearch.spaces import SearchSpace
 from tests.assets import coins
 
 PLAIN = coins.factory()
@@ -21,7 +23,7 @@ OWN, SKIPS, SMALL = Kind("", False, 1.0), Kind("skip1", False, 0.7), Kind("small
 
 
 def test_what_there_is_is_told_dearest_first() -> None:
-    assert kinds(MODEL, 1.0, False) == [OWN, SKIPS, SMALL] and kinds(PLAIN, 1.0, False) == [OWN]
+    assert kinds(MODEL, 1.0, False) == (OWN, SKIPS, SMALL) and kinds(PLAIN, 1.0, False) == (OWN,)
     guided = kinds(MODEL, 4.0, True)
     assert [(kind.variant, kind.reuses, kind.price) for kind in guided] == [
         ("", False, 2.0), ("skip1", False, 1.4), ("", True, 1.0), ("skip1", True, 0.7), ("small", False, 0.5), ("small", True, 0.25),
@@ -42,22 +44,30 @@ def test_too_little_is_told() -> None:
 
 
 def test_counts_spend_the_budget() -> None:
-    known = [OWN, SMALL]
+    known = (OWN, SMALL)
     assert counts(known, 4, 4.0) == []  # four of its own are what others are compared with
     assert counts(known, 6, 4.0) == [(OWN,) * 3 + (SMALL,) * 3] and counts(known, 7, 4.0) == [(OWN,) * 3 + (SMALL,) * 4]
     assert counts(known, 17, 4.0) == []
-    for some in counts([OWN, SKIPS, SMALL], 5, 4.0):
+    for some in counts((OWN, SKIPS, SMALL), 5, 4.0):
         left = 4.0 - sum(kind.price for kind in some)
         assert left + 1e-9 >= 0 and all(left + 1e-9 < 0.3 for kind in some if kind == SKIPS)
     reusing = Kind("", True, 1.0)
     guiding = Kind("", False, 2.0)
-    assert counts([guiding, reusing], 4, 6.0) == [(guiding, guiding, reusing, reusing)]
-    assert counts([guiding, reusing], 6, 6.0) == []  # somebody has to compute the difference
+    assert counts((guiding, reusing), 4, 6.0) == [(guiding, guiding, reusing, reusing)]
+    assert counts((guiding, reusing), 6, 6.0) == []  # somebody has to compute the difference
+
+
+def test_too_many_are_not_gone_through() -> None:
+    eight = kinds(replace(MODEL, variants={f"skip{k}": Variant(PLAIN.network, k / 4, skips=("block",)) for k in (1, 2, 3)}), 4.0, True)
+    assert len(eight) == 8 and not too_many(eight, 15) and counts(eight, 40, 50.0) == []
+    with pytest.raises(UserError, match=r"--budget 60 has room for 31 evaluations of 6 kinds, which are too many patterns"):
+        check(MODEL, Settings.of(SearchSpace(), nfe=30, guidance=4.0, budget=60.0))
+    check(MODEL, Settings.of(SearchSpace(), nfe=8, guidance=4.0, budget=16.0))
 
 
 def test_patterns_are_drawn_alike_and_begin_with_one_that_computes() -> None:
     guiding, reusing = Kind("", False, 2.0), Kind("", True, 1.0)
-    which = counts([guiding, reusing], 5, 6.0) + counts([guiding, reusing], 5, 8.0)
+    which = counts((guiding, reusing), 5, 6.0) + counts((guiding, reusing), 5, 8.0)
     found = list(drawn(np.random.default_rng(0), which, 200))
     assert found == list(drawn(np.random.default_rng(0), which, 200)) and len(set(found)) > 4
     assert all(pattern[0] == guiding and tuple(sorted(pattern, key=lambda kind: -kind.price)) in which for pattern in found)
