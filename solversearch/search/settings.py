@@ -151,6 +151,6 @@ def _check_budget(settings: Settings, known: Sequence[Kind], model: Model) -> No
         )
     if too_many(known, settings.nfe + 1):
         raise UserError(
-            f"--budget {settings.budget:g} has room for {settings.nfe + 1} evaluations of {len(known)} kinds, which are too many patterns to "
-            "go through: ask for fewer calls, or name fewer kinds, cheaper: [...] in a space"
+            f"--budget {settings.budget:g} has room for {settings.nfe + 1} evaluations of {len(known)} kinds, too many patterns to go "
+            "through: ask for fewer calls, or name fewer kinds, cheaper: [...] in a space"
         )

@@ -60,7 +60,7 @@ def test_counts_spend_the_budget() -> None:
 def test_too_many_are_not_gone_through() -> None:
     eight = kinds(replace(MODEL, variants={f"skip{k}": Variant(PLAIN.network, k / 4, skips=("block",)) for k in (1, 2, 3)}), 4.0, True)
     assert len(eight) == 8 and not too_many(eight, 15) and counts(eight, 40, 50.0) == []
-    with pytest.raises(UserError, match=r"--budget 60 has room for 31 evaluations of 6 kinds, which are too many patterns"):
+    with pytest.raises(UserError, match=r"--budget 60 has room for 31 evaluations of 6 kinds, too many patterns to go through"):
         check(MODEL, Settings.of(SearchSpace(), nfe=30, guidance=4.0, budget=60.0))
     check(MODEL, Settings.of(SearchSpace(), nfe=8, guidance=4.0, budget=16.0))
 
