@@ -10,10 +10,8 @@ from torch import Tensor
 
 from solversearch.teacher import Teacher
 
-SMALL = 100
-"""Models of at most so many numbers a sample keep their own coordinates."""
 PRINCIPAL, RANDOM = 24, 8
-"""Of larger models: principal axes, and random directions that stand for all others."""
+"""Principal axes, and random directions that stand for all others."""
 COMPONENTS = 32
 POOLING = 1.0
 """Samples' worth of the variances common to all components that each is shrunk towards."""
@@ -30,19 +28,16 @@ class Axes:
 
     directions: Tensor
     scale: Tensor
-    own: bool = False
-    """Whether they are the model's own coordinates."""
 
     @classmethod
     def of(cls, samples: Tensor, seed: int) -> Self:
         n, p = samples.shape
-        if p <= SMALL:
-            return cls(torch.eye(p), torch.ones(p), True)
         principal = torch.linalg.svd(samples - samples.mean(0), full_matrices=False)[2][: min(PRINCIPAL, n - 1)].T
-        random = torch.from_numpy(np.random.default_rng([seed, p]).standard_normal((p, RANDOM))).to(samples)
-        others = torch.linalg.qr(random - principal @ (principal.T @ random))[0]
         k = principal.shape[1]
-        scale = torch.cat([torch.ones(k), torch.full((RANDOM,), ((p - k) / RANDOM) ** 0.5)])
+        count = min(RANDOM, p - k)
+        random = torch.from_numpy(np.random.default_rng([seed, p]).standard_normal((p, count))).to(samples)
+        others = torch.linalg.qr(random - principal @ (principal.T @ random))[0]
+        scale = torch.cat([torch.ones(k), torch.full((count,), ((p - k) / max(count, 1)) ** 0.5)])
         return cls(torch.cat([principal, others], dim=1), scale)
 
     def project(self, x: Tensor) -> Tensor:
@@ -118,7 +113,7 @@ class Mixture:
 
         Second, with split: the guidance difference.
         """
-        x = y if self.axes.own else y / self.axes.scale
+        x = y / self.axes.scale
         alpha, square = alpha[:, None, None], alpha.square()[:, None, None]
         inverse = 1 / (square * self.variances + sigma.square()[:, None, None])
         linear, constant = alpha * inverse * self.centres, square * inverse * self.centres.square() - inverse.log()
@@ -128,8 +123,7 @@ class Mixture:
 
         def mean(share: Tensor) -> Tensor:
             factor, rest = (share @ outputs).chunk(2, dim=-1)
-            prediction = torch.addcmul(rest, factor, x)
-            return prediction if self.axes.own else prediction * self.axes.scale
+            return torch.addcmul(rest, factor, x) * self.axes.scale
 
         share = torch.softmax(logits + log_weights, dim=-1)
         if guidance is None:
