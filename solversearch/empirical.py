@@ -4,8 +4,8 @@
     s = E[f . df/dlambda] / E[f . f]                     f = (1 - l) x / alpha - D, whose differences along a trajectory give df/dlambda
 
 The paper takes the diagonal of sigma d eps / dx by derivatives, and both statistics for each number of a sample; here they are averages
-over all numbers. What the finite h adds is odd in v, so that h^2 is left of it on the average. A sample keeps its v all along its
-trajectory, so that l is smooth in lambda whatever the number of samples.
+over all numbers, and over those of each channel of pictures. What the finite h adds is odd in v, so that h^2 is left of it on the
+average. A sample keeps its v all along its trajectory, so that l is smooth in lambda whatever the number of samples.
 """
 
 import hashlib
@@ -20,13 +20,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from solversearch.cache import cache_folder, keep, used
+from solversearch.components import MOST_CHANNELS
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.models.digest import close, numbers
 from solversearch.noise import fresh_noise
 from solversearch.parametrization import Parametrization
 from solversearch.teacher import Teacher, teach
 
-VERSION = 1
+VERSION = 2
 STEP = 0.01
 """h, in sigma."""
 SIGNS = 2**16
@@ -55,7 +56,7 @@ def parametrization(model: Model, guidance: float = 1.0, batch_size: int = 512, 
         count = max(FEWEST, min(MOST, NUMBERS // model.numbers))
         teacher = teach(model, "fit", count, guidance, steps=STEPS, batch_size=batch_size, clock=clock)
         found = measure(model, teacher, guidance, batch_size, clock)
-        kept = torch.tensor([found.lams, found.l, found.s], dtype=torch.float64)
+        kept = torch.tensor([[each.lams, each.l, each.s] for each in (found, *found.channels)], dtype=torch.float64)
         keep(path, {"statistics": kept, "probe": torch.tensor(known)}, "the statistics of the model")
     return found
 
@@ -70,7 +71,13 @@ def measure(model: Model, teacher: Teacher, guidance: float = 1.0, batch_size: i
     """By one evaluation more at each state of the teacher's trajectories but those without signal."""
     denoise = Denoiser(model, teacher.conditions, batch_size, clock=clock)
     v = fresh_noise(model, teacher.split, teacher.numbers, SIGNS, teacher.seed).sign()
-    lams, shares, outputs, size = list[float](), list[float](), list[Tensor](), list[float]()
+    apart = len(model.shape) > 2 and model.shape[0] <= MOST_CHANNELS
+    lams, shares, same, following, last = list[float](), list[Tensor](), list[Tensor](), list[Tensor](), None
+
+    def channels(x: Tensor) -> Tensor:
+        """(channels, numbers), or all numbers in one row where it is no picture."""
+        return (x.transpose(0, 1).flatten(1) if apart else x.reshape(1, -1)).cpu().double()
+
     for angle, state, slope in zip(teacher.angles.tolist(), teacher.states, teacher.slopes, strict=True):
         alpha, sigma, lam = cos(angle), sin(angle), -log(tan(angle))
         if alpha < WITHOUT:
@@ -80,15 +87,27 @@ def measure(model: Model, teacher: Teacher, guidance: float = 1.0, batch_size: i
         node = replace(model.schedule.node_at_lam(lam), guidance=guidance)
         moved = denoise((u + STEP * sigma * v) * hypot(node.alpha, node.sigma), node)
         assert isinstance(moved, Tensor)
-        share = float((v * (moved - d)).double().mean()) * alpha / (STEP * sigma)
         lams.append(lam)
-        shares.append(share)
-        outputs.append((share / alpha * u - d).double().cpu())
-        size.append(float(d.double().square().mean()))
-    f = torch.stack(outputs).flatten(1)
-    (change,) = torch.gradient(f, spacing=(torch.tensor(lams, dtype=f.dtype),), dim=0)
-    s = (f * change).mean(1) / (f.square().mean(1) + RIDGE * torch.tensor(size, dtype=f.dtype)).clamp(min=TINY)
-    return Parametrization(tuple(lams), tuple(1 - share for share in shares), tuple(s.tolist()))
+        shares.append(channels(v * (moved - d)).mean(1) * alpha / (STEP * sigma))
+        pair = torch.stack([channels(u) / alpha, channels(d)], dim=1)
+        same.append(pair @ pair.mT / pair.shape[2])
+        if last is not None:
+            following.append(last @ pair.mT / pair.shape[2])
+        last = pair
+    each = [torch.stack(known).transpose(0, 1) for known in (shares, same, following)]  # (channels, lambdas, ...)
+    own = tuple(_regressed(lams, *channel) for channel in zip(*each, strict=True)) if len(each[0]) > 1 else ()
+    return replace(_regressed(lams, *(known.mean(0) for known in each)), channels=own)
+
+
+def _regressed(lams: Sequence[float], share: Tensor, same: Tensor, following: Tensor) -> Parametrization:
+    """From 1 - l (K,) and the mean products of (x / alpha, D) with themselves (K, 2, 2) and with those of the next lambda (K - 1, 2, 2)."""
+    factor = torch.stack([share, torch.full_like(share, -1.0)], dim=1)  # f = share x / alpha - D
+    square = torch.einsum("ka,kab,kb->k", factor, same, factor)
+    product = torch.einsum("ka,kab,kb->k", factor[:-1], following, factor[1:])
+    (slope,) = torch.gradient(torch.eye(len(lams), dtype=share.dtype), spacing=(torch.tensor(lams, dtype=share.dtype),), dim=0)
+    change = (slope * (square.diag() + product.diag(1) + product.diag(-1))).sum(1)  # f . df/dlambda, of neighbours
+    s = change / (square + RIDGE * same[:, 1, 1]).clamp(min=TINY)
+    return Parametrization(tuple(lams), tuple((1 - share).tolist()), tuple(s.tolist()))
 
 
 def _read(path: Path, probe: Sequence[int]) -> Parametrization | None:
@@ -98,7 +117,8 @@ def _read(path: Path, probe: Sequence[int]) -> Parametrization | None:
         statistics, known = stored["statistics"], stored["probe"]
     except (OSError, SafetensorError, KeyError):  # absent, or damaged: it is made again
         return None
-    if statistics.ndim != 2 or len(statistics) != 3 or not close(known.tolist(), probe):
+    if statistics.ndim != 3 or statistics.shape[1] != 3 or not close(known.tolist(), probe):
         return None
     used(path)
-    return Parametrization(*map(tuple, statistics.tolist()))
+    found, *channels = (Parametrization(*map(tuple, each)) for each in statistics.tolist())
+    return replace(found, channels=tuple(channels))

@@ -16,11 +16,13 @@ from solversearch.schedules import Floats
 
 @dataclass(frozen=True)
 class Parametrization:
-    """l and s at ascending lambdas, linear between them and constant beyond."""
+    """l and s at ascending lambdas, linear between them and constant beyond; channels has those of each channel alone, where they are
+    told apart."""
 
     lams: tuple[float, ...]
     l: tuple[float, ...]  # noqa: E741  # as the paper has it
     s: tuple[float, ...]
+    channels: tuple["Parametrization", ...] = ()
 
     @cached_property
     def _arrays(self) -> tuple[Floats, Floats, Floats]:

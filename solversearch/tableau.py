@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from solversearch.components import Components
 from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.schedules import NoiseSchedule
@@ -94,3 +95,13 @@ def trace(rule: Rule, schedule: NoiseSchedule, nodes: Sequence[Node], parametriz
     start = Linear({("x", 0): schedule.initial_scale(nodes[0].t)})
     result = rule(Problem(schedule, tracer.denoise, tracer.noise, parametrization), start, nodes)
     return Tableau(tuple(tracer.nodes), (*tracer.rows, result.row()))
+
+
+def by_channel(tables: Sequence[Tableau]) -> Tableau:
+    """Deterministic tables of one rule on the same nodes, one for each channel of a picture, as one."""
+    rows = (
+        Row(tuple(row.x for row in each), tuple(zip(*(row.d for row in each), strict=True)))
+        for each in zip(*(t.rows for t in tables), strict=True)
+    )
+    own = Components(channels=tuple(tuple(float(i == j) for j in range(len(tables))) for i in range(len(tables))))
+    return Tableau(tables[0].nodes, tuple(rows), components=own)

@@ -100,6 +100,23 @@ def test_normal_data_take_one_step_with_what_was_measured() -> None:
     assert (degenerate - teacher.endpoint).square().mean().sqrt() > 0.1
 
 
+def test_each_channel_has_the_statistics_of_its_own_data() -> None:
+    """A channel is measured as if it were alone; steps are right for both variances at once, those of their average for none."""
+    both, alone = normal(0.3, 2.0), [normal(0.3), normal(2.0)]
+    known = measure(both, teacher := teach(both, "validate", 64, steps=64))
+    for channel, model in zip(known.channels, alone, strict=True):
+        single = measure(model, teach(model, "validate", 64, steps=64))
+        assert single.channels == ()
+        np.testing.assert_allclose(channel.l, single.l, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(channel.s[2:-2], single.s[2:-2], rtol=0.05, atol=0.01)
+    nodes = grid("logsnr_tmin", both.schedule, 2)
+    tables = [get(name).tableau(both.schedule, nodes, known) for name in ("dpm_v3_2_by_channel", "dpm_v3_2")]
+    apart, averaged = ((sample(both, table, teacher) - teacher.endpoint).square().mean().sqrt() for table in tables)
+    assert apart < 0.002
+    assert averaged > 0.05
+    assert get("dpm_v3_2_by_channel").tableau(both.schedule, nodes) == get("dpm_v3_2").tableau(both.schedule, nodes)
+
+
 def test_differences_are_as_good_as_derivatives(curved: Model, taught: Teacher) -> None:
     """v . J v by forward-mode differentiation, of the same v at the same states."""
     found = measure(curved, taught)

@@ -13,7 +13,7 @@ from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Node
 from solversearch.schedules import NoiseSchedule
 from solversearch.solvers.integrals import Prediction
-from solversearch.tableau import Problem, Rule, Tableau, Vector, trace
+from solversearch.tableau import Problem, Rule, Tableau, Vector, by_channel, trace
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Solver:
     order is the global order of convergence on a smooth problem, where the steps at both ends are so short that a first-order
     start and a lowered final order do not hide it; of a stochastic solver the weak order; 0 where the rule leaves the ODE on purpose.
     steps(nfe) is how many grid steps nfe evaluations buy (a multistep solver: nfe), raising `UserError` for a count that the
-    solver cannot spend exactly. An empirical solver interpolates what suits the model, `Problem.parametrization`.
+    solver cannot spend exactly. An empirical solver interpolates what suits the model, `Problem.parametrization`; by_channel says whether
+    each channel of pictures has its own, where that is known.
     """
 
     name: str
@@ -33,12 +34,16 @@ class Solver:
     steps: Callable[[int], int] = int
     stochastic: bool = False
     empirical: bool = False
+    by_channel: bool = False
 
     def tableau(
         self, schedule: NoiseSchedule, nodes: Sequence[Node], parametrization: Parametrization = DATA, guidance: float = 1.0
     ) -> Tableau:
         """The table at a guidance scale, which some rules share out among the evaluations."""
-        return trace(self.rule, schedule, [replace(node, guidance=guidance) for node in nodes], parametrization)
+        nodes = [replace(node, guidance=guidance) for node in nodes]
+        if self.by_channel and parametrization.channels:
+            return by_channel([trace(self.rule, schedule, nodes, each) for each in parametrization.channels])
+        return trace(self.rule, schedule, nodes, parametrization)
 
 
 class Past(NamedTuple):
