@@ -19,6 +19,7 @@ from solversearch.parametrization import DATA, Parametrization
 from solversearch.sampling import sample
 from solversearch.schedules import VE, grid
 from solversearch.search.evaluating.worker import CANDIDATES
+from solversearch.search.pipeline import run_stages
 from solversearch.search.settings import Settings
 from solversearch.search.stages.task import Task
 from solversearch.solvers import get
@@ -191,3 +192,11 @@ def test_a_search_measures_it_where_its_space_asks_for_it() -> None:
 def test_an_import_of_an_empirical_solver_is_refused() -> None:
     with pytest.raises(UserError, match="dpm_v3_2 takes statistics of a model"):
         named("dpm_v3_2")
+
+
+def test_a_search_begins_without_those_of_each_channel(curved: Model) -> None:
+    """Its surrogates run no components; the comparison has them."""
+    assert not all(each.plain for each in baselines(curved, 3, 1.0, among={("dpm_v3_2_by_channel", "logsnr")}))
+    settings = Settings.of(SearchSpace(), nfe=3, polish=False, fit_samples=32, validation_samples=16).sized(curved)
+    found = run_stages(Task(curved, settings, lambda *note: None))
+    assert {"best baseline", "instant"} <= {each.name for each in found.stages}

@@ -42,6 +42,11 @@ class Baseline:
     def name(self) -> str:
         return f"{self.solver} on {self.grid}"
 
+    @property
+    def plain(self) -> bool:
+        """Whether a search can start from it, and its surrogates run it: no noise drawn, no components."""
+        return not self.table.stochastic and self.table.components is None
+
 
 def pairs(model: Model, nfe: int, integer: bool = False) -> list[tuple[Solver, str, list[Node]]]:
     """Every solver, and every grid by its name and nodes on which that can spend exactly nfe evaluations."""

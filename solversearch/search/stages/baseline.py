@@ -51,8 +51,8 @@ def run(task: Task, fitting: Teacher, validation: Teacher, surrogates: Surrogate
 
 
 def _promising(surrogates: Surrogates, found: Sequence[Baseline]) -> list[Baseline]:
-    """The best on the surrogates, one a table, none of them stochastic; components are a later stage's."""
-    different = {each.table: each for each in reversed(found) if not each.table.stochastic and each.table.components is None}
+    """The best on the surrogates, one a table."""
+    different = {each.table: each for each in reversed(found) if each.plain}
     tables = list(different)
     return [different[tables[place]] for place in surrogates.ranked(tables)[:SCREENED]]
 

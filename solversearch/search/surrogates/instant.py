@@ -141,7 +141,7 @@ def _searched(
     for pair in pairs:
         pair.learn(errors)
     last, first = schedule.position([schedule.t_end, schedule.t_start])
-    found = [each for each in baselines(model, nfe, guidance, integer) if not each.table.stochastic]
+    found = [each for each in baselines(model, nfe, guidance, integer) if each.plain]
     grids: dict[str, Floats] = {}
     losses = surrogates.anchored.errors([each.table for each in found]).double()
     scale = TEMPERED * float(losses[int(losses.mean(1).argmin())].median()) * (1.0 if guidance == 1 else 0.1)
