@@ -35,6 +35,10 @@ def draw(model: Model, split: str, count: int, seed: int = 0) -> Draw:
     return Draw(noise, None if model.conditions is None else model.conditions[torch.tensor(chosen, device=model.device)])
 
 
+PICTURES = -1
+"""The fresh noise that is added to the pictures from which samples start."""
+
+
 def fresh_noise(model: Model, split: str, numbers: Iterable[int], k: int, seed: int = 0) -> Tensor:
     """The k-th fresh noise of a stochastic plan, for samples by their numbers in the split: (n, *shape)."""
     noises = [np.random.default_rng([seed, SPLITS.index(split), i, k + 1]).standard_normal(model.shape) for i in numbers]

@@ -28,6 +28,14 @@ def optimize(
         ),
     ] = None,
     guidance: Annotated[float | None, typer.Option(metavar="W", help="Guidance scale; 1 is none.", show_default="the model's")] = None,
+    start: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the model's times that sampling goes through: below 1 it starts from noised pictures, as img2img of that "
+            "strength in diffusers, or denoise in ComfyUI.",
+        ),
+    ] = 1.0,
     space: Annotated[
         str, typer.Option(metavar="SPACE", help="The decisions to search: a preset of search_spaces, or a YAML file.")
     ] = "default",

@@ -218,7 +218,7 @@ class Call:
         self.at_network = at_network
         networks = list(self.attachment.networks().values())
         handles: list[Any] = [network.register_forward_hook(self._after) for network in networks]
-        if self.attachment.plan.version > 2:
+        if self.attachment.plan.tableau.cheaper:
             handles += [Override(network, partial(self._asked, name)) for name, network in self.attachment.networks().items()]
         if at_network:
             handles += [network.register_forward_pre_hook(self._before, with_kwargs=True) for network in networks]

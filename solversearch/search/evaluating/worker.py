@@ -35,6 +35,7 @@ class Job:
     version: str
     model: str
     options: models.Options
+    start: float | None
     exact: str
     folder: Path
     objective: str
@@ -67,7 +68,7 @@ class Worker:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         if job.folder.is_dir():  # names of files are relative to where the driver is
             os.chdir(job.folder)
-        model = models.load(job.model, job.options, known=True)
+        model = models.load(job.model, job.options, known=True).started(job.start)
         if exact(model) != job.exact:
             raise UserError(f"model {job.model!r} has other weights on a worker than on the driver, or another precision")
         teachers = _teacher(fitting, model.device), _teacher(validation, model.device)
