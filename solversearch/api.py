@@ -231,7 +231,7 @@ def compare(
     loaded = load_model(model, **options)
     decider.check(loaded)
     check_model(chosen, loaded)
-    loaded = of_plan(loaded, chosen).started(chosen.start and chosen.start.t)
+    loaded = of_plan(loaded, chosen).started(chosen.start)
     sized = settings.sized(loaded)
     clock, start, rounds = Clock(), time.perf_counter(), iter(range(1, 10**6))
     with _display(progress) as display, few_threads(loaded):

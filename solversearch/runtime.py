@@ -9,7 +9,8 @@ last row forms the result:
 ``D_j`` is the data prediction of evaluation j, ``Delta_j`` the difference between its conditional and
 unconditional data predictions (only in plans with split guidance, and not of every node, see `Node`),
 ``z_k`` a fresh standard normal.
-Where a plan has `Components`, a coefficient may be a number for each of them. Where it has a `Start`, a noised picture takes the noise's place.
+Where a plan has `Components`, a coefficient may be a number for each of them; where it has a `Start`, a noised picture takes the place of
+the noise.
 """
 
 import sys
@@ -250,9 +251,8 @@ def _combine(
 def initial(start: Start | None, noise: Array, picture: Array | None) -> Array:
     """What a plan of this start begins with. Raises ValueError for a picture too few or too many."""
     if (start is None) != (picture is None):
-        raise ValueError(
-            "the plan starts from noise: leave the picture out" if start is None else "the plan starts from a picture: give it one"
-        )
+        what = "noise: leave the picture out" if start is None else "a noised picture: give it one"
+        raise ValueError(f"the plan starts from {what}")
     return noise if start is None else start.noised(picture, noise)
 
 

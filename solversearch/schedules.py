@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from solversearch.errors import UserError, nearest
-from solversearch.runtime import Node
+from solversearch.runtime import Node, Start
 
 Floats = NDArray[np.float64]  # scalars in, scalars out: NumPy's own convention
 
@@ -90,11 +90,18 @@ class NoiseSchedule(ABC):
         own.t_start, own.noised = t, True
         return own
 
-    def start_time(self, share: float) -> float:
+    def start_at(self, t: float) -> Start:
+        node = self.node(t)
+        return Start(node.t, node.alpha, node.sigma)
+
+    def start_of(self, share: float) -> Start | None:
         """Where the last share of the times begins, of those that are uniform in t: img2img's strength in diffusers, denoise in ComfyUI.
-        Whole on a discrete table, as its trailing spacing has it."""
-        time = float(self.at_fraction(share))
-        return float(floor(time)) if self.discrete else time
+        Whole on a discrete table, as its trailing spacing has it. None for 1, all times: there is noise."""
+        time = self._time_of_share(share)
+        return None if share == 1 else self.start_at(float(floor(time)) if self.discrete else time)
+
+    def _time_of_share(self, share: float) -> float:
+        return float(self.at_fraction(share))
 
     def node(self, t: float) -> Node:
         return Node(float(t), float(self.alpha(t)), float(self.sigma(t)))
@@ -244,7 +251,7 @@ class VE(NoiseSchedule):
     def _noise_scale(self, t: float) -> float:
         return t
 
-    def start_time(self, share: float) -> float:
+    def _time_of_share(self, share: float) -> float:
         """On the grid that such models are sampled on: most of the range of sigma is no picture."""
         return float(karras(self, share))
 

@@ -41,9 +41,9 @@ Denoise = Callable[[Tensor, Node], Output]
 class Teacher:
     """Reference trajectories of the first n samples of a split, at one guidance scale.
 
-    noise (n, *shape), or the noised pictures that a `Model.started` starts from; conditions (n, ...) or None; endpoint (n, *shape), the clean result; angles (M,), from noise to data; states and
-    slopes (M, n, *shape), u and du/dphi, empty (M = 0) where only the endpoint is kept. The last three are in host memory, in fact in the
-    cached file: of a large model they would fill the device.
+    noise (n, *shape), or the noised pictures that a `Model.started` starts from; conditions (n, ...) or None; endpoint (n, *shape), the
+    clean result; angles (M,), from noise to data; states and slopes (M, n, *shape), u and du/dphi, empty (M = 0) where only the endpoint is
+    kept. The last three are in host memory, in fact in the cached file: of a large model they would fill the device.
     error is the mean squared error of the endpoint by step doubling, on the first `DOUBLED` samples.
     The endpoint of a held-out sample is NaN where the network returned NaN or inf on its way.
     numbers (n,) are those of the samples in their split; steps are the evaluations of each.

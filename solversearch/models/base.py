@@ -81,19 +81,16 @@ class Model(Identified):
     variants: Mapping[str, Variant] = field(default_factory=dict)
     whole: "Model | None" = None
 
-    def started(self, t: float | None) -> "Model":
-        """The same model, sampled from pictures that are noised up to time t, or for None from noise."""
+    def started(self, start: Start | None) -> "Model":
+        """The same model, sampled from pictures that are noised up to the start's time, or for None from noise."""
         whole = self.whole or self
-        if t == (self.start and self.start.t):
+        if start == self.start:
             return self
-        return whole if t is None else replace(self, schedule=whole.schedule.started(t), whole=whole)
+        return whole if start is None else replace(self, schedule=whole.schedule.started(start.t), whole=whole)
 
     @property
     def start(self) -> Start | None:
-        if self.whole is None:
-            return None
-        node = self.schedule.node(self.schedule.t_start)
-        return Start(node.t, node.alpha, node.sigma)
+        return None if self.whole is None else self.schedule.start_at(self.schedule.t_start)
 
     @cached_property
     def real(self) -> Reference | None:

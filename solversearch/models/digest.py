@@ -52,7 +52,8 @@ class Identified:
 
     @cached_property
     def digest(self) -> str:
-        """What plans compare: from whatever start, of the whole model. Where weights are known from stored files it is the same in whatever precision and for whatever prompts."""
+        """What plans compare, whatever they start from. Where weights are known from stored files it is the same in whatever precision
+        and for whatever prompts."""
         if self.whole is not None:
             return self.whole.digest
         return f"{_frozen(self)}:" if self.weights and isinstance(self.network, nn.Module) else self.fingerprint

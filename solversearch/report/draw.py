@@ -29,7 +29,7 @@ def draw_run(model: Model, plan: Plan, comparison: Comparison, folder: Path, bat
 
 
 def draw_samples(model: Model, plan: Plan, path: Path, count: int, seed: int, batch_size: int) -> None:
-    model = model.started(plan.start and plan.start.t)
+    model = model.started(plan.start)
     teacher = teach(model, "held_out", count, plan.guidance, seed, trajectory=False, batch_size=batch_size)
     best = rival(plan, model, teacher, batch_size)
     outputs = {

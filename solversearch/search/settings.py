@@ -94,7 +94,7 @@ class Settings(BaseModel):
 
     def started(self, model: Model) -> Model:
         """The model as it samples from this start."""
-        return model.started(None if self.start == 1 else (model.whole or model).schedule.start_time(self.start))
+        return model.started((model.whole or model).schedule.start_of(self.start))
 
     def counts(self, model: Model, share: float = 1.0) -> dict[str, int]:
         """Samples that suit the model, or a share of them, by the names of the fields."""
@@ -129,7 +129,7 @@ class Settings(BaseModel):
 def check(model: Model, settings: Settings) -> None:
     """Raises `UserError` for what cannot be, before any work is done."""
     model = settings.started(model)
-    if model.schedule.t_start <= model.schedule.t_end:
+    if not model.schedule.t_start > model.schedule.t_end:
         raise UserError(f"--start {settings.start:g} leaves nothing of the model's times: ask for more, 1 is all")
     objectives = parse_many(settings.objective)
     known(settings.strategy, len(objectives))

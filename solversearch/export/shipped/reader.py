@@ -68,8 +68,8 @@ def parse(text: str | bytes) -> ShippedPlan:
     nodes = tuple(Node(**node) for node in content["nodes"])
     components = Components(**content["components"]) if content["components"] else None
     start = Start(**content["start"]) if content["start"] else None
-    for name in _SINCE:
-        if version < _SINCE[name]:
+    for name, first in _SINCE.items():
+        if version < first:
             del content[name]
     if version < 3:
         for node in content["nodes"]:
@@ -117,7 +117,7 @@ def _check_version(given: dict[str, Any], content: dict[str, Any]) -> None:
     )
     if version != newest:
         raise ValueError(
-            "version 2 is that of plans with components, 3 that of plans with nodes that reuse or call variants, 4 that of plans with a start, "
+            "version 2 is that of plans with components, 3 of plans with nodes that reuse or call variants, 4 of plans with a start, "
             "1 of others"
         )
     newer = [name for name, first in _SINCE.items() if version < first and name in given]

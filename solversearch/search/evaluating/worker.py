@@ -15,6 +15,7 @@ from solversearch.errors import Halted, UserError
 from solversearch.judging.objectives import parse_many
 from solversearch.models.base import Clock, Denoiser
 from solversearch.models.digest import exact
+from solversearch.runtime import Start
 from solversearch.search.evaluating.evaluations import Entry, arrivals
 from solversearch.search.evaluating.evaluator import Evaluator, Failure
 from solversearch.spaces import Candidate
@@ -35,7 +36,7 @@ class Job:
     version: str
     model: str
     options: models.Options
-    start: float | None
+    start: Start | None
     exact: str
     folder: Path
     objective: str
