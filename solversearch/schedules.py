@@ -84,10 +84,10 @@ class NoiseSchedule(ABC):
     def _reach(self, t: float) -> float:
         return hypot(float(self.alpha(t)), float(self.sigma(t)))
 
-    def started(self, t: float) -> Self:
-        """The same schedule from noised pictures at time t on."""
+    def started(self, start: Start) -> Self:
+        """The same schedule, from pictures that are noised up to the start's time."""
         own = copy(self)
-        own.t_start, own.noised = t, True
+        own.t_start, own.noised = start.t, True
         return own
 
     def start_at(self, t: float) -> Start:
@@ -278,12 +278,11 @@ class Flow(NoiseSchedule):
         return np.clip(self.scale * sine / (sine + cosine), self.t_end, self.t_start)
 
     def at_fraction(self, u: ArrayLike) -> Floats:
-        end = self.t_end / self.scale
-        low = end / (self.shift - (self.shift - 1) * end)  # the unshifted fractions of t_end and t_start
-        start = self.t_start / self.scale
-        high = start / (self.shift - (self.shift - 1) * start)
-        u = low + np.asarray(u, dtype=np.float64) * (high - low)
-        return _from_start(self, np.clip(self.scale * self.shift * u / (1 + (self.shift - 1) * u), self.t_end, self.t_start), u)
+        ends = np.array([self.t_end, self.t_start]) / self.scale
+        low, high = ends / (self.shift - (self.shift - 1) * ends)  # where they are without the shift
+        unshifted = low + np.asarray(u, dtype=np.float64) * (high - low)
+        times = self.scale * self.shift * unshifted / (1 + (self.shift - 1) * unshifted)
+        return _from_start(self, np.clip(times, self.t_end, self.t_start), u)
 
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow", "edm")

@@ -188,7 +188,7 @@ def optimize(
         print(result.comparison.model_dump_json())
     else:
         report(result.comparison)
-        _print_files(result.folder, result.model)
+        _print_files(result)
 
 
 def _said(context: typer.Context, name: str) -> bool:
@@ -205,7 +205,8 @@ def _print_facts(facts: dict[str, str | int | float], as_json: bool) -> None:
         say(f"{name}: {fact:,}" if isinstance(fact, int) else f"{name}: {fact}")
 
 
-def _print_files(folder: Path, model: str) -> None:
+def _print_files(result: api.Result) -> None:
+    folder, model, picture = result.folder, result.model, ", picture" * bool(result.plan.start)
     name = shlex.quote(str(folder / "plan.json"))
     order = ("evaluations.json", "pareto", "comparison.png", "plan.png", "search.png", "samples.png")
     optional = [each for each in order if (folder / each).exists()]
@@ -213,6 +214,6 @@ def _print_files(folder: Path, model: str) -> None:
         f"Wrote {folder}: {', '.join(['plan.json', 'comparison.json', 'journal.log', *optional])}",
         f"Look at it: solversearch plan show {name}",
         f"Use it:     solversearch sample --plan {name} --model {shlex.quote(model)}, or in Python Plan.read({str(folder / 'plan.json')!r})"
-        ".sample(denoise, noise)",
+        f".sample(denoise, noise{picture})",
     ]
     print("\n".join(lines))

@@ -86,7 +86,7 @@ class Model(Identified):
         whole = self.whole or self
         if start == self.start:
             return self
-        return whole if start is None else replace(self, schedule=whole.schedule.started(start.t), whole=whole)
+        return whole if start is None else replace(self, schedule=whole.schedule.started(start), whole=whole)
 
     @property
     def start(self) -> Start | None:
