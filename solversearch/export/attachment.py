@@ -46,7 +46,7 @@ class Attachment:
     """
 
     def __init__(self, pipe: Any, scheduler: Any, told: dict[str, float], variants: Mapping[str, nn.Module]) -> None:
-        self.kind = next(each for each in type(pipe).__mro__ if not hasattr(each, "plan_is_attached"))
+        self.kind: Any = next(each for each in type(pipe).__mro__ if not hasattr(each, "plan_is_attached"))
         self.pipe: Any = ref(pipe)
         if not self.networks():
             raise ValueError(f"{self.kind.__name__} has neither a unet nor a transformer: pass the scheduler to a pipeline that has one")
