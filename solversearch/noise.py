@@ -35,8 +35,9 @@ def draw(model: Model, split: str, count: int, seed: int = 0) -> Draw:
     return Draw(noise, None if model.conditions is None else model.conditions[torch.tensor(chosen, device=model.device)])
 
 
-PICTURES = -1
-"""The fresh noise that is added to the pictures from which samples start."""
+PICTURES = 2**17
+"""Number of the fresh noise that is added to the pictures from which samples start: far beyond those of any plan. -1 would be a sample's
+first noise again, since NumPy takes zeros at the end of a seed for none."""
 
 
 def fresh_noise(model: Model, split: str, numbers: Iterable[int], k: int, seed: int = 0) -> Tensor:
