@@ -60,6 +60,7 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
         speed = _speed(model, settings)
     return {
         "model": model.name,
+        **({"start": f"pictures noised to t = {model.start.t:.4g}"} if model.start else {}),
         "space": settings.space.name,
         "strategy": settings.strategy,
         "discrete choices of the space": f"{settings.space.size(settings.nfe):,}",
