@@ -81,6 +81,7 @@ class SearchOptions(LoadingOptions, total=False):
     split: bool | None
     budget: float | None
     integer: bool | None
+    start: float
     undecided: Literal["baseline", "plan"]
     batch_size: int | None
     out: str | Path | None
@@ -230,7 +231,7 @@ def compare(
     loaded = load_model(model, **options)
     decider.check(loaded)
     check_model(chosen, loaded)
-    loaded = of_plan(loaded, chosen)
+    loaded = of_plan(loaded, chosen).started(chosen.start)
     sized = settings.sized(loaded)
     clock, start, rounds = Clock(), time.perf_counter(), iter(range(1, 10**6))
     with _display(progress) as display, few_threads(loaded):
@@ -360,7 +361,8 @@ class _Search:
             return cast(Path, self.given["resume"])
         folder: Path | None = self.given.get("out")
         if folder is None and runs is not None:
-            folder = Path(runs) / f"{slug(self.name)}-nfe{self.settings.nfe}-g{self.settings.guidance:g}"
+            start = "" if self.settings.start == 1 else f"-start{self.settings.start:g}"
+            folder = Path(runs) / f"{slug(self.name)}-nfe{self.settings.nfe}-g{self.settings.guidance:g}{start}"
         if folder is not None:
             check_free(folder, self.given.get("overwrite", False))
         return folder

@@ -43,10 +43,12 @@ RIDGE, TINY = 1e-6, 1e-30
 
 
 def parametrization(model: Model, guidance: float = 1.0, batch_size: int = 512, clock: Clock | None = None) -> Parametrization:
-    """The model's at a guidance scale, from the cache where it has been measured before; of fitting noise, whatever the seed of a search.
+    """The model's at a guidance scale, from the cache where it has been measured before; of fitting noise, whatever seed and start a search
+    has.
 
     Raises `NotFinite` where the network returns NaN or inf.
     """
+    model = model.whole or model
     exact, _, probe = model.fingerprint.partition(":")
     known = numbers(probe)
     name = hashlib.sha256(f"parametrization {VERSION} {exact} {guidance!r}".encode()).hexdigest()[:32]

@@ -35,6 +35,11 @@ def draw(model: Model, split: str, count: int, seed: int = 0) -> Draw:
     return Draw(noise, None if model.conditions is None else model.conditions[torch.tensor(chosen, device=model.device)])
 
 
+PICTURES = 2**17
+"""Number of the fresh noise that is added to the pictures from which samples start: far beyond those of any plan. -1 would be a sample's
+first noise again, since NumPy takes zeros at the end of a seed for none."""
+
+
 def fresh_noise(model: Model, split: str, numbers: Iterable[int], k: int, seed: int = 0) -> Tensor:
     """The k-th fresh noise of a stochastic plan, for samples by their numbers in the split: (n, *shape)."""
     noises = [np.random.default_rng([seed, SPLITS.index(split), i, k + 1]).standard_normal(model.shape) for i in numbers]

@@ -32,7 +32,7 @@ from solversearch.components import Components
 from solversearch.errors import UserError
 from solversearch.notebook import Shown
 from solversearch.run_files import plan_file
-from solversearch.runtime import Array, Node, Row, Tableau, clamp, dynamic_threshold, run
+from solversearch.runtime import Array, Node, Row, Start, Tableau, clamp, dynamic_threshold, initial, run
 
 MAX_NFE = 1000
 MAX_BYTES = 64 * 2**20
@@ -54,7 +54,7 @@ class _Hashable(FailFast):
 
 _Numbers = Annotated[tuple[float, ...], _Hashable()]
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True, revalidate_instances="always")
-for _kind in (Node, Row, Components):  # the runtime knows nothing of pydantic; its records are checked as strictly as the rest
+for _kind in (Node, Row, Start, Components):  # the runtime knows nothing of pydantic; its records are checked as strictly as the rest
     with_config(_STRICT)(_kind)
 _Each = Annotated[
     Annotated[float, Tag("<number>")] | Annotated[_Numbers, Tag("<components>")],
@@ -141,7 +141,7 @@ class Plan(_Part, Shown):
     """
 
     format: Literal["solversearch-plan"] = "solversearch-plan"
-    version: Annotated[Literal[1, 2, 3], BeforeValidator(_as_whole)] = 1
+    version: Annotated[Literal[1, 2, 3, 4], BeforeValidator(_as_whole)] = 1
     prediction_type: Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
     guidance: float
     nfe: Annotated[int, Field(ge=1, le=MAX_NFE), BeforeValidator(_as_whole)]
@@ -150,6 +150,7 @@ class Plan(_Part, Shown):
     rows: Annotated[Many[Row], Field(min_length=2, max_length=MAX_NFE + 1)]
     components: Components | None = None
     variants: dict[str, PlanVariant] = {}
+    start: Start | None = None
     threshold: Threshold | None = None
     decisions: dict[str, JsonValue] = {}
     scores: Many[Score] = ()
@@ -158,10 +159,10 @@ class Plan(_Part, Shown):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.version != version_of(self.nodes, self.components):
+        if self.version != version_of(self.nodes, self.components, self.start):
             raise ValueError(
                 "version: 2 is that of plans with components, 3 that of plans with nodes that reuse differences or call variants, "
-                "1 that of all others"
+                "4 that of plans with a start, 1 that of all others"
             )
         table = self.tableau  # checks the rows
         if any(node.reuses for node in self.nodes) and not table.split:
@@ -213,7 +214,7 @@ class Plan(_Part, Shown):
     def table_digest(self) -> str:
         """Of the nodes and the rows alone: equal for plans that sample alike, wherever they come from."""
         content = self._content()
-        return plan_text.digest({name: content[name] for name in ("nodes", "rows", "components", "variants") if content.get(name)})
+        return plan_text.digest({name: content[name] for name in ("nodes", "rows", "components", "variants", "start") if content.get(name)})
 
     def content(self) -> dict[str, Any]:
         """What the file holds."""
@@ -221,17 +222,17 @@ class Plan(_Part, Shown):
 
     def _content(self) -> dict[str, Any]:
         """Every key but the digest, and those that are newer than the version."""
-        left_out: dict[str, Any] = {"digest": True}
-        if self.version < 2:
-            left_out["components"] = True
+        left_out: dict[str, Any] = {"digest": True, **{name: True for name, first in _SINCE.items() if self.version < first}}
         if self.version < 3:
-            left_out |= {"nodes": {"__all__": set(_NEW)}, "variants": True}
+            left_out["nodes"] = {"__all__": set(_NEW)}
         return self.model_dump(mode="json", exclude=left_out)
 
-    def sample(self, denoise: Callable[[Array, Node], Any], noise: Array, **hooks: Any) -> Array:
-        """Runs the plan from unit noise; hooks are `runtime.run`'s ``draw``, ``callback`` and ``grid``."""
+    def sample(self, denoise: Callable[[Array, Node], Any], noise: Array, picture: Array | None = None, **hooks: Any) -> Array:
+        """Runs the plan from unit noise, where it has a start from that and a picture; hooks are `runtime.run`'s ``draw``, ``callback``
+        and ``grid``."""
         threshold = self.threshold.function() if self.threshold else None
-        return run(self.nodes, self.rows, denoise, noise, threshold=threshold, components=self.components, **hooks)
+        x = initial(self.start, noise, picture)
+        return run(self.nodes, self.rows, denoise, x, threshold=threshold, components=self.components, **hooks)
 
     def with_scores(self, scores: tuple[Score, ...]) -> "Plan":
         """The same plan with other scores and the digest that belongs to them."""
@@ -274,19 +275,20 @@ class Plan(_Part, Shown):
         for name in _MARKS:
             if name not in plan.model_fields_set:
                 raise UserError(f"{where}: {name}: missing; a plan file says its format and version and carries the digest of its content")
-        if plan.version == 1 and "components" in plan.model_fields_set:
-            raise UserError(f"{where}: components: unknown key; version 1 has none")
+        for name, first in _SINCE.items():
+            if plan.version < first and name in plan.model_fields_set:
+                raise UserError(f"{where}: {name}: unknown key; version {plan.version} has none")
         if plan.version < 3:
-            if "variants" in plan.model_fields_set:
-                raise UserError(f"{where}: variants: unknown key; version {plan.version} has none")
             for name in _NEW:
                 if any(name in node for node in content["nodes"]):
                     raise UserError(f"{where}: nodes: {name}: unknown key; version {plan.version} has none")
         return plan
 
 
-def version_of(nodes: Sequence[Node], components: Components | None) -> Literal[1, 2, 3]:
+def version_of(nodes: Sequence[Node], components: Components | None, start: Start | None = None) -> Literal[1, 2, 3, 4]:
     """The first version that can say what a plan has."""
+    if start:
+        return 4
     if any(node.reuses or node.variant for node in nodes):
         return 3
     return 2 if components else 1
@@ -294,6 +296,8 @@ def version_of(nodes: Sequence[Node], components: Components | None) -> Literal[
 
 _NEW = ("guidance_difference", "variant")
 """Keys of nodes from version 3."""
+_SINCE = {"components": 2, "variants": 3, "start": 4}
+"""Keys of plans, by their first version."""
 _MARKS = ("format", "version", "digest")
 """Optional in memory, required in a file."""
 _HINTS = {"format": "is this a plan?", "version": "a newer solversearch wrote this; update to read it"}

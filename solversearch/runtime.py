@@ -9,7 +9,8 @@ last row forms the result:
 ``D_j`` is the data prediction of evaluation j, ``Delta_j`` the difference between its conditional and
 unconditional data predictions (only in plans with split guidance, and not of every node, see `Node`),
 ``z_k`` a fresh standard normal.
-Where a plan has `Components`, a coefficient may be a number for each of them.
+Where a plan has `Components`, a coefficient may be a number for each of them; where it has a `Start`, a noised picture takes the place of
+the noise.
 """
 
 import sys
@@ -44,6 +45,26 @@ class Node:
     @property
     def reuses(self) -> bool:
         return self.guidance_difference == "reuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The time, and its noise level, of the noised pictures from which a plan starts in place of noise: alpha * picture + sigma * noise.
+
+    Raises ValueError where picture or noise have no part in that.
+    """
+
+    t: float
+    alpha: float
+    sigma: float
+
+    def __post_init__(self) -> None:
+        if not all(map(isfinite, (self.t, self.alpha, self.sigma))) or self.alpha <= 0 or self.sigma <= 0:
+            raise ValueError(f"a start needs finite numbers, alpha > 0 and sigma > 0, got {self}")
+
+    def noised(self, picture: Array, noise: Array) -> Array:
+        """The state to start from, of the noise's shape and dtype."""
+        return _cast(self.alpha * _wide(picture) + self.sigma * _wide(noise), noise.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +132,11 @@ class Tableau:
         return any(used(row.delta[i : i + 1]) for row in self.rows)
 
     @property
+    def cheaper(self) -> bool:
+        """Whether some evaluation calls a variant, or reuses guidance differences."""
+        return any(node.reuses or node.variant for node in self.nodes)
+
+    @property
     def stochastic(self) -> bool:
         return any(used(row.z) for row in self.rows)
 
@@ -169,7 +195,7 @@ def steps(
     """The loop itself, for callers that run the network on their own: yields each (x, node), is sent what `run`'s denoise
     returns for it, and returns the result.
 
-    noise is the initial standard normal, any shape; half precision is accumulated in float32.
+    noise is the initial standard normal, or what a plan's `Start` makes of it; any shape; half precision is accumulated in float32.
     draw(k) returns the k-th fresh standard normal; called only where a coefficient is not zero.
     threshold maps each data prediction, see `clamp` and `dynamic_threshold`.
     callback(i, x_i, D_i) is called after each evaluation, with the data prediction as later rows see it.
@@ -220,6 +246,14 @@ def _combine(
                 total = total + (transform.weight(weight) if transform else weight) * array
     total = transform.back(total) if transform else total
     return total if total.dtype == dtype else _cast(total, dtype)
+
+
+def initial(start: Start | None, noise: Array, picture: Array | None) -> Array:
+    """What a plan of this start begins with. Raises ValueError for a picture too few or too many."""
+    if (start is None) != (picture is None):
+        what = "noise: leave the picture out" if start is None else "a noised picture: give it one"
+        raise ValueError(f"the plan starts from {what}")
+    return noise if start is None else start.noised(picture, noise)
 
 
 class _Draws(dict[int, Array]):

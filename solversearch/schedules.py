@@ -7,13 +7,15 @@ phi = atan2(sigma, alpha) in [0, pi/2], which is regular at both ends (alpha = 0
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from math import log, pi
+from copy import copy
+from math import floor, hypot, log, pi
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from solversearch.errors import UserError, nearest
-from solversearch.runtime import Node
+from solversearch.runtime import Node, Start
 
 Floats = NDArray[np.float64]  # scalars in, scalars out: NumPy's own convention
 
@@ -25,12 +27,14 @@ class NoiseSchedule(ABC):
     """How a model noises its data.
 
     t_start and t_end are the times, in the units the network is told, of the noisiest and the least noisy
-    input it was trained on. ``discrete`` marks networks trained on whole timesteps only.
+    input it was trained on. ``discrete`` marks networks trained on whole timesteps only. ``noised`` says that sampling starts from
+    noised pictures at t_start, see `started`.
     """
 
     t_start: float
     t_end: float
     discrete: bool = False
+    noised: bool = False
 
     @abstractmethod
     def alpha(self, t: ArrayLike) -> Floats:
@@ -70,8 +74,34 @@ class NoiseSchedule(ABC):
         return np.clip(self.t_end + np.asarray(u, dtype=np.float64) * (self.t_start - self.t_end), self.t_end, self.t_start)
 
     def initial_scale(self, t: float) -> float:
-        """Standard deviation of the noise from which sampling starts at time t; 1 unless the schedule explodes."""
+        """By what unit noise is multiplied where sampling starts at time t; 1 unless the schedule explodes. Of noised pictures, by what
+        those of t_start are: their scale over hypot(alpha, sigma) is held."""
+        return self._reach(t) / self._reach(self.t_start) if self.noised else self._noise_scale(t)
+
+    def _noise_scale(self, t: float) -> float:
         return 1.0
+
+    def _reach(self, t: float) -> float:
+        return hypot(float(self.alpha(t)), float(self.sigma(t)))
+
+    def started(self, start: Start) -> Self:
+        """The same schedule, from pictures that are noised up to the start's time."""
+        own = copy(self)
+        own.t_start, own.noised = start.t, True
+        return own
+
+    def start_at(self, t: float) -> Start:
+        node = self.node(t)
+        return Start(node.t, node.alpha, node.sigma)
+
+    def start_of(self, share: float) -> Start | None:
+        """Where the last share of the times begins, of those that are uniform in t: img2img's strength in diffusers, denoise in ComfyUI.
+        Whole on a discrete table, as its trailing spacing has it. None for 1, all times: there is noise."""
+        time = self._time_of_share(share)
+        return None if share == 1 else self.start_at(float(floor(time)) if self.discrete else time)
+
+    def _time_of_share(self, share: float) -> float:
+        return float(self.at_fraction(share))
 
     def node(self, t: float) -> Node:
         return Node(float(t), float(self.alpha(t)), float(self.sigma(t)))
@@ -134,7 +164,8 @@ class DiscreteVP(NoiseSchedule):
         return np.sin(self.angle(t))
 
     def time_of_angle(self, angle: ArrayLike) -> Floats:
-        return np.interp(np.asarray(angle), self._angles, np.arange(len(self._angles), dtype=np.float64))
+        times = np.interp(np.asarray(angle), self._angles, np.arange(len(self._angles), dtype=np.float64))
+        return np.minimum(times, self.t_start)
 
 
 class LinearVP(NoiseSchedule):
@@ -217,8 +248,12 @@ class VE(NoiseSchedule):
     def time_of_angle(self, angle: ArrayLike) -> Floats:
         return np.clip(np.tan(angle), self.t_end, self.t_start)
 
-    def initial_scale(self, t: float) -> float:
+    def _noise_scale(self, t: float) -> float:
         return t
+
+    def _time_of_share(self, share: float) -> float:
+        """On the grid that such models are sampled on: most of the range of sigma is no picture."""
+        return float(karras(self, share))
 
 
 class Flow(NoiseSchedule):
@@ -243,10 +278,11 @@ class Flow(NoiseSchedule):
         return np.clip(self.scale * sine / (sine + cosine), self.t_end, self.t_start)
 
     def at_fraction(self, u: ArrayLike) -> Floats:
-        end = self.t_end / self.scale
-        low = end / (self.shift - (self.shift - 1) * end)  # the unshifted fraction of t_end
-        u = low + np.asarray(u, dtype=np.float64) * (1 - low)
-        return np.clip(self.scale * self.shift * u / (1 + (self.shift - 1) * u), self.t_end, self.t_start)
+        ends = np.array([self.t_end, self.t_start]) / self.scale
+        low, high = ends / (self.shift - (self.shift - 1) * ends)  # where they are without the shift
+        unshifted = low + np.asarray(u, dtype=np.float64) * (high - low)
+        times = self.scale * self.shift * unshifted / (1 + (self.shift - 1) * unshifted)
+        return _from_start(self, np.clip(times, self.t_end, self.t_start), u)
 
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow", "edm")
@@ -407,6 +443,8 @@ def grid(name: str, schedule: NoiseSchedule, n: int, integer: bool = False) -> l
     if name not in GRIDS:
         raise UserError(nearest(name, list(GRIDS), "grid"))
     nodes = GRIDS[name](schedule, n)
+    if schedule.noised and nodes[0].t != schedule.t_start:
+        raise UserError(f"the grid {name} begins at t = {nodes[0].t:g}, below the pictures' noise at {schedule.t_start:g}; choose another")
     return explicit(schedule, [node.t for node in nodes[:-1]], integer)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from solversearch.cache import cache_folder, evict, keep, limit, used
 from solversearch.models.base import Clock, Denoiser, Model, Output
 from solversearch.models.digest import close, numbers
-from solversearch.noise import Draw, draw
+from solversearch.noise import PICTURES, Draw, draw, fresh_noise
 from solversearch.runtime import Node
 from solversearch.schedules import logsnr, quadratic
 from solversearch.solvers import get
@@ -30,6 +30,8 @@ from solversearch.tableau import Problem
 
 VERSION = 3
 STEPS = 64
+ROUGH = 16
+"""Where samples only have to look like the model's: pictures to start from, and what surrogates are fitted to."""
 DOUBLED = 128
 """Samples that the error is estimated on."""
 Denoise = Callable[[Tensor, Node], Output]
@@ -39,9 +41,9 @@ Denoise = Callable[[Tensor, Node], Output]
 class Teacher:
     """Reference trajectories of the first n samples of a split, at one guidance scale.
 
-    noise (n, *shape); conditions (n, ...) or None; endpoint (n, *shape), the clean result; angles (M,), from noise to data; states and
-    slopes (M, n, *shape), u and du/dphi, empty (M = 0) where only the endpoint is kept. The last three are in host memory, in fact in the
-    cached file: of a large model they would fill the device.
+    noise (n, *shape), or the noised pictures that a `Model.started` starts from; conditions (n, ...) or None; endpoint (n, *shape), the
+    clean result; angles (M,), from noise to data; states and slopes (M, n, *shape), u and du/dphi, empty (M = 0) where only the endpoint is
+    kept. The last three are in host memory, in fact in the cached file: of a large model they would fill the device.
     error is the mean squared error of the endpoint by step doubling, on the first `DOUBLED` samples.
     The endpoint of a held-out sample is NaN where the network returned NaN or inf on its way.
     numbers (n,) are those of the samples in their split; steps are the evaluations of each.
@@ -104,10 +106,17 @@ def teach(
     go where it grows beyond its limit. trajectory keeps the states, which the fit needs. progress is told the evaluations of a sample done
     so far, of 1.5 * steps; the last third is of `DOUBLED` samples at most. Raises `NotFinite` where the network returns NaN or inf; of the
     held-out split only where it does so for every sample.
+
+    A model that starts from noised pictures starts from its own: samples from noise of the same seeds, conditions and guidance, by a
+    teacher of `ROUGH` steps, with other noise added to them.
     """
     most, drawn = limit(), draw(model, split, count, seed)
+    if model.whole is not None and model.start is not None:
+        pictures = teach(model.whole, split, count, guidance, seed, False, ROUGH, batch_size, clock).endpoint
+        drawn = drawn._replace(noise=model.start.noised(pictures, fresh_noise(model, split, range(count), PICTURES, seed)))
     exact, _, probe = model.fingerprint.partition(":")
     key = f"{VERSION} {exact} {split} {count} {guidance!r} {seed} {{}} {steps}"
+    key += "" if model.whole is None else f" from {model.schedule.t_start!r}"
     names = (hashlib.sha256(key.format(kept).encode()).hexdigest()[:32] for kept in (True, False))
     whole, ends = (cache_folder() / f"teacher-{name}.safetensors" for name in names)
     known = numbers(probe)
@@ -130,9 +139,9 @@ def solve(model: Model, denoise: Denoise, noise: Tensor, guidance: float, steps:
         return _integrate(model, denoise, noise, guidance, steps, False, lambda done: None)["endpoint"]
 
 
-def cost(count: int, steps: int = STEPS) -> int:
-    """Evaluations that the teacher of so many samples takes; guidance doubles them."""
-    return steps * count + steps // 2 * min(count, DOUBLED)
+def cost(count: int, steps: int = STEPS, pictures: bool = False) -> int:
+    """Evaluations that the teacher of so many samples takes, with those for the pictures to start from; guidance doubles them."""
+    return steps * count + steps // 2 * min(count, DOUBLED) + (cost(count, ROUGH) if pictures else 0)
 
 
 def _read(path: Path, noise: Tensor, kept: int, probe: Sequence[int]) -> dict[str, Tensor] | None:

@@ -19,11 +19,11 @@ from solversearch import plan as plan_module
 from solversearch.components import Components
 from solversearch.errors import UserError
 from solversearch.plan import MAX_BYTES, MAX_DEPTH, Interval, Plan, Provenance, Score, Threshold, one_line, schema, write_text
-from solversearch.runtime import Node, Row, used
-from tests.assets import make_attacks, make_plan_v1, make_plan_v2, make_plan_v3
+from solversearch.runtime import Node, Row, Start, used
+from tests.assets import make_attacks, make_plan_v1, make_plan_v2, make_plan_v3, make_plan_v4
 
 ASSETS = Path(__file__).parent / "assets"
-GOLDEN, GOLDEN_2, GOLDEN_3 = (ASSETS / f"plan_v{version}.json" for version in (1, 2, 3))
+GOLDEN, GOLDEN_2, GOLDEN_3, GOLDEN_4 = (ASSETS / f"plan_v{version}.json" for version in (1, 2, 3, 4))
 ATTACKS = {
     "alpha_negative": "node 1 ",
     "binary": "Invalid JSON",
@@ -131,6 +131,17 @@ ATTACKS = {
     "reuse_of_no_difference": "nodes: some reuse guidance differences, but no row has a coefficient for one",
     "reuse_that_costs_two": "network_calls is 6, but the table spends 4",
     "digest_mismatch_in_a_guidance_difference": "the digest does not match",
+    "start_in_version_1": "start: unknown key; version 1 has none",
+    "start_in_version_2": "start: unknown key; version 2 has none",
+    "start_in_version_3": "start: unknown key; version 3 has none",
+    "version_4_without_a_start": "4 that of plans with a start",
+    "version_3_with_a_start": "4 that of plans with a start",
+    "start_without_a_picture": "start: a start needs finite numbers, alpha > 0 and sigma > 0",
+    "start_without_noise": "start: a start needs finite numbers, alpha > 0 and sigma > 0",
+    "start_without_a_time": "start.t: ",
+    "start_as_a_share": "start: ",
+    "start_with_an_unknown_key": "start.guidance: unknown key",
+    "digest_mismatch_in_a_start": "the digest does not match",
 }
 """What the message for each file of attacks/ names."""
 NOT_JSON = {name for name, fragment in ATTACKS.items() if fragment == "Invalid JSON"}
@@ -146,7 +157,8 @@ BEYOND_A_SCHEMA = {  # legal JSON of legal parts: only the whole is wrong
     "guidance_difference_in_version_2", "nothing_new_in_version_3", "reuse_of_one_that_guides", "reuse_of_its_own_difference",
     "reuse_of_no_difference", "reuse_that_costs_two", "digest_mismatch_in_a_guidance_difference", "variants_in_version_1",
     "variants_in_version_2", "variant_of_a_node_in_version_1", "variant_that_nobody_declares", "variant_that_no_node_calls",
-    "digest_mismatch_in_a_cost",
+    "digest_mismatch_in_a_cost", "start_in_version_1", "start_in_version_2", "start_in_version_3", "version_4_without_a_start",
+    "version_3_with_a_start", "start_without_a_picture", "start_without_noise", "digest_mismatch_in_a_start",
 }  # fmt: skip
 
 
@@ -213,7 +225,7 @@ def test_the_digest_of_a_table_is_of_what_its_nodes_compute() -> None:
     """Nodes and rows alone, by PLAN_FORMAT.md: a node that reuses is another one, and files of other versions have no such key."""
     import hashlib
 
-    for golden, keys in ((GOLDEN, ("nodes", "rows")), (GOLDEN_3, ("nodes", "rows", "variants"))):
+    for golden, keys in ((GOLDEN, ("nodes", "rows")), (GOLDEN_3, ("nodes", "rows", "variants")), (GOLDEN_4, ("nodes", "rows", "start"))):
         content = json.loads(golden.read_text(encoding="utf-8").replace("-0.0", "0.0"))
         text = json.dumps({key: content[key] for key in keys}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         assert Plan.read(golden).table_digest() == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
@@ -239,6 +251,23 @@ def test_a_sample_of_nodes_that_reuse_is_what_it_says(tmp_path: Path) -> None:
     expected = -0.125 * second + 1.125 * third + 2.5 * difference
     assert np.abs(kept.sample(denoise, x) - expected).max() < 1e-14 * np.abs(expected).max() and len(rows) == 4
     assert asked == [2, 1, 1] and sum(asked) == kept.network_calls
+
+
+def test_a_plan_that_starts_from_pictures_reads_back_and_samples_as_it_says() -> None:
+    """By hand: the noised picture in the place of the noise in every row."""
+    made, kept = make_plan_v4.make(), Plan.read(GOLDEN_4)
+    assert made == kept and made.text() == GOLDEN_4.read_text(encoding="utf-8") and made.digest == kept.content_digest()
+    picture, noise = np.array([[0.5, -1.0]]), np.array([[2.0, 0.25]])
+    x = 0.48 * picture + 0.88 * noise
+    first = x / 2 + 500
+    second = (0.375 * x + 2 / 3 * first) / 2 + 125
+    assert np.abs(kept.sample(lambda x, node: x / 2 + node.t, noise, picture) - (-0.125 * first + 1.125 * second)).max() < 1e-12
+    half = kept.sample(lambda x, node: x, noise.astype(np.float16), picture.astype(np.float16))
+    assert half.dtype == np.float16
+    with pytest.raises(ValueError, match="starts from a noised picture: give it one"):
+        kept.sample(lambda x, node: x, noise)
+    with pytest.raises(ValueError, match="starts from noise: leave the picture out"):
+        plan().sample(lambda x, node: x, noise, picture)
 
 
 def test_the_digest_of_a_table_is_of_its_components_too() -> None:
@@ -294,8 +323,10 @@ def plans(draw: st.DrawFn) -> Plan:
         if split and node.guidance == 1 and not any(used(row.delta[i : i + 1]) for row in rows) and draw(st.booleans()):
             nodes[i] = replace(node, guidance_difference="reuse")
     reuse = [node.guidance_difference == "reuse" for node in nodes]
+    start = draw(st.none() | st.builds(Start, number, st.floats(1e-300, 1e300), st.floats(1e-300, 1e300)))
     return Plan(
-        version=3 if any(reuse) else 2 if components else 1,
+        version=4 if start else 3 if any(reuse) else 2 if components else 1,
+        start=start,
         components=components,
         prediction_type=draw(st.sampled_from(["epsilon", "v_prediction", "sample", "flow", "edm"])),
         guidance=guidance,
@@ -455,7 +486,7 @@ def test_how_many_more_findings_there_are(tmp_path: Path, changes: dict[str, Any
 
 
 def test_a_newer_or_another_file_is_told_what_it_may_be(tmp_path: Path) -> None:
-    for changes, hint in (({"version": 4}, "; a newer solversearch wrote this; update to read it"), ({"format": "x"}, "; is this a plan?")):
+    for changes, hint in (({"version": 5}, "; a newer solversearch wrote this; update to read it"), ({"format": "x"}, "; is this a plan?")):
         (tmp_path / "plan.json").write_text(json.dumps(json.loads(plan().text()) | changes))
         with pytest.raises(UserError, match=re.escape(hint) + "$"):
             Plan.read(tmp_path / "plan.json")
@@ -522,7 +553,7 @@ SCHEMA = schema()
 def test_schema_accepts_plans_and_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     validator = jsonschema.Draft202012Validator(SCHEMA)
-    for original in (plan(), Plan.read(GOLDEN), Plan.read(GOLDEN_2), Plan.read(GOLDEN_3)):
+    for original in (plan(), Plan.read(GOLDEN), Plan.read(GOLDEN_2), Plan.read(GOLDEN_3), Plan.read(GOLDEN_4)):
         validator.validate(json.loads(original.text()))
 
 

@@ -44,11 +44,14 @@ SCHEDULES: dict[str, NoiseSchedule] = {
     "flow": Flow(),
     "shifted_flow": Flow(shift=3.0, scale=1000.0),
 }
+STARTED: dict[str, NoiseSchedule] = {
+    f"{name} from a share": schedule.started(start) for name, schedule in SCHEDULES.items() if (start := schedule.start_of(0.6))
+}
 schedules = st.sampled_from(list(SCHEDULES.values()))
 fractions = st.floats(0, 1)
 
 
-@given(schedules, fractions)
+@given(st.sampled_from([*SCHEDULES.values(), *STARTED.values()]), fractions)
 def test_times_angles_and_lambdas_are_inverses(schedule: NoiseSchedule, u: float) -> None:
     t = float(schedule.at_fraction(u))
     assert schedule.t_end <= t <= schedule.t_start
@@ -271,3 +274,52 @@ def test_prediction_types_are_consistent(kind: str, schedule: NoiseSchedule, u: 
         return
     a, b = data_prediction(kind, node.alpha, node.sigma)
     assert a * x + b * output == pytest.approx(x0, abs=1e-12 * (1 + abs(a) + abs(b)))
+
+
+# Starts from noised pictures -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.3, 0.5, 0.6, 0.9])
+def test_a_share_of_the_times_begins_where_diffusers_starts_at_that_strength(strength: float) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    steps = 1000
+    first = round(steps * (1 - strength))  # as get_timesteps of image-to-image pipelines has it
+    stock = diffusers.DDIMScheduler(timestep_spacing="trailing")
+    stock.set_timesteps(steps)
+    start = SCHEDULES["vp"].start_of(strength)
+    assert start is not None and start.t == float(stock.timesteps[first]) == round(1000 * strength) - 1
+    flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    flow.set_timesteps(steps)
+    start = SCHEDULES["shifted_flow"].start_of(strength)
+    assert start is not None and start.t == pytest.approx(float(flow.timesteps[first]), abs=5)
+    edm = diffusers.EDMEulerScheduler()
+    edm.set_timesteps(steps)
+    start = SCHEDULES["ve"].start_of(strength)
+    assert start is not None and start.t == pytest.approx(float(edm.sigmas[first]), rel=0.02)
+    assert all(schedule.start_of(1.0) is None for schedule in SCHEDULES.values())
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_a_schedule_from_a_start_ends_there(name: str) -> None:
+    schedule, whole = STARTED[name], SCHEDULES[name.removesuffix(" from a share")]
+    start = whole.start_of(0.6)
+    assert start is not None and schedule.t_start == start.t < whole.t_start and schedule.t_end == whole.t_end
+    assert start.alpha == float(whole.alpha(start.t)) > 0 and not whole.noised
+    assert float(schedule.at_fraction(1)) == start.t and float(schedule.at_fraction(0)) == pytest.approx(schedule.t_end, abs=1e-9)
+    assert float(schedule.time_of_angle(whole.angle(whole.t_start))) == start.t
+    assert schedule.initial_scale(start.t) == 1
+    low = schedule.node((start.t + schedule.t_end) / 2)
+    assert schedule.initial_scale(low.t) == pytest.approx(np.hypot(low.alpha, low.sigma) / np.hypot(start.alpha, start.sigma))
+
+
+@pytest.mark.parametrize("name", STARTED)
+@pytest.mark.parametrize("of", GRIDS)
+def test_every_grid_begins_at_the_start_or_is_refused(of: str, name: str) -> None:
+    """A picture is noised to the start, and to no other level."""
+    schedule = STARTED[name]
+    if of == "leading":
+        with pytest.raises(UserError, match=r"the grid leading begins at t = .*, below the pictures' noise at"):
+            grid(of, schedule, 5)
+        return
+    nodes = grid(of, schedule, 5)
+    assert nodes[0].t == schedule.t_start and all(high.t > low.t for high, low in pairwise(nodes[:-1]))

@@ -19,6 +19,7 @@ from solversearch.cache import cache_folder
 from solversearch.errors import UserError
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Clock, Model, NotFinite
+from solversearch.noise import PICTURES, fresh_noise
 from solversearch.runtime import Node
 from solversearch.schedules import VE, CosineVP, DiscreteVP, Flow, NoiseSchedule
 from solversearch.teacher import cost, teach
@@ -58,10 +59,13 @@ def exact(model: Model, noise: Tensor, node: Node) -> Tensor:
     return node.alpha * MEAN + hypot(node.alpha * STD, node.sigma) * standard
 
 
+@pytest.mark.parametrize("share", [1.0, 0.6])
 @pytest.mark.parametrize("schedule", [DiscreteVP.named(), CosineVP(), Flow(), VE()], ids=lambda s: type(s).__name__)
-def test_a_gaussian_is_solved_exactly(schedule: NoiseSchedule, cache: Path) -> None:
+def test_a_gaussian_is_solved_exactly(schedule: NoiseSchedule, share: float, cache: Path) -> None:
     model = gaussian(schedule)
+    model = model.started(schedule.start_of(share))
     teacher = teach(model, "fit", 20)
+    schedule = model.schedule
     end = schedule.node(schedule.t_end)
     q = end.alpha**2 * STD**2 + end.sigma**2
     clean = (end.alpha * STD**2 * exact(model, teacher.noise, end) + end.sigma**2 * MEAN) / q
@@ -130,6 +134,37 @@ def test_first_is_the_teacher_of_fewer(coins: Model, cache: Path) -> None:
     for name in ("noise", "conditions", "endpoint", "states", "slopes"):
         torch.testing.assert_close(getattr(few, name), getattr(many, name), atol=1e-6, rtol=1e-6)
     assert len(many) == 16
+
+
+def test_noised_pictures_are_the_models_own_with_other_noise(coins: Model, cache: Path) -> None:
+    start = coins.schedule.start_of(0.5)
+    assert start is not None
+    model, clock = coins.started(start), Clock()
+    teacher = teach(model, "fit", 32, clock=clock)
+    assert clock.evaluations == cost(32, pictures=True) > cost(32)
+    pictures = teach(coins, "fit", 32, steps=16)
+    added = (teacher.noise - start.alpha * pictures.endpoint) / start.sigma
+    torch.testing.assert_close(added, fresh_noise(coins, "fit", range(32), PICTURES), atol=1e-4, rtol=1e-4)
+    assert torch.equal(teacher.conditions, pictures.conditions)  # type: ignore[arg-type]
+    torch.testing.assert_close(teacher.state(model.schedule.node(start.t)), teacher.noise, atol=1e-5, rtol=1e-5)
+    plain = gaussian(Flow())  # without conditions, whose draws come before the noise
+    unconditional = teach(plain.started(plain.schedule.start_of(0.5)), "fit", 500).noise - 0.5 * teach(plain, "fit", 500, steps=16).endpoint
+    assert abs(float((unconditional * teach(plain, "fit", 500).noise).mean())) < 0.05
+    few = teach(model, "fit", 8)
+    for name in ("noise", "endpoint"):
+        torch.testing.assert_close(getattr(few, name), getattr(teacher.first(8), name), atol=1e-5, rtol=1e-5)
+
+
+def test_teachers_of_different_starts_are_kept_apart_and_the_model_is_one(coins: Model, cache: Path) -> None:
+    starts = [coins.schedule.start_of(share) for share in (0.5, 0.8, 1.0)]
+    found = [teach(coins.started(start), "fit", 8) for start in starts]
+    again = [teach(coins.started(start), "fit", 8) for start in starts]
+    assert all(torch.equal(one.endpoint, other.endpoint) for one, other in zip(found, again, strict=True))
+    assert not torch.equal(found[0].endpoint, found[1].endpoint) and torch.equal(found[2].endpoint, teach(coins, "fit", 8).endpoint)
+    model = coins.started(starts[0])
+    assert model.digest == coins.digest and model.fingerprint == coins.fingerprint and model.start == starts[0]
+    assert model.started(starts[0]) is model and model.started(None) is coins
+    assert model.started(starts[1]).schedule.t_start == coins.started(starts[1]).schedule.t_start
 
 
 # The cache -----------------------------------------------------------------------------------------------------

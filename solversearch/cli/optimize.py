@@ -28,6 +28,14 @@ def optimize(
         ),
     ] = None,
     guidance: Annotated[float | None, typer.Option(metavar="W", help="Guidance scale; 1 is none.", show_default="the model's")] = None,
+    start: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the model's times that sampling goes through: below 1 it starts from noised pictures, as img2img of that "
+            "strength in diffusers, or denoise in ComfyUI.",
+        ),
+    ] = 1.0,
     space: Annotated[
         str, typer.Option(metavar="SPACE", help="The decisions to search: a preset of search_spaces, or a YAML file.")
     ] = "default",
@@ -180,7 +188,7 @@ def optimize(
         print(result.comparison.model_dump_json())
     else:
         report(result.comparison)
-        _print_files(result.folder, result.model)
+        _print_files(result)
 
 
 def _said(context: typer.Context, name: str) -> bool:
@@ -197,7 +205,8 @@ def _print_facts(facts: dict[str, str | int | float], as_json: bool) -> None:
         say(f"{name}: {fact:,}" if isinstance(fact, int) else f"{name}: {fact}")
 
 
-def _print_files(folder: Path, model: str) -> None:
+def _print_files(result: api.Result) -> None:
+    folder, model, picture = result.folder, result.model, ", picture" * bool(result.plan.start)
     name = shlex.quote(str(folder / "plan.json"))
     order = ("evaluations.json", "pareto", "comparison.png", "plan.png", "search.png", "samples.png")
     optional = [each for each in order if (folder / each).exists()]
@@ -205,6 +214,6 @@ def _print_files(folder: Path, model: str) -> None:
         f"Wrote {folder}: {', '.join(['plan.json', 'comparison.json', 'journal.log', *optional])}",
         f"Look at it: solversearch plan show {name}",
         f"Use it:     solversearch sample --plan {name} --model {shlex.quote(model)}, or in Python Plan.read({str(folder / 'plan.json')!r})"
-        ".sample(denoise, noise)",
+        f".sample(denoise, noise{picture})",
     ]
     print("\n".join(lines))

@@ -230,6 +230,8 @@ def check_plan(plan: Plan, model: Model) -> None:
         raise UserError(
             f"{name} was made for model {plan.provenance.model!r} with other weights than {model.name!r}; give plans of one model"
         )
+    if plan.start is not None:
+        raise UserError(f"{name} starts from noised pictures; only plans that start from noise can be regressed")
     if plan.tableau.stochastic:
         raise UserError(f"{name} adds fresh noise; only deterministic plans can be regressed")
     if plan.guidance == 1 and plan.tableau.split:

@@ -46,7 +46,7 @@ class Attachment:
     """
 
     def __init__(self, pipe: Any, scheduler: Any, told: dict[str, float], variants: Mapping[str, nn.Module]) -> None:
-        self.kind = next(each for each in type(pipe).__mro__ if not hasattr(each, "plan_is_attached"))
+        self.kind: Any = next(each for each in type(pipe).__mro__ if not hasattr(each, "plan_is_attached"))
         self.pipe: Any = ref(pipe)
         if not self.networks():
             raise ValueError(f"{self.kind.__name__} has neither a unet nor a transformer: pass the scheduler to a pipeline that has one")
@@ -58,7 +58,7 @@ class Attachment:
         self.guided = self.plan.network_calls > self.plan.nfe
         self.scale = self.plan.guidance if self.plan.guidance > 1 or not self.guided else 2.0  # at which pipelines do guide
         self.made_for, _, said = facts_of(self.plan.decisions)
-        self.told = self._told({**said, **told})
+        self.told = self._told({**said, **self._strength(told), **told})
         guidance = self._guidance()
         # Where the plan has no part in it: as the model was searched with, or by no argument at all.
         self.guides_itself = not guidance or any(name in self.told for name in guidance)
@@ -86,6 +86,18 @@ class Attachment:
                     raise ValueError(f"the plan leaves out {skip} of its network, which {self.kind.__name__} does not have")
                 found.setdefault((name, part), {})[block] = None
         return found
+
+    def _strength(self, told: Mapping[str, float]) -> dict[str, Any]:
+        """What image-to-image pipelines are told, which has no other part in the sampling: the plan has its own start."""
+        if self.plan.start is None:
+            return {}
+        timesteps = getattr(self.kind, "get_timesteps", None)
+        if "strength" not in self.signature.parameters or timesteps is None or "sigmas" in inspect.signature(timesteps).parameters:
+            raise ValueError(f"the plan starts from noised pictures, and {self.kind.__name__} does not, as image-to-image pipelines do")
+        strength = told.get("strength", self.plan.decisions.get("start"))
+        if strength is None:
+            raise ValueError("the plan starts from noised pictures and does not say at what strength: scheduler.attach(pipe, strength=...)")
+        return {"strength": strength}
 
     def _distilled(self) -> bool:
         """Whether the network is told a guidance scale."""
@@ -122,6 +134,8 @@ class Attachment:
         pipe.scheduler = self.scheduler
         names = [name for name in _PREPARE if hasattr(self.kind, name)]
         methods = {name: self._preparing(getattr(self.kind, name)) for name in names}
+        if self.plan.start is not None:
+            methods["get_timesteps"] = self._timing(self.kind.get_timesteps)
         about = {name: getattr(self.kind, name) for name in ("__module__", "__qualname__", "__doc__")}
         members = {**about, **methods, "__call__": self._calling(not names), "plan_is_attached": True}
         pipe.__class__ = type(self.kind.__name__, (self.kind,), members)
@@ -173,6 +187,7 @@ class Attachment:
             ):
                 continue
             what = "tells its network a guidance of" if name in self.told else "guides with"
+            what = "has a strength of" if name == "strength" else what
             raise ValueError(
                 f"the pipeline {what} {_short(given[name])}, but the plan was made for {_short(value)}: call it with {self.arguments}"
             )
@@ -192,6 +207,17 @@ class Attachment:
 
         return prepare
 
+    def _timing(self, inner: Any) -> Any:
+        """All times are the plan's, which begin at its start."""
+
+        @functools.wraps(inner)
+        def get_timesteps(pipe: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.scheduler._here.call is None or pipe is not self.pipe():
+                return inner(pipe, *args, **kwargs)
+            return self.scheduler.timesteps, self.plan.nfe
+
+        return get_timesteps
+
 
 class Start(NamedTuple):
     """The pipeline's latents before the first step, and the plan's."""
@@ -208,6 +234,8 @@ class Call:
         self.here = attachment.scheduler._here
         self.outputs: list[Tensor] = []
         self.noise: tuple[Tensor, Tensor] | None = None
+        self.noised = False
+        """Whether the scheduler was given a picture to add noise to."""
         self.at_network = False
         self.order: Order | None = None
         self.last: list[Any] = []
@@ -218,7 +246,7 @@ class Call:
         self.at_network = at_network
         networks = list(self.attachment.networks().values())
         handles: list[Any] = [network.register_forward_hook(self._after) for network in networks]
-        if self.attachment.plan.version > 2:
+        if self.attachment.plan.tableau.cheaper:
             handles += [Override(network, partial(self._asked, name)) for name, network in self.attachment.networks().items()]
         if at_network:
             handles += [network.register_forward_pre_hook(self._before, with_kwargs=True) for network in networks]
@@ -242,7 +270,9 @@ class Call:
         return None if self.noise is None else Start(self.noise[1], self.noise[0].float() * self.attachment.plan.rows[0].x)
 
     def unscaled(self, start: Tensor) -> Tensor:
-        """The noise behind the state of the first step."""
+        """The noise behind the state of the first step, or the noised picture."""
+        if self.attachment.plan.start is not None and not self.noised:
+            raise ValueError("the plan starts from a picture that its scheduler adds noise to: give the pipeline an image, and no latents")
         if self.scale == 1 or self.at_network:
             return start
         if self.noise is None or self.noise[0].numel() != start.numel():

@@ -30,9 +30,10 @@ from solversearch.plan import Plan
 from solversearch.runtime import Output, used
 
 _MIDDLE = (
-    "a plan starts from noise, and its rows refer to every evaluation from there: it cannot be entered in the middle with a picture "
-    "(img2img, strength below 1, denoising_start); use a stock scheduler for that"
+    "the plan starts from noise, and its rows refer to every evaluation from there: it cannot be entered in the middle with a picture "
+    "(img2img, strength below 1, denoising_start); make one that starts there by 'optimize --start', or use a stock scheduler"
 )
+_ATTACH = "call pipe(..., **scheduler.attach(pipe))"
 _CHANGED = "the latents were changed between two steps (by a mask or a callback?), but a plan's rows do not start from them: leave them"
 
 
@@ -51,7 +52,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     The state is kept in float32 where the pipeline works in half precision, and pipelines see it in the frame of the scheduler that they
     were made with. Its config has that scheduler's settings, where the plan or `attach` tells them, so that others are made from it as
-    from the model's own. What a plan cannot do, such as img2img and inpainting, is refused with the reason.
+    from the model's own. What a plan cannot do is refused with the reason: one that starts from noise has no place in image-to-image
+    pipelines, where one that starts from noised pictures is attached.
     A pipeline that was saved with this scheduler loads after `import solversearch.export.diffusers`: diffusers imports nothing on its own.
     """
 
@@ -153,7 +155,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             own = sigmas is not None and (even(sigmas) or ("self" in told and "sigmas" not in told))
             self.check_numbers(None if own else timesteps, None if own else sigmas)
             if needs := needs_attachment(self.plan):
-                raise ValueError(f"the plan {needs}, which pipelines cannot do: call pipe(..., **scheduler.attach(pipe))")
+                raise ValueError(f"the plan {needs}, which pipelines cannot do: {_ATTACH}")
         self._place(device)
         self._frame.check()
         self._here.run, self._here.asked_scale, self._here.asked_input = None, False, False
@@ -203,10 +205,18 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if begin_index:
             raise ValueError(_MIDDLE)
 
-    def add_noise(self, *args: Any, **kwargs: Any) -> Tensor:
-        raise ValueError(_MIDDLE)
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Any) -> Tensor:
+        """A picture at the plan's start, whatever the time. Raises ValueError where the plan starts from noise."""
+        if self.plan.start is None:
+            raise ValueError(_MIDDLE)
+        if self._here.call is None or self._here.run is not None:
+            raise ValueError(_CHANGED if self._here.run else f"the plan starts from noised pictures: {_ATTACH}")
+        self._here.call.noised = True
+        return self.plan.start.noised(original_samples, noise)
 
-    scale_noise = add_noise
+    def scale_noise(self, sample: Tensor, timestep: Any, noise: Tensor) -> Tensor:
+        """As `add_noise`, for flow models."""
+        return self.add_noise(sample, noise, timestep)
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         here = self._here

@@ -127,7 +127,8 @@ def _expected(plan: Plan, shape: tuple[int, ...]) -> list[float]:
         return (d, d / 10) if split and not node.reuses else d
 
     noise = np.linspace(-2, 2, math.prod(shape)).reshape(shape)
-    return [float(value) for value in plan.sample(denoise, noise, draw=lambda k: np.cos(noise + k)).ravel()]
+    picture = np.cos(noise) if plan.start else None
+    return [float(value) for value in plan.sample(denoise, noise, picture, draw=lambda k: np.cos(noise + k)).ravel()]
 
 
 # What a person should know -----------------------------------------------------------------------------------------
@@ -135,6 +136,9 @@ def _expected(plan: Plan, shape: tuple[int, ...]) -> list[float]:
 
 def _notes(plan: Plan, comfyui: bool) -> list[str]:
     table, found = plan.tableau, []
+    if plan.start:
+        how = "connect a latent of VAE Encode" if comfyui else "x is pictures with noise at sigmas[0], see its docstring"
+        found.append(f"The plan starts from pictures: {how}.")
     broken = [node.t for node in plan.nodes if node.t != round(node.t)]
     if broken and levels.kind(plan) == "vp" and max(node.t for node in plan.nodes) > 1:
         rounds = "ComfyUI's discrete models round them" if comfyui else "models that quantize round them"

@@ -66,6 +66,8 @@ def _grid(tokens: int, height: int, width: int) -> tuple[int, int]:
 def needs_attachment(plan: Plan) -> str | None:
     """Why a plan must see the network's outputs: pipelines guide by one scale, and not at all up to 1."""
     scales = {node.guidance for node in plan.nodes}
+    if plan.start is not None:
+        return "starts from noised pictures of its own"
     if plan.variants:
         return "calls variants of its network"
     if plan.tableau.split:

@@ -31,6 +31,8 @@ def sigma_text(plan: Plan) -> str:
     Raises `UserError` where the noise levels do not fall: then no list of sigmas makes a sampler visit them.
     """
     check_networks(plan, "a stock sampler")
+    if plan.start is not None:
+        raise UserError("the plan starts from noised pictures, for which stock samplers cut sigmas by themselves; export to comfyui")
     solver = stock_solver(plan)
     numbers = levels.sigmas(plan)
     if solver == "heun":

@@ -113,6 +113,7 @@ def _check_plain(plan: Plan) -> None:
     table = plan.tableau
     own = {
         "thresholds its data predictions": plan.threshold is not None,
+        "starts from noised pictures": plan.start is not None,
         "adds fresh noise": table.stochastic,
         "has coefficients for the guidance difference": table.split,
         "has coefficients for each frequency band or channel": table.components is not None,

@@ -21,7 +21,7 @@ from solversearch.memo import NO_MEMO, Memo
 from solversearch.models.base import Clock, Model
 from solversearch.notebook import Shown
 from solversearch.plan import Count, Interval, Many, Plan
-from solversearch.runtime import Node, Tableau
+from solversearch.runtime import Node, Start, Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import GRIDS
 from solversearch.teacher import STEPS, Teacher
@@ -151,6 +151,7 @@ class Comparison(BaseModel, Shown):
     model: str
     nfe: Count
     guidance: float
+    start: Start | None = None
     samples: Count
     left_out: Count = 0
     ran_away: Count = 0
@@ -268,7 +269,7 @@ def climb(
 
 def _price(model: Model, plan: Plan, rival: Tableau, teacher: Teacher, batch_size: int, clock: Clock) -> Price | None:
     """None for a plan of the network's own evaluations."""
-    if plan.version < 3:
+    if not plan.tableau.cheaper:
         return None
     some, seconds = teacher.first(min(TIMED, len(teacher))), {True: inf, False: inf}
     for own in (True, False) * REPEATS:
@@ -334,6 +335,7 @@ def compare(
         model=model.name,
         nfe=plan.rival_nfe,
         guidance=plan.guidance,
+        start=plan.start,
         samples=len(teacher),
         left_out=count - len(teacher),
         ran_away=ran_away,

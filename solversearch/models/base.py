@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from solversearch.errors import Halted, UserError, blaming
 from solversearch.judging.distances import Moments, Reference
 from solversearch.models.digest import Identified
-from solversearch.runtime import Node
+from solversearch.runtime import Node, Start
 from solversearch.schedules import NoiseSchedule, data_prediction
 
 Network = Callable[..., Tensor]
@@ -51,6 +51,7 @@ class Model(Identified):
     new ones. Otherwise all conditions are drawn in every split, as the few classes of a class-conditional model.
     facts are what plans for it remember of its pipeline, see `pipeline_facts`.
     lacks says what a search cannot do with it, and why. variants are cheaper stand-ins for the network, by name.
+    whole is the model that samples from noise, where this one starts from noised pictures (`started`).
     pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
     64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
     """
@@ -78,6 +79,18 @@ class Model(Identified):
     facts: Mapping[str, Any] = field(default_factory=dict)
     lacks: str = ""
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    whole: "Model | None" = None
+
+    def started(self, start: Start | None) -> "Model":
+        """The same model, sampled from pictures that are noised up to the start's time, or for None from noise."""
+        whole = self.whole or self
+        if start == self.start:
+            return self
+        return whole if start is None else replace(self, schedule=whole.schedule.started(start), whole=whole)
+
+    @property
+    def start(self) -> Start | None:
+        return None if self.whole is None else self.schedule.start_at(self.schedule.t_start)
 
     @cached_property
     def real(self) -> Reference | None:

@@ -48,15 +48,21 @@ class Identified:
     disjoint: bool
     pad: int
     weights: str
+    whole: "Identified | None"
 
     @cached_property
     def digest(self) -> str:
-        """What plans compare. Where weights are known from stored files it is the same in whatever precision and for whatever prompts."""
+        """What plans compare, whatever they start from. Where weights are known from stored files it is the same in whatever precision
+        and for whatever prompts."""
+        if self.whole is not None:
+            return self.whole.digest
         return f"{_frozen(self)}:" if self.weights and isinstance(self.network, nn.Module) else self.fingerprint
 
     @cached_property
     def fingerprint(self) -> str:
         """What teachers and runs compare: all that an output depends on. Calls the network a few times."""
+        if self.whole is not None:
+            return self.whole.fingerprint
         return f"{exact(self)}:{','.join(map(str, probe(self)))}"
 
     @property
@@ -91,7 +97,7 @@ def numbers(probe: str) -> list[int]:
 
 def is_of(digest: str, model: Identified) -> bool:
     """Whether the digest that a plan carries is the model's; older ones have no colon, and know the weights, schedule and shape only."""
-    return same(digest, model.digest) or (":" not in digest and digest == old_digest(model))
+    return same(digest, model.digest) or (":" not in digest and digest == old_digest(model.whole or model))
 
 
 def exact(model: Identified) -> str:

@@ -15,6 +15,7 @@ from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison
 from solversearch.plan import one_line, read_json
 from solversearch.report import tables
+from solversearch.report.plan_view import start_text
 
 PATTERNS = ("plan.json", "comparison.json", "*.png", "pareto/plan-*.json")
 """What of a run folder becomes an artifact."""
@@ -79,7 +80,7 @@ def note(folder: Path) -> str:
         f"| {_plain(each.name)} | {each.reached:.3g} | {each.endpoint_mse:.3g} | {each.median:.3g} | {each.seconds:.0f} |"
         for each in found.stages
     ]
-    title = f"# {_plain(found.model)}: NFE {found.nfe}, guidance {found.guidance:g}"
+    title = f"# {_plain(found.model)}: NFE {found.nfe}{start_text(found.start)}, guidance {found.guidance:g}"
     use = "Artifacts: the plan, its comparison, the pictures. Use it: `solversearch sample --plan plan.json --model MODEL`."
     return "\n\n".join([title, _plain(tables.verdict(found)), "\n".join([*head, *stages]), _plain(found.note), use])
 

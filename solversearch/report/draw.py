@@ -29,7 +29,7 @@ def draw_run(model: Model, plan: Plan, comparison: Comparison, folder: Path, bat
 
 
 def draw_samples(model: Model, plan: Plan, path: Path, count: int, seed: int, batch_size: int) -> None:
-
+    model = model.started(plan.start)
     teacher = teach(model, "held_out", count, plan.guidance, seed, trajectory=False, batch_size=batch_size)
     best = rival(plan, model, teacher, batch_size)
     outputs = {
@@ -44,4 +44,5 @@ def draw_samples(model: Model, plan: Plan, path: Path, count: int, seed: int, ba
         rows[f"{label}: {name}, {nfe} evaluations, mean squared error to the teacher {error:.2g}"] = drawn[label]
     rows |= pictures.distances(drawn, target)
     guidance = "" if plan.guidance == 1 else f", guidance {plan.guidance:g}"
-    pictures.save(pictures.samples_picture(rows, f"{model.name}{guidance}: the same noise in every row"), path)
+    what = "noise" if plan.start is None else "noised pictures"
+    pictures.save(pictures.samples_picture(rows, f"{model.name}{guidance}: the same {what} in every row"), path)

@@ -21,7 +21,7 @@ from solversearch.judging.compare import Comparison
 from solversearch.plan import Plan, replacing
 from solversearch.report import tables
 from solversearch.report.colours import BLUE, GREY, INK, ORANGE, readable_on
-from solversearch.report.plan_view import coefficients, column_names, number
+from solversearch.report.plan_view import coefficients, column_names, number, start_text
 from solversearch.schedules import NoiseSchedule
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def comparison_picture(comparison: Comparison) -> Figure:
     figure = Figure(figsize=(11.5, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
     guidance = "" if comparison.guidance == 1 else f", guidance {comparison.guidance:g}"
-    figure.suptitle(f"{comparison.model}, {_evaluations(comparison.nfe)}{guidance}: {comparison.samples:,} held-out samples", fontsize=12)
+    what = f"{comparison.model}, {_evaluations(comparison.nfe)}{start_text(comparison.start)}{guidance}"
+    figure.suptitle(f"{what}: {comparison.samples:,} held-out samples", fontsize=12)
     _error_against_cost(left, comparison)
     _measures(right, comparison)
     return figure
@@ -195,7 +196,8 @@ def plan_picture(plan: Plan, schedule: NoiseSchedule) -> Figure:
     widths = [4.6, wide, *([4.6] if bands else [])]
     figure = Figure(figsize=(sum(widths), high), layout="constrained")
     guidance = "" if plan.guidance == 1 else f", guidance {plan.guidance:g}"
-    figure.suptitle(f"Plan for {plan.provenance.model or 'any model'}: {_evaluations(plan.nfe)}{guidance}", fontsize=12)
+    what = f"{_evaluations(plan.nfe)}{start_text(plan.start)}{guidance}"
+    figure.suptitle(f"Plan for {plan.provenance.model or 'any model'}: {what}", fontsize=12)
     left, right, *rest = figure.subplots(1, len(widths), width_ratios=widths)
     _times(left, plan, schedule)
     _heat_map(figure, right, plan, names)

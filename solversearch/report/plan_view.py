@@ -11,7 +11,7 @@ from solversearch.components import Components
 from solversearch.pipeline_facts import shown
 from solversearch.plan import Interval, Plan, PlanVariant, Score
 from solversearch.report.screen import Fitted, facts
-from solversearch.runtime import Coefficient, Node, scalars
+from solversearch.runtime import Coefficient, Node, Start, scalars
 
 MAX_COLUMNS = 26
 """Columns up to which a plan's coefficients are shown."""
@@ -26,6 +26,11 @@ def interval_text(value: Interval | None) -> str:
     return "-" if value is None else f"{number(value.mean)} [{number(value.low)}, {number(value.high)}]"
 
 
+def start_text(start: Start | None) -> str:
+    """Behind a number of evaluations."""
+    return "" if start is None else f" from pictures noised to t = {start.t:.4g}"
+
+
 def plan_view(plan: Plan) -> RenderableType:
     """A plan for the eye: what it is, its nodes, its coefficients, its scores, where it comes from."""
     parts: list[RenderableType] = [facts(summary(plan)), _nodes(plan), _rows(plan)]
@@ -37,10 +42,10 @@ def plan_view(plan: Plan) -> RenderableType:
 def summary(plan: Plan) -> dict[str, str]:
     """What it is and where it comes from."""
     origin = plan.provenance
-    price = f" at the price of {plan.price:.4g}" if plan.variants else ""
+    rest = (f" at the price of {plan.price:.4g}" if plan.variants else "") + start_text(plan.start)
     kinds = [name for name, on in (("split guidance", plan.tableau.split), ("stochastic", plan.tableau.stochastic)) if on]
     return {
-        "plan": f"version {plan.version}, {plan.nfe} evaluations, {plan.network_calls} network calls a sample{price}",
+        "plan": f"version {plan.version}, {plan.nfe} evaluations, {plan.network_calls} network calls a sample{rest}",
         "guidance": f"{plan.guidance:g}",
         "prediction type": plan.prediction_type,
         "kind": ", ".join(["deterministic" if not plan.tableau.stochastic else "", *kinds]).strip(", "),

@@ -7,7 +7,7 @@ from solversearch.judging.intervals import CARRIED
 from solversearch.judging.measures import ComparisonRow
 from solversearch.judging.race import MEAN
 from solversearch.judging.verdict import Ratio, contradicts
-from solversearch.report.plan_view import interval_text, number
+from solversearch.report.plan_view import interval_text, number, start_text
 from solversearch.report.screen import Fitted
 
 LESS = "less is better"
@@ -26,7 +26,7 @@ def percent(share: float) -> str:
 
 def verdict(comparison: Comparison) -> str:
     """The result in a few sentences: what most samples say first, then the other measures, each with its own best baseline."""
-    found, cost = comparison, f"{comparison.nfe} evaluation{'s' if comparison.nfe > 1 else ''}"
+    found, cost = comparison, f"{comparison.nfe} evaluation{'s' if comparison.nfe > 1 else ''}{start_text(comparison.start)}"
     if found.is_baseline:
         return " ".join(
             (f"The plan is the best baseline itself, {found.best_baseline}: nothing better was found at {cost}.", *_useless(found))
@@ -105,7 +105,8 @@ def ratio_text(ratio: Ratio) -> str:
 def comparison_table(comparison: Comparison) -> Fitted:
     """The plan and the baselines that were measured in full, least mean error first."""
     found, (own, *rivals) = comparison, comparison.rows
-    title = f"{found.model}, {found.nfe} evaluations, guidance {found.guidance:g}: {found.samples} held-out samples"
+    cost = f"{found.nfe} evaluations{start_text(found.start)}"
+    title = f"{found.model}, {cost}, guidance {found.guidance:g}: {found.samples} held-out samples"
     left_out = len(rivals) - BASELINES
     caption = "Errors are endpoint MSE to the teacher; less is better, in every column but the calls"
     caption += f"; the best of {found.pairs} pairs of solver and grid; brackets are 95 % intervals"

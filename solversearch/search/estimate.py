@@ -26,12 +26,11 @@ from solversearch.search.stages.components import choices
 from solversearch.search.stages.price import CHOICES
 from solversearch.search.stages.price import choices as patterns
 from solversearch.search.stages.search import OBSERVED, shifts_by_variance
-from solversearch.search.stages.task import ROUGH
 from solversearch.search.strategies import predicts
 from solversearch.search.surrogates.anchored import NOISES
 from solversearch.solvers import SOLVERS
 from solversearch.spaces import Domain
-from solversearch.teacher import STEPS, cost
+from solversearch.teacher import ROUGH, STEPS, cost
 from solversearch.threads import few_threads
 
 BOUNDED = ("price", "fit", "search", "components", "polish")
@@ -52,7 +51,7 @@ SECONDS, CALLS, FEW = 0.3, 50, 8
 
 def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
     """Evaluations a stage and memory; and seconds, at the speed of a few network calls made now."""
-    settings = settings.sized(model)
+    settings, model = settings.sized(model), settings.started(model)
     check(model, settings)
     settings = within(model, settings, room(model, settings))
     different = {each.table for each in baselines(model, settings.nfe, settings.guidance, settings.integer, own=lambda: DATA)}
@@ -61,6 +60,7 @@ def estimate(model: Model, settings: Settings) -> dict[str, str | int | float]:
         speed = _speed(model, settings)
     return {
         "model": model.name,
+        **({"start": f"pictures noised to t = {model.start.t:.4g}"} if model.start else {}),
         "space": settings.space.name,
         "strategy": settings.strategy,
         "discrete choices of the space": f"{settings.space.size(settings.nfe):,}",
@@ -115,15 +115,16 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
     """Network evaluations of each stage, at most, where so many baselines are different: by default all of them."""
     nfe, count = settings.nfe, len(pairs(model, settings.nfe, settings.integer)) if count is None else count
     guided = 2 if settings.guidance != 1 or settings.splits else 1
+    pictures = model.whole is not None
     goes_on, bounds = not settings.only_instant, sum("klub" in objective.name for objective in parse_many(settings.objective))
     learning = (
         nfe * (settings.fit_samples * settings.fit + settings.validation_samples) + bounds * (2 * nfe + 1) * settings.validation_samples
     )
     gradient = settings.polish in ("all", "coefficients")
     way = memory.backward(model, nfe * guided, polish.batch(settings), settings.batch_size) if gradient else None
-    taught = cost(settings.fit_samples, STEPS if settings.fits else ROUGH) + cost(settings.validation_samples)
+    taught = cost(settings.fit_samples, STEPS if settings.fits else ROUGH, pictures) + cost(settings.validation_samples, pictures=pictures)
     stages = {
-        "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe)),
+        "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe), pictures),
         "baselines": empirical.cost(model) + nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
         "price": CHOICES * sum(patterns(model, settings)) * learning // nfe * goes_on,
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
@@ -135,7 +136,7 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
         + nfe * _judging(settings),
     }  # fmt: skip
     evaluations = {name: value * guided for name, value in stages.items()}
-    evaluations["teacher"] += sum(cost(count, ROUGH) for count in (settings.fit_samples, settings.validation_samples)) * (
+    evaluations["teacher"] += sum(cost(count, ROUGH, pictures) for count in (settings.fit_samples, settings.validation_samples)) * (
         settings.guidance != 1
     )
     if settings.evaluations is not None:

@@ -60,7 +60,7 @@ def optimize(
     on with the run that was begun in the folder, which must have been asked the same; otherwise the files of an earlier run are cleared
     away. Raises `UserError` for what cannot be, and `Interrupted` on Ctrl-C, after the best plan so far has been written.
     """
-    settings = settings.sized(model)
+    settings, model = settings.sized(model), settings.started(model)
     check(model, settings)
     check_reachable(fleet, storage)
     if fleet.remote and (settings.only_instant or not settings.searches):
@@ -146,10 +146,12 @@ def plan_of(task: Task, stages: Sequence[StageResult], table: Tableau, origin: O
     versions = {"solversearch": __version__, "torch": torch.__version__, "python": platform.python_version()}
     passed: list[Origin | str] = [stage.name for stage in stages]
     return Plan(
-        version=version_of(table.nodes, table.components), components=table.components, variants=declared(model, table),
+        version=version_of(table.nodes, table.components, model.start), components=table.components, variants=declared(model, table),
+        start=model.start,
         prediction_type=model.prediction_type, guidance=settings.guidance, nfe=table.nfe, network_calls=table.network_calls,
         nodes=table.nodes, rows=table.rows, threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
         decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": passed}
+        | ({"start": settings.start} if model.start else {})
         | dict(model.facts),
         provenance=Provenance(model=model.name, model_digest=model.digest, seed=settings.seed, versions=versions, command=command),
     )  # fmt: skip

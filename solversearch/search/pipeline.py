@@ -101,7 +101,7 @@ def _polished(candidates: Sequence[Result], apart: bool) -> dict[str, tuple[Resu
     """Of which candidates the best is polished, by the names of the stages: those with cheaper evaluations apart from the others."""
     kinds: dict[str, tuple[Result, ...]] = {}
     for each in candidates:
-        name = "polish, priced" if apart and any(node.reuses or node.variant for node in each.table.nodes) else "polish"
+        name = "polish, priced" if apart and each.table.cheaper else "polish"
         kinds[name] = (*kinds.get(name, ()), each)
     return kinds
 

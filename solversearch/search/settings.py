@@ -37,6 +37,7 @@ class Settings(BaseModel):
     without guidance the mean is 1.2 to 1.5 times as large.
     budget is the network time of a sample, in calls of the model's own network, where evaluations may also be of other kinds (`pricing`);
     nfe is then how many of its own it has room for.
+    start is the share of the times that sampling goes through, 1 for all: with less it starts from noised pictures, as img2img does.
     undecided is what is exported where the comparison leaves open which is better.
     instant, fit, search and polish are the stages that run; only_instant stops after the first of them.
     """
@@ -62,6 +63,7 @@ class Settings(BaseModel):
     split: bool | None = None
     budget: float | None = Field(None, gt=0)
     integer: bool = False
+    start: float = Field(1.0, gt=0, le=1)
     batch_size: int = Field(0, ge=1)
     undecided: Literal["baseline", "plan"] = "baseline"
 
@@ -89,6 +91,10 @@ class Settings(BaseModel):
         """The same with the counts of samples and the batch size that suit the model, where none are given."""
         missing = {name: count for name, count in self.counts(model).items() if not getattr(self, name)}
         return self.model_copy(update=missing if self.batch_size else {**missing, "batch_size": batch_size(model)})
+
+    def started(self, model: Model) -> Model:
+        """The model as it samples from this start."""
+        return model.started((model.whole or model).schedule.start_of(self.start))
 
     def counts(self, model: Model, share: float = 1.0) -> dict[str, int]:
         """Samples that suit the model, or a share of them, by the names of the fields."""
@@ -122,6 +128,9 @@ class Settings(BaseModel):
 
 def check(model: Model, settings: Settings) -> None:
     """Raises `UserError` for what cannot be, before any work is done."""
+    model = settings.started(model)
+    if not model.schedule.t_start > model.schedule.t_end:
+        raise UserError(f"--start {settings.start:g} leaves nothing of the model's times: ask for more, 1 is all")
     objectives = parse_many(settings.objective)
     known(settings.strategy, len(objectives))
     for objective in objectives:

@@ -10,6 +10,7 @@ from typing import Any
 GOOD = (Path(__file__).parent / "plan_v1.json").read_text(encoding="utf-8")
 GOOD_2 = (Path(__file__).parent / "plan_v2.json").read_text(encoding="utf-8")
 GOOD_3 = (Path(__file__).parent / "plan_v3.json").read_text(encoding="utf-8")
+GOOD_4 = (Path(__file__).parent / "plan_v4.json").read_text(encoding="utf-8")
 
 
 def changed(*path: Any, to: Any, good: str = GOOD) -> bytes:
@@ -39,6 +40,7 @@ def attacks() -> Iterator[tuple[str, bytes]]:
     yield from wrong_components()
     yield from wrong_differences()
     yield from wrong_variants()
+    yield from wrong_starts()
 
 
 def not_json() -> Iterator[tuple[str, bytes]]:
@@ -77,7 +79,7 @@ def wrong_parts() -> Iterator[tuple[str, bytes]]:
     yield "unknown_key_in_interval", changed("scores", 1, "endpoint_mse", "extra", to=1)
     yield "unknown_key_in_provenance", changed("provenance", "extra", to=1)
     yield "unknown_format", changed("format", to="other")
-    yield "unknown_version", changed("version", to=4)
+    yield "unknown_version", changed("version", to=5)
     yield "unknown_prediction_type", changed("prediction_type", to="eps")
     yield "unknown_threshold", changed("threshold", "kind", to="soft")
     for key in ("format", "version", "nodes", "rows", "nfe", "network_calls", "provenance", "digest"):
@@ -159,6 +161,19 @@ def wrong_variants() -> Iterator[tuple[str, bytes]]:
     yield "variant_with_an_unknown_key", changed("variants", "small", "speed", to=4, good=GOOD_3)
     yield "variant_as_a_number", changed("nodes", 2, "variant", to=1, good=GOOD_3)
     yield "digest_mismatch_in_a_cost", changed("variants", "small", "cost", to=0.2, good=GOOD_3)
+
+
+def wrong_starts() -> Iterator[tuple[str, bytes]]:
+    for version, good in ((1, GOOD), (2, GOOD_2), (3, GOOD_3)):
+        yield f"start_in_version_{version}", changed("start", to=None, good=good)
+    yield "version_4_without_a_start", changed("start", to=None, good=GOOD_4)
+    yield "version_3_with_a_start", changed("version", to=3, good=GOOD_4)
+    yield "start_without_a_picture", changed("start", "alpha", to=0.0, good=GOOD_4)
+    yield "start_without_noise", changed("start", "sigma", to=0.0, good=GOOD_4)
+    yield "start_without_a_time", changed("start", to={"alpha": 0.48, "sigma": 0.88}, good=GOOD_4)
+    yield "start_as_a_share", changed("start", to=0.6, good=GOOD_4)
+    yield "start_with_an_unknown_key", changed("start", "guidance", to=1.0, good=GOOD_4)
+    yield "digest_mismatch_in_a_start", changed("start", "t", to=598.0, good=GOOD_4)
 
 
 def signed_as_computed() -> bytes:

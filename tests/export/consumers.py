@@ -21,6 +21,8 @@ from solversearch.solvers import SOLVERS
 CONDITION, NULL = 0.7, -0.2
 NOISE = torch.randn(2, 4, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
+PICTURE = torch.randn(2, 4, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).tanh()
+
 SCHEDULES: dict[str, tuple[NoiseSchedule, Any]] = {
     "epsilon": (DiscreteVP.named(), "epsilon"),
     "v": (DiscreteVP.named(), "v_prediction"),
@@ -39,7 +41,7 @@ def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
 def plan_of(table: Tableau, kind: str, guidance: float = 1.0, **fields: Any) -> Plan:
     return Plan(
         prediction_type=SCHEDULES[kind][1], guidance=guidance, nfe=table.nfe, network_calls=table.network_calls, nodes=table.nodes,
-        rows=table.rows, version=version_of(table.nodes, table.components), components=table.components,
+        rows=table.rows, version=version_of(table.nodes, table.components, fields.get("start")), components=table.components,
         provenance=Provenance(model="tiny", model_digest=""), **fields,
     )  # fmt: skip
 
@@ -47,6 +49,17 @@ def plan_of(table: Tableau, kind: str, guidance: float = 1.0, **fields: Any) -> 
 def table_of(solver: str, kind: str, nfe: int = 5, integer: bool = True, on: str = "linspace") -> Tableau:
     schedule = SCHEDULES[kind][0]
     return SOLVERS[solver].tableau(schedule, grid(on, schedule, SOLVERS[solver].steps(nfe), integer))
+
+
+def _from_pictures(kind: str) -> Plan:
+    """At six tenths of the times; the first evaluation is below that."""
+    schedule = SCHEDULES[kind][0]
+    start = schedule.start_of(0.6)
+    assert start is not None
+    own = schedule.started(start)
+    table = _fitted(SOLVERS["unipc_2"].tableau(own, grid("linspace", own, 5, True)))
+    lower = schedule.node(float(round(0.9 * start.t)) if schedule.discrete else 0.9 * start.t)
+    return plan_of(_with_nodes(table, lambda i, node: node if i else lower), kind, start=start)
 
 
 def _fitted(table: Tableau, split: bool = False) -> Tableau:
@@ -107,6 +120,7 @@ PLANS: dict[str, Callable[[str], Plan]] = {
     "components of split guidance": lambda kind: plan_of(
         _in_components(_fitted(table_of("unipc_2", kind).guided(4.0), split=True)), kind, 4.0
     ),
+    "pictures": _from_pictures,
     "two evaluations at one level": lambda kind: plan_of(table_of("heun", kind), kind),
 }
 
@@ -124,7 +138,8 @@ def by_runtime(plan: Plan, noise: Tensor = NOISE, seed: int = 0, whole: bool = F
             return cond
         return (guided, cond - uncond) if plan.tableau.split else guided
 
-    return plan.sample(denoise, noise, draw=lambda _: torch.randn(noise.shape, dtype=torch.float64, generator=generator))
+    picture = PICTURE.to(noise.dtype) if plan.start else None
+    return plan.sample(denoise, noise, picture, draw=lambda _: torch.randn(noise.shape, dtype=torch.float64, generator=generator))
 
 
 def difference(result: Tensor, expected: Tensor) -> float:

@@ -44,6 +44,9 @@ class Families:
         return pipe, model, pipe.scheduler
 
 
+STRENGTH = 0.6
+
+
 def pack(x: Tensor) -> Tensor:
     """Latents (B, C, 2h, 2w) as Flux has them: (B, h w, 4 C)."""
     b, c, h, w = x.shape
@@ -57,7 +60,8 @@ def unpack(patches: Tensor, height: int, width: int) -> Tensor:
 
 def plan_of(model: Model, table: Tableau) -> Plan:
     return Plan(
-        version=version_of(table.nodes, table.components),
+        version=version_of(table.nodes, table.components, model.start),
+        start=model.start,
         components=table.components,
         prediction_type=model.prediction_type,
         guidance=table.nodes[0].guidance,
@@ -66,7 +70,7 @@ def plan_of(model: Model, table: Tableau) -> Plan:
         nodes=table.nodes,
         rows=table.rows,
         threshold=Threshold(kind="clamp", limit=model.clip) if model.clip else None,
-        decisions=dict(model.facts),
+        decisions=dict(model.facts) | ({"start": STRENGTH} if model.start else {}),
         provenance=Provenance(model=model.name, model_digest=model.digest),
     )
 
@@ -90,11 +94,13 @@ def noise_of(model: Model, count: int = 2) -> Tensor:
     return torch.randn(count, *model.shape, generator=torch.Generator().manual_seed(5), dtype=model.dtype)
 
 
-def reference(model: Model, plan: Plan, noise: Tensor, conditions: Tensor | None = None, **hooks: Any) -> Tensor:
+def reference(
+    model: Model, plan: Plan, noise: Tensor, conditions: Tensor | None = None, picture: Tensor | None = None, **hooks: Any
+) -> Tensor:
     """The runtime's result."""
     conditions = model.conditions[: len(noise)] if model.conditions is not None and conditions is None else conditions
     with torch.no_grad():
-        return plan.sample(Denoiser(model, conditions, split=plan.tableau.split), noise.float(), **hooks)
+        return plan.sample(Denoiser(model, conditions, split=plan.tableau.split), noise.float(), picture, **hooks)
 
 
 def error(sample: Tensor, expected: Tensor) -> float:

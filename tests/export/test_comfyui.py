@@ -11,7 +11,20 @@ from solversearch.errors import UserError
 from solversearch.export import EXPORTERS
 from solversearch.plan import Plan
 from tests.export.comfy import BaseModel, Discrete, Guider, Preconditioned, Rectified, comfy, sample_custom
-from tests.export.consumers import CONDITION, NOISE, NULL, PLANS, SCHEDULES, by_runtime, difference, imported, network, plan_of, table_of
+from tests.export.consumers import (
+    CONDITION,
+    NOISE,
+    NULL,
+    PICTURE,
+    PLANS,
+    SCHEDULES,
+    by_runtime,
+    difference,
+    imported,
+    network,
+    plan_of,
+    table_of,
+)
 
 __all__ = ["comfy"]
 pytestmark = pytest.mark.usefixtures("comfy")
@@ -44,7 +57,8 @@ def test_the_sampler_is_the_runtime(name: str, kind: str, tmp_path: Path) -> Non
     plan = PLANS[name](kind)
     sampler, sigmas = nodes(folder(plan, tmp_path / "plans_here"))
     model = guider(kind, plan.guidance)
-    result, shown = sample_custom(model, sampler, sigmas.double(), NOISE, seed=4)  # type: ignore[arg-type]
+    latent = PICTURE if plan.start else None
+    result, shown = sample_custom(model, sampler, sigmas.double(), NOISE, seed=4, latent=latent)  # type: ignore[arg-type]
     assert difference(result, by_runtime(plan, seed=5)) < 1e-6
     assert shown == [(i, plan.nfe) for i in range(plan.nfe)]
     if name not in ("guidance for each node",):  # where a guider at another cfg than 1 runs both conditions
@@ -109,6 +123,12 @@ def test_models_of_another_kind_are_refused(planned: str, model: str, tmp_path: 
         sample_custom(guider(model, 1.0), sampler, sigmas, NOISE)  # type: ignore[arg-type]
 
 
+def test_a_plan_that_starts_from_a_picture_wants_one(tmp_path: Path) -> None:
+    sampler, sigmas = nodes(folder(PLANS["pictures"]("epsilon"), tmp_path / "plans_here"))
+    with pytest.raises(ValueError, match="connect the latent of one"):
+        sample_custom(guider("epsilon", 1.0), sampler, sigmas, NOISE)  # type: ignore[arg-type]
+
+
 def test_several_plans_share_a_folder(tmp_path: Path) -> None:
     first, second = PLANS["a solver"]("flow"), PLANS["guidance"]("flow")
     names = [EXPORTERS["comfyui"].write(plan, tmp_path / "plans_here")[-1].name for plan in (first, second, first)]
@@ -136,8 +156,8 @@ def test_changed_plans_are_refused(tmp_path: Path) -> None:
     for changed, message in (
         (text.replace('"nfe": 5', '"nfe": 6'), "the digest does not match"),
         (text.replace('"version": 1', '"version": 2'), "version 2 is that of plans with components"),
-        (text.replace('"version": 1', '"version": 4'), "not a plan of version 1, 2 or 3"),
-        ("{}", "not a plan of version 1, 2 or 3"),
+        (text.replace('"version": 1', '"version": 5'), "not a plan of version 1 to 4"),
+        ("{}", "not a plan of version 1 to 4"),
     ):
         path.write_text(changed)
         with pytest.raises(ValueError, match=message):

@@ -13,6 +13,7 @@ from solversearch.errors import UserError
 from solversearch.export import EXPORTERS, Exporter
 from solversearch.plan import Plan, PlanVariant
 from tests.contracts import docstring_lacks, entries, files_are_registered, lacks, one_line
+from tests.export.consumers import PLANS as SAMPLERS
 from tests.export.consumers import plan_of, table_of
 
 PLANS = (plan_of(table_of("dpmpp_2m", "epsilon").guided(7.5), "epsilon", 7.5), plan_of(table_of("ddim", "flow"), "flow"))
@@ -66,6 +67,18 @@ def test_a_plan_of_several_networks_goes_where_a_person_calls_them(exporter: Exp
         return
     with pytest.raises(UserError, match=r"calls other networks than the model's own at some evaluations \(small\)") as caught:
         exporter.write(several, tmp_path / exporter.place)
+    assert one_line(str(caught.value)) and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS.values(), ids=EXPORTERS)
+def test_a_plan_that_starts_from_pictures_goes_where_they_can_be_given(exporter: Exporter, tmp_path: Path) -> None:
+    plan = SAMPLERS["pictures"]("epsilon")
+    if exporter.name in ("numpy", "comfyui", "k-diffusion"):
+        exporter.write(plan, tmp_path / exporter.place)
+        lacks(exporter.name, [(not one_line(note), f"one line in its note {note!r}") for note in exporter.notes(plan)])
+        return
+    with pytest.raises(UserError, match="starts from noised pictures") as caught:
+        exporter.write(plan, tmp_path / exporter.place)
     assert one_line(str(caught.value)) and not any(tmp_path.iterdir())
 
 

@@ -12,7 +12,20 @@ from torch import Tensor, nn
 from solversearch import runtime
 from solversearch.export import EXPORTERS
 from solversearch.plan import Plan
-from tests.export.consumers import CONDITION, NOISE, NULL, PLANS, SCHEDULES, by_runtime, difference, imported, network, plan_of, table_of
+from tests.export.consumers import (
+    CONDITION,
+    NOISE,
+    NULL,
+    PICTURE,
+    PLANS,
+    SCHEDULES,
+    by_runtime,
+    difference,
+    imported,
+    network,
+    plan_of,
+    table_of,
+)
 
 ARGUMENTS: dict[str, Any] = {"cond": torch.full((2,), CONDITION), "uncond": torch.full((2,), NULL), "cond_scale": 4.0}
 
@@ -77,7 +90,10 @@ def test_the_sampler_is_the_runtime(name: str, kind: str, tmp_path: Path) -> Non
     assert len(sigmas) == plan.nfe + 1 and sigmas[-1] == 0
     seen: list[dict[str, Any]] = []
     model = CFGDenoiser(Denoiser(kind), pair=module.split)
-    result = module.sample_plan(model, NOISE * sigmas[0], sigmas, dict(ARGUMENTS), seen.append, disable=True, seed=5)
+    x = NOISE * sigmas[0]
+    if module.start:
+        x = x + PICTURE * (1 - sigmas[0] if kind == "flow" else 1)
+    result = module.sample_plan(model, x, sigmas, dict(ARGUMENTS), seen.append, disable=True, seed=5)
     assert difference(result, by_runtime(plan, seed=5)) < 1e-6
     assert [step["i"] for step in seen] == list(range(plan.nfe)) and set(seen[0]) == {"x", "i", "sigma", "sigma_hat", "denoised"}
 

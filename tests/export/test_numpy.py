@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from solversearch.export import EXPORTERS
-from tests.export.consumers import CONDITION, NOISE, NULL, PLANS, by_runtime, difference, imported, network
+from tests.export.consumers import CONDITION, NOISE, NULL, PICTURE, PLANS, by_runtime, difference, imported, network
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -38,7 +38,7 @@ def test_the_file_samples_what_the_runtime_samples(name: str, tmp_path: Path) ->
     def draw(_: int):  # type: ignore[no-untyped-def]
         return torch.randn(NOISE.shape, dtype=torch.float64, generator=generator).numpy()
 
-    result = module.sample(denoise, NOISE.numpy(), draw)
+    result = module.sample(denoise, NOISE.numpy(), draw, picture=PICTURE.numpy() if plan.start else None)
     assert isinstance(result, np.ndarray) and difference(torch.from_numpy(result), by_runtime(plan, seed=5)) < 1e-12
     assert module.check() == 0
     if module.PLAN.split:
@@ -47,7 +47,7 @@ def test_the_file_samples_what_the_runtime_samples(name: str, tmp_path: Path) ->
         module.data_prediction(NOISE.numpy(), NOISE.numpy(), module.PLAN.nodes[0])
 
 
-@pytest.mark.parametrize("name", ["split guidance", "fresh noise", "dynamic", "reused differences"])
+@pytest.mark.parametrize("name", ["split guidance", "fresh noise", "dynamic", "reused differences", "pictures"])
 def test_run_as_a_program_it_checks_itself(name: str, tmp_path: Path) -> None:
     file, plan = tmp_path / "a_plan.py", PLANS[name]("flow")
     EXPORTERS["numpy"].write(plan, file)

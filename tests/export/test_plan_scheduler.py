@@ -25,10 +25,11 @@ from tests import tiny
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+import diffusers
 from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
 
 from solversearch.export.diffusers import PlanScheduler
-from tests.export.families import Families, call, error, noise_of, plan_of, reference
+from tests.export.families import STRENGTH, Families, call, error, noise_of, plan_of, reference, unpack
 from tests.zoo import Recording
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -441,14 +442,71 @@ def test_another_model(loaded: Families) -> None:
 
 
 def test_pictures_to_start_from(loaded: Families) -> None:
-    from diffusers import StableDiffusionImg2ImgPipeline
-
     pipe, model = loaded("sd")
     pipe.scheduler = PlanScheduler.from_plan(hand_made(model))
-    from_picture = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
+    made = from_picture(pipe, "sd")
     for strength in (0.5, 1.0):
         with pytest.raises(ValueError, match="cannot be entered in the middle"):
-            from_picture(tiny.PROMPTS, image=torch.rand(2, 3, 16, 16), strength=strength, num_inference_steps=NFE, guidance_scale=3.0)
+            made(tiny.PROMPTS, image=torch.rand(2, 3, 16, 16), strength=strength, num_inference_steps=NFE, guidance_scale=3.0)
+
+
+IMAGE_TO_IMAGE = {
+    "sd": "StableDiffusionImg2ImgPipeline", "sd_v": "StableDiffusionImg2ImgPipeline", "sdxl": "StableDiffusionXLImg2ImgPipeline",
+    "sd3": "StableDiffusion3Img2ImgPipeline", "flux": "FluxImg2ImgPipeline",
+}  # fmt: skip
+
+
+def from_picture(pipe: Any, family: str) -> Any:
+    safety = {"requires_safety_checker": False} if family in ("sd", "sd_v") else {}
+    made = getattr(diffusers, IMAGE_TO_IMAGE[family])(**pipe.components, **safety)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def picture_of(noise: torch.Tensor) -> torch.Tensor:
+    """Latents, which pipelines take for a picture that is encoded already."""
+    return torch.randn(noise.shape, generator=torch.Generator().manual_seed(6)).tanh().to(noise.dtype)
+
+
+@pytest.mark.parametrize("kind", ["constant", "split"])
+@pytest.mark.parametrize("family", IMAGE_TO_IMAGE)
+def test_from_a_picture_as_the_runtime_does(loaded: Families, family: str, kind: str) -> None:
+    pipe, whole = loaded(family)
+    model = whole.started(whole.schedule.start_of(STRENGTH))
+    plan, noise = hand_made(model, kind), noise_of(whole)
+    picture, made = picture_of(noise), from_picture(pipe, family)
+    given = {key: value for key, value in tiny.arguments(family).items() if family in ("sd3", "flux") or key not in ("height", "width")}
+    if family == "flux":
+        given["negative_prompt"] = [""] * len(tiny.PROMPTS)
+    scheduler = PlanScheduler.from_plan(plan)
+    arguments = scheduler.attach(made)
+    assert arguments["strength"] == STRENGTH and arguments["num_inference_steps"] == NFE
+    for _ in range(2):
+        generator = torch.Generator().manual_seed(5)
+        got = made(**given, image=picture, generator=generator, output_type="latent", **arguments).images
+        got = unpack(got, *noise.shape[2:]) if family == "flux" else got
+        assert error(got, reference(model, plan, noise, picture=picture)) < 1e-5
+    with pytest.raises(ValueError, match=r"has a strength of 0\.8, but the plan was made for 0\.6"):
+        made(**given, image=picture, output_type="latent", **arguments | {"strength": 0.8})
+    scheduler.detach()
+    made.scheduler = scheduler
+    with pytest.raises(ValueError, match=r"starts from noised pictures of its own.*attach"):
+        made(**given, image=picture, output_type="latent", **arguments)
+
+
+def test_a_plan_that_starts_from_pictures_has_its_place(loaded: Families) -> None:
+    pipe, whole = loaded("sd3")
+    plan, made = hand_made(whole.started(whole.schedule.start_of(STRENGTH))), from_picture(pipe, "sd3")
+    with pytest.raises(ValueError, match="StableDiffusion3Pipeline does not, as image-to-image pipelines do"):
+        PlanScheduler.from_plan(plan).attach(pipe)
+    nameless = PlanScheduler.from_plan(changed(plan, decisions=dict(whole.facts)))
+    with pytest.raises(ValueError, match=r"does not say at what strength: scheduler\.attach\(pipe, strength="):
+        nameless.attach(made)
+    assert nameless.attach(made, strength=0.5)["strength"] == 0.5
+    nameless.detach()
+    arguments = PlanScheduler.from_plan(plan).attach(made)
+    with pytest.raises(ValueError, match="give the pipeline an image, and no latents"):
+        made(**tiny.arguments("sd3"), image=torch.rand(2, 3, 16, 16), latents=noise_of(whole), output_type="latent", **arguments)
 
 
 def test_latents_that_were_changed_on_the_way(loaded: Families) -> None:

@@ -172,6 +172,21 @@ def test_digits_are_sampled_better_than_by_any_baseline(digits: Model, tmp_path:
     assert values == sorted(values, reverse=True) and values[1] < values[0]  # the instant plan wins, too
 
 
+@pytest.mark.parametrize("name", ["default", "s3", "dpm_v3"])
+def test_from_noised_pictures_a_plan_is_better_than_every_baseline_that_starts_there(name: str, digits: Model, tmp_path: Path) -> None:
+    plan, comparison = run(tmp_path, name, digits, start=0.6, trials=9, samples=256)
+    start = digits.schedule.start_of(0.6)
+    assert plan.start == comparison.start == start and plan.decisions["start"] == 0.6 and start is not None and start.t == 599
+    assert Plan.read(tmp_path / "plan.json") == plan and plan.provenance.model_digest == digits.digest
+    assert all(node.t <= 599 for node in plan.nodes) and comparison.nodes[0].t == 599
+    if name != "dpm_v3":
+        assert comparison.verdict == "better" and comparison.deciding.high < 0.8
+    again = run(tmp_path, name, digits, start=0.6, trials=9, samples=256, batch_size=100)[0]
+    assert again.rows == plan.rows and again.nodes == plan.nodes
+    assert "evaluations from pictures noised to t = 599" in tables.verdict(comparison)
+    assert run_page(tmp_path).title == "digits: 4 evaluations from pictures noised to t = 599"
+
+
 def test_the_result_file_has_what_it_promises(tmp_path: Path) -> None:
     run(tmp_path, trials=0, polish=False)
     written = json.loads((tmp_path / "comparison.json").read_text())
@@ -535,6 +550,19 @@ def test_another_objective_decides_by_its_own_interval(tmp_path: Path) -> None:
 
 
 # Estimates -----------------------------------------------------------------------------------------------------------
+
+
+def test_estimate_counts_the_pictures_to_start_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOLVERSEARCH_CACHE", str(tmp_path))
+
+    def told(start: float) -> int:
+        facts = estimate(MODEL, Settings.of(SearchSpace(), start=start, **SMALL))
+        return int(str(facts["network evaluations, teacher"]).removeprefix("up to ").replace(",", ""))
+
+    task = task_of(model=MODEL.started(MODEL.schedule.start_of(0.5)), start=0.5)
+    _ = task.learning
+    task.teacher("held_out", SMALL["samples"], trajectory=False, steps=20)
+    assert told(0.5) == task.clock.evaluations > told(1.0)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])

@@ -272,7 +272,8 @@ def test_another_search_is_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path, progress=Told("search"))
     for asked, named in (
-        ({"seed": 1}, "another seed;"), ({"nfe": 4}, "another nfe;"), ({"trials": 30, "polish": False}, "another trials, polish;"),
+        ({"seed": 1}, "another seed;"), ({"start": 0.5}, "another start;"),
+        ({"nfe": 4}, "another nfe;"), ({"trials": 30, "polish": False}, "another trials, polish;"),
         ({"space": "s3"}, "another space, strategy, fit;"), ({"model": coins.other_weights()}, "another model;"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=f"{tmp_path}: was begun with {named}"):

@@ -66,7 +66,7 @@ def test_guidance_has_coefficients_of_its_own_where_coefficients_are_fitted() ->
         ({"nfe": 0}, "nfe"), ({"nfe": 1001}, "nfe"), ({"guidance": float("inf")}, "guidance"), ({"seed": -1}, "seed"),
         ({"trials": -1}, "trials"), ({"evaluations": 0}, "evaluations"), ({"samples": 15}, "samples"), ({"batch_size": 0}, "batch_size"),
         ({"polish": "times"}, "polish"), ({"trails": 3}, "trails"), ({"fit_samples": 7}, "fit_samples"),
-        ({"validation_samples": 0}, "validation_samples"),
+        ({"validation_samples": 0}, "validation_samples"), ({"start": 0.0}, "start"), ({"start": 1.1}, "start"),
     ],
 )  # fmt: skip
 def test_numbers_that_cannot_be(asked: dict[str, Any], field: str) -> None:
@@ -113,6 +113,11 @@ def test_whole_timesteps_run_out() -> None:
     few = Model("few", lambda x, t: x, DiscreteVP(np.full(10, 0.1)), "sample", (4,))
     check(few, settings(nfe=10, integer=True))
     check(few, settings(nfe=11))
+    check(few, settings(nfe=5, integer=True, start=0.5))
+    with pytest.raises(UserError, match="nfe 6 is more than the model's whole timesteps; ask for fewer"):
+        check(few, settings(nfe=6, integer=True, start=0.5))
+    with pytest.raises(UserError, match=r"--start 0\.05 leaves nothing of the model's times: ask for more, 1 is all"):
+        check(few, settings(nfe=5, start=0.05))
     with pytest.raises(UserError, match="nfe 11 is more than the model's whole timesteps; ask for fewer"):
         check(few, settings(nfe=11, integer=True))
 

@@ -1,8 +1,8 @@
 """Plans of solversearch in ComfyUI: a folder of custom_nodes with two nodes under sampling/solversearch.
 
 "Plan sampler" gives the SAMPLER that runs a plan, "Plan sigmas" the SIGMAS that belong to it (and serve stock samplers too, which run
-the plan's noise levels but not its coefficients). Connect both to SamplerCustomAdvanced or SamplerCustom with an empty latent. Plans
-are the files of the folder plans; copy others there.
+the plan's noise levels but not its coefficients). Connect both to SamplerCustomAdvanced or SamplerCustom with an empty latent, or with
+the latent of a picture where the plan starts from one. Plans are the files of the folder plans; copy others there.
 
 Guidance is the plan's own, whatever cfg the guider has; where it is not 1 the guider needs a negative prompt. ComfyUI's models with
 discrete times tell their network whole ones only: other times are rounded, which is logged.
@@ -17,7 +17,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from .levels import Call, calls, kind, matches, sigmas
+from .levels import Call, calls, kind, matches, pictures_scale, sigmas
 from .loop import Answer, sample
 from .reader import ShippedPlan, coefficients, parse
 from .runtime import Node
@@ -36,7 +36,9 @@ def sample_plan(
     """What ComfyUI calls for a SAMPLER; model is its KSamplerX0Inpaint, around the guider, around the network."""
     sampling = model.inner_model.inner_model.model_sampling
     if not matches(plan, sigmas.tolist()):
-        raise ValueError("A plan has its own sigmas and starts from pure noise: connect 'Plan sigmas' with the same plan.")
+        raise ValueError("A plan has its own sigmas, and its own start: connect 'Plan sigmas' with the same plan.")
+    if plan.start and not torch.any(model.latent_image):
+        raise ValueError("The plan starts from a picture: connect the latent of one, of VAE Encode.")
     made = calls(plan, lambda t: float(sampling.sigma(torch.tensor(t))))
     _check(plan, made[0], sampling)
     _warn(plan, made, sampling, getattr(model.inner_model, "cfg", None))
@@ -47,7 +49,8 @@ def sample_plan(
         return _guided(model, x, sigma, extra_args, node.guidance, plan.split)
 
     seed = ((extra_args.get("seed") or 0) + 1) % 2**64  # the seed itself has given the initial noise
-    return sample(plan, made, ask, x / _noise_scale(sampling, sigmas[0]), callback, disable, seed)
+    scale = pictures_scale(plan, plan.start) if plan.start else _noise_scale(sampling, sigmas[0])
+    return sample(plan, made, ask, x / scale, callback, disable, seed)
 
 
 def _noise_scale(sampling: Any, sigma: Tensor) -> float:

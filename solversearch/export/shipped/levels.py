@@ -6,6 +6,8 @@ What such a model does inside depends on the kind of its network:
     ve     the network (EDM's) is given x and told sigma
     flow   sigma lies in [0, 1], x = (1 - sigma) * data + sigma * noise; the network is given x and told a multiple of sigma
 
+A plan that starts from noised pictures gets them as its caller noises them, at the first of its noise levels.
+
 A plan says what the network itself is given, which time it is told, and at which alpha and sigma its output is read, which need not be
 those of that time. So the model is called at the sigma of the *told* time s, with x scaled so that its network sees what the plan
 gives; its answer A x + B output then becomes the plan's D = a x + b output. Where plan and model agree, D is the answer itself.
@@ -16,7 +18,7 @@ from math import hypot, isclose
 from typing import NamedTuple, Protocol
 
 from .reader import ShippedPlan, coefficients
-from .runtime import Node
+from .runtime import Node, Start
 
 ZERO_SNR = 4.8973451890853435e-08**-0.5
 """Stands for the infinite sigma of alpha = 0, as in ComfyUI's models of zero terminal SNR."""
@@ -36,6 +38,8 @@ class _Nodes(Protocol):
     def nodes(self) -> tuple[Node, ...]: ...
     @property
     def prediction_type(self) -> str: ...
+    @property
+    def start(self) -> Start | None: ...
 
 
 def kind(plan: _Nodes) -> str:
@@ -54,12 +58,17 @@ def kind(plan: _Nodes) -> str:
 
 
 def sigmas(plan: _Nodes) -> list[float]:
-    """The N + 1 noise levels of a plan: those of its nodes, then 0."""
-    flow = kind(plan) == "flow"
-    return [_level(node, flow) for node in plan.nodes] + [0.0]
+    """The N + 1 noise levels of a plan: those of its nodes, then 0; the first is that of the pictures from which it starts, if it does."""
+    flow, (first, *others) = kind(plan) == "flow", plan.nodes
+    return [_level(node, flow) for node in (plan.start or first, *others)] + [0.0]
 
 
-def _level(node: Node, flow: bool) -> float:
+def pictures_scale(plan: _Nodes, start: Start) -> float:
+    """By which the caller's noised pictures are the plan's."""
+    return 1 / (start.alpha + start.sigma if kind(plan) == "flow" else start.alpha)
+
+
+def _level(node: Node | Start, flow: bool) -> float:
     if flow:
         return node.sigma / (node.alpha + node.sigma)
     return node.sigma / node.alpha if node.alpha else ZERO_SNR

@@ -26,7 +26,8 @@ def sample(
     disable: bool | None = None,
     seed: int | None = None,
 ) -> Tensor:
-    """Samples from unit noise; half precision is accumulated in float32. Fresh noises come from the seed, or from torch's own state."""
+    """Samples from unit noise, or from noised pictures as the plan's start has them; half precision is accumulated in float32. Fresh noises
+    come from the seed, or from torch's own state."""
     if any(node.variant for node in plan.nodes):
         raise ValueError("the plan calls other networks than the model's own at some evaluations, which only Python and diffusers do")
     wide = torch.promote_types(noise.dtype, torch.float32)

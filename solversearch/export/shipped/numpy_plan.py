@@ -6,7 +6,8 @@ noise is standard normal. denoise(x, node) runs a network on x at the time node.
 `data_prediction(output=output, x=x, node=node)`. Where node.guidance is not 1, that is D = D_u + node.guidance * (D_c - D_u) of the
 predictions with the condition and without; where PLAN.split is true, it is the pair (D, D_c - D_u), but D alone where node.reuses, which
 one call with the condition gives. node.variant, where it is not empty, names another network to run. PLAN.stochastic plans need draw(k),
-which returns the k-th fresh standard normal. Run as a program, this file checks itself.
+which returns the k-th fresh standard normal; those with a PLAN.start need picture=, to which the noise is added. Run as a program, this
+file checks itself.
 """
 
 import math
@@ -15,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .reader import coefficients, parse
-from .runtime import Array, Node, Output, run
+from .runtime import Array, Node, Output, initial, run
 
 PLAN_TEXT = ""
 SHAPE = (2, 4)
@@ -30,9 +31,12 @@ def sample(
     noise: Array,
     draw: Callable[[int], Array] | None = None,
     grid: tuple[int, int] | None = None,
+    picture: Array | None = None,
 ) -> Array:
-    """Samples the plan from standard normal noise; grid is (rows, columns) of packed samples that are no square."""
-    return run(PLAN.nodes, PLAN.rows, denoise, noise, draw, PLAN.threshold, components=PLAN.components, grid=grid)
+    """Samples the plan from standard normal noise, and a picture where it starts from one; grid is (rows, columns) of packed samples that
+    are no square."""
+    x = initial(PLAN.start, noise, picture)
+    return run(PLAN.nodes, PLAN.rows, denoise, x, draw, PLAN.threshold, components=PLAN.components, grid=grid)
 
 
 def data_prediction(*, output: Array, x: Array, node: Node) -> Array:
@@ -49,7 +53,7 @@ def check() -> float:
         return (d, d / 10) if PLAN.split and not node.reuses else d
 
     noise = np.linspace(-2, 2, math.prod(SHAPE)).reshape(SHAPE)
-    result = sample(denoise, noise, lambda k: np.cos(noise + k))
+    result = sample(denoise, noise, lambda k: np.cos(noise + k), picture=np.cos(noise) if PLAN.start else None)
     return float(np.max(np.abs(result.ravel() - EXPECTED)))
 
 

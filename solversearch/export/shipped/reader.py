@@ -6,7 +6,7 @@ from typing import Any
 
 from .components import Components
 from .plan_text import WHOLE, belongs, decoded, loaded, numbers
-from .runtime import Array, Node, Row, Tableau, clamp, dynamic_threshold
+from .runtime import Array, Node, Row, Start, Tableau, clamp, dynamic_threshold
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class ShippedPlan(Tableau):
     threshold: Callable[[Array], Array] | None
     shifted: bool
     digest: str
+    start: Start | None
 
 
 class _Coefficient:
@@ -41,6 +42,7 @@ _PLAN: dict[Any, Any] = {
     "rows": [{"x": _Coefficient, "d": ([_Coefficient], ()), "delta": ([_Coefficient], ()), "z": ([_Coefficient], ())}],
     "variants": ({...: {"cost": float, "digest": (str, ""), "skips": ([str], ())}}, {}),
     "components": ({"bands": ([float], ()), "channels": ([[float]], ()), "patch": (int, 0)}, None),
+    "start": ({"t": float, "alpha": float, "sigma": float}, None),
     "threshold": ({"kind": {"clamp", "dynamic"}, "limit": (float, 1.0), "percentile": (float, 0.995)}, None),
     "decisions": (dict, {}), "scores": ([_SCORE], ()),
     "provenance": {"model": str, "model_digest": str, "seed": (int, None), "versions": ({...: str}, {}), "command": (str, "")},
@@ -49,6 +51,8 @@ _PLAN: dict[Any, Any] = {
 """What a plan holds: a type, a list of one kind, an object by its keys, a set of words, or (kind, default) of what may be missing."""
 _NEW = ("guidance_difference", "variant")
 """Keys of nodes from version 3."""
+_SINCE = {"components": 2, "variants": 3, "start": 4}
+"""Keys of plans, by their first version."""
 _MOST, _DEEPEST = 1000, 32
 """Evaluations, or fresh noises, of a plan; objects within each other in its decisions."""
 
@@ -56,17 +60,18 @@ _MOST, _DEEPEST = 1000, 32
 def parse(text: str | bytes) -> ShippedPlan:
     """The plan of a JSON text. Raises ValueError where it is not one, is of another version, or was changed."""
     given = loaded(decoded(text))
-    if not isinstance(given, dict) or given.get("format") != "solversearch-plan" or given.get("version") not in (1, 2, 3):
-        raise ValueError("this is not a plan of version 1, 2 or 3; a newer solversearch may have written it: export it again")
+    if not isinstance(given, dict) or given.get("format") != "solversearch-plan" or given.get("version") not in (1, 2, 3, 4):
+        raise ValueError("this is not a plan of version 1 to 4; a newer solversearch may have written it: export it again")
     content = _checked(given, _PLAN, "plan")
     _check_version(given, content)
     version = content["version"]
     nodes = tuple(Node(**node) for node in content["nodes"])
     components = Components(**content["components"]) if content["components"] else None
-    if version == 1:
-        del content["components"]
+    start = Start(**content["start"]) if content["start"] else None
+    for name, first in _SINCE.items():
+        if version < first:
+            del content[name]
     if version < 3:
-        del content["variants"]
         for node in content["nodes"]:
             for name in _NEW:
                 del node[name]
@@ -83,6 +88,7 @@ def parse(text: str | bytes) -> ShippedPlan:
         _threshold(content["threshold"]),
         bool(content["decisions"].get("input_shift")),
         digest,
+        start,
         components=components,
     )
     if (content["nfe"], content["network_calls"]) != (plan.nfe, plan.network_calls):
@@ -100,11 +106,24 @@ def _check_version(given: dict[str, Any], content: dict[str, Any]) -> None:
     """Whether the plan is of the first version that can say what it has, and says nothing newer."""
     version, nodes = content["version"], content["nodes"]
     called = {node["variant"] for node in nodes} - {""}
-    newest = 3 if called or any(node["guidance_difference"] == "reuse" for node in nodes) else 2 if content["components"] else 1
-    if version != newest or (version == 1 and "components" in given):
-        raise ValueError("version 2 is that of plans with components, 3 that of plans with nodes that reuse or call variants, 1 of others")
-    if version < 3 and ("variants" in given or any(name in node for node in given["nodes"] for name in _NEW)):
-        raise ValueError(f"nodes and plans of version {version} have no such keys: {', '.join((*_NEW, 'variants'))}")
+    newest = (
+        4
+        if content["start"]
+        else 3
+        if called or any(node["guidance_difference"] == "reuse" for node in nodes)
+        else 2
+        if content["components"]
+        else 1
+    )
+    if version != newest:
+        raise ValueError(
+            "version 2 is that of plans with components, 3 of plans with nodes that reuse or call variants, 4 of plans with a start, "
+            "1 of others"
+        )
+    newer = [name for name, first in _SINCE.items() if version < first and name in given]
+    newer += [name for name in _NEW if version < 3 and any(name in node for node in given["nodes"])]
+    if newer:
+        raise ValueError(f"nodes and plans of version {version} have no {newer[0]}")
     if called != set(content["variants"]) or not all(each["cost"] > 0 for each in content["variants"].values()):
         raise ValueError("variants: they have to be those that nodes call, each with a cost above 0")
 

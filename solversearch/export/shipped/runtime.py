@@ -1,5 +1,5 @@
 """Stands for solversearch's runtime.py, which an export puts here."""
 
-from solversearch.runtime import Array, Node, Output, Row, Tableau, clamp, dynamic_threshold, run
+from solversearch.runtime import Array, Node, Output, Row, Start, Tableau, clamp, dynamic_threshold, initial, run
 
-__all__ = ["Array", "Node", "Output", "Row", "Tableau", "clamp", "dynamic_threshold", "run"]
+__all__ = ["Array", "Node", "Output", "Row", "Start", "Tableau", "clamp", "dynamic_threshold", "initial", "run"]

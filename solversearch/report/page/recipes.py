@@ -29,13 +29,14 @@ def recipes(folder: Path, plan: Plan) -> dict[str, str]:
         "Python, any model": "from solversearch.plan import Plan\n\n"
         'plan = Plan.read("plan.json")\n'
         f"# denoise(x, node): {_denoise(plan)}; noise: standard normal\n"
-        "samples = plan.sample(denoise, noise)",
+        f"samples = plan.sample(denoise, noise{', picture' * bool(plan.start)})",
     }
     if pipeline:
         found["diffusers"] = (
             "from solversearch.export.diffusers import PlanScheduler\n\n"
             'scheduler = PlanScheduler.from_plan("plan.json")\n'
-            f"images = pipe(prompt, **scheduler.attach(pipe{_given(plan, others)})).images  # steps and guidance are the plan's"
+            f"images = pipe({'prompt, image=picture' if plan.start else 'prompt'}, **scheduler.attach(pipe{_given(plan, others)})).images"
+            "  # steps and guidance are the plan's"
         )
     model += "".join(f" --variant {shlex.quote(each)}" for each in others)
     lines = [f"solversearch compare --plan plan.json --model {model}"]

@@ -48,14 +48,14 @@ def run_page(folder: Path) -> Page:
         raise UserError(f"{folder}: no comparison.json there: the search has not finished, or was interrupted")
     comparison = read_json(Comparison, folder / "comparison.json", "comparison")
     # Earlier comparisons were with as many evaluations, whatever those cost.
-    if comparison.nfe not in (plan.rival_nfe, plan.nfe) or plan.guidance != comparison.guidance:
+    if comparison.nfe not in (plan.rival_nfe, plan.nfe) or (plan.guidance, plan.start) != (comparison.guidance, comparison.start):
         raise UserError(f"{folder}: plan.json and comparison.json are of different runs")
     if any(point.values.keys() != comparison.pareto[0].values.keys() for point in comparison.pareto):
         raise UserError(f"{folder / 'comparison.json'}: pareto: the plans have values of different objectives")
     evaluations = f"{plan.nfe} evaluation{'s' if plan.nfe > 1 else ''}"
     guidance = "" if plan.guidance == 1 else f", guidance {plan.guidance:g}"
     return Page(
-        title=f"{comparison.model}: {evaluations}{guidance}",
+        title=f"{comparison.model}: {evaluations}{plan_view.start_text(plan.start)}{guidance}",
         subtitle=f"{comparison.samples:,} held-out samples; every published solver on every grid at the same cost",
         verdict=tables.verdict(comparison),
         tiles=_tiles(comparison),

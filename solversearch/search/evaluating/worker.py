@@ -15,6 +15,7 @@ from solversearch.errors import Halted, UserError
 from solversearch.judging.objectives import parse_many
 from solversearch.models.base import Clock, Denoiser
 from solversearch.models.digest import exact
+from solversearch.runtime import Start
 from solversearch.search.evaluating.evaluations import Entry, arrivals
 from solversearch.search.evaluating.evaluator import Evaluator, Failure
 from solversearch.spaces import Candidate
@@ -35,6 +36,7 @@ class Job:
     version: str
     model: str
     options: models.Options
+    start: Start | None
     exact: str
     folder: Path
     objective: str
@@ -67,7 +69,7 @@ class Worker:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         if job.folder.is_dir():  # names of files are relative to where the driver is
             os.chdir(job.folder)
-        model = models.load(job.model, job.options, known=True)
+        model = models.load(job.model, job.options, known=True).started(job.start)
         if exact(model) != job.exact:
             raise UserError(f"model {job.model!r} has other weights on a worker than on the driver, or another precision")
         teachers = _teacher(fitting, model.device), _teacher(validation, model.device)

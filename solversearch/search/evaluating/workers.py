@@ -61,8 +61,8 @@ class Workers:
     def __init__(self, fleet: Fleet, model: str, options: Options, objective: str, evaluator: Evaluator) -> None:
         self.fleet, self.evaluator = fleet, evaluator
         self.job = Job(
-            __version__, model, options, exact(evaluator.model), Path.cwd(), objective, evaluator.scale, evaluator.split,
-            evaluator.batch_size,
+            __version__, model, options, evaluator.model.start, exact(evaluator.model), Path.cwd(), objective, evaluator.scale,
+            evaluator.split, evaluator.batch_size,
         )  # fmt: skip
         self.actors: list[_Actor] = []
         self.incidents: Counter[str] = Counter()

@@ -1,8 +1,8 @@
 """The surrogates of the network, fitted to the teacher's samples: what ranks baselines, finds the instant plan and predicts at first."""
 
-from solversearch.search.stages.task import ROUGH, Task
+from solversearch.search.stages.task import Task
 from solversearch.search.surrogates.surrogates import Surrogates
-from solversearch.teacher import Teacher
+from solversearch.teacher import ROUGH, Teacher
 
 
 def run(task: Task, fitting: Teacher, validation: Teacher) -> Surrogates:

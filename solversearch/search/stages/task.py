@@ -18,10 +18,8 @@ from solversearch.search.evaluating.evaluator import Result
 from solversearch.search.settings import Settings
 from solversearch.solvers.mixed import EMPIRICAL
 from solversearch.spaces import Domain
-from solversearch.teacher import STEPS, Teacher, solve, teach
+from solversearch.teacher import ROUGH, STEPS, Teacher, solve, teach
 
-ROUGH = 16
-"""Steps of the teacher where surrogates alone look at its ends."""
 SOLVES, PROBED = (12, 16, 24, 32, 48), 64
 """Steps of the teacher that are tried where it has to be as exact as a plan needs, and the samples on which."""
 OF_PLAN = 0.003

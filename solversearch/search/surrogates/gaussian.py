@@ -87,7 +87,7 @@ class Gaussian:
 
     Every state of a table is then p_k noise_k + q_k m_k, with p and q by the table's own recursion, and the exact flow keeps
     (x_k - alpha m_k) / sqrt(alpha^2 v_k + sigma^2). So the endpoint error is a sum over k of squares, without any sample.
-    Conditions and guidance it does not know.
+    Conditions and guidance it does not know. Noised pictures at the start are alpha_0 m_k + sqrt(alpha_0^2 v_k + sigma_0^2) noise_k.
     """
 
     schedule: NoiseSchedule
@@ -150,7 +150,13 @@ class Gaussian:
                 known[:, :, i] = slope[:, i] * state
                 known[0, :, i] += constant[:, i]
         flow, mean = self._flow()
-        return (state[1] - flow) ** 2 + (state[0] - mean) ** 2 * self.means + (state[2:] ** 2).sum(0)
+        state[0] -= mean
+        state[1] -= flow
+        if not self.schedule.noised:
+            return state[1] ** 2 + state[0] ** 2 * self.means + (state[2:] ** 2).sum(0)
+        start = self.schedule.node(self.schedule.t_start)
+        spread = start.alpha**2 * v + start.sigma**2
+        return state[1] ** 2 * spread + (state[0] + start.alpha * state[1]) ** 2 * self.means + (state[2:] ** 2).sum(0)
 
     def _flow(self) -> tuple[Floats, Floats]:
         """Factors of the noise and of the mean in the exact endpoint, which takes D at t_end as the teacher does."""

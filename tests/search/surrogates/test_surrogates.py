@@ -42,9 +42,13 @@ def gaussian_model(schedule: NoiseSchedule) -> tuple[Model, Gaussian]:
     return Model("gaussian", network, schedule, "sample", (4,)), closed
 
 
-@pytest.mark.parametrize("schedule", [DiscreteVP.named(), VE(0.01, 20.0)])
-def test_gaussian_knows_the_error_without_a_sample(schedule: NoiseSchedule) -> None:
-    model, closed = gaussian_model(schedule)
+@pytest.mark.parametrize("share", [1.0, 0.6])
+@pytest.mark.parametrize("whole", [DiscreteVP.named(), VE(0.01, 20.0)])
+def test_gaussian_knows_the_error_without_a_sample(whole: NoiseSchedule, share: float) -> None:
+    start = whole.start_of(share)
+    schedule = whole if start is None else whole.started(start)
+    model, closed = gaussian_model(whole)
+    model, closed = model.started(start), replace(closed, schedule=schedule)
     teacher = teach(model, "fit", 4096, trajectory=False, steps=256)
     for name in ("ddim", "unipc_3", "dpmpp_2m_sde"):
         table = get(name).tableau(schedule, grid("logsnr", schedule, 5))
