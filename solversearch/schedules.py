@@ -280,9 +280,16 @@ class Flow(NoiseSchedule):
     def at_fraction(self, u: ArrayLike) -> Floats:
         ends = np.array([self.t_end, self.t_start]) / self.scale
         low, high = ends / (self.shift - (self.shift - 1) * ends)  # where they are without the shift
-        unshifted = low + np.asarray(u, dtype=np.float64) * (high - low)
-        times = self.scale * self.shift * unshifted / (1 + (self.shift - 1) * unshifted)
+        times = self._shifted(low + np.asarray(u, dtype=np.float64) * (high - low))
         return _from_start(self, np.clip(times, self.t_end, self.t_start), u)
+
+    def _shifted(self, u: ArrayLike) -> Floats:
+        u = np.asarray(u, dtype=np.float64)
+        return self.scale * self.shift * u / (1 + (self.shift - 1) * u)
+
+    def _time_of_share(self, share: float) -> float:
+        """Of all times, which end at 0, before t_end."""
+        return float(self._shifted(share))
 
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow", "edm")

@@ -150,7 +150,7 @@ def test_it_is_measured_once_at_the_price_that_is_told(
     clocks = Clock(), Clock()
     first, again = (parametrization(curved, guidance, clock=clock) for clock in clocks)
     assert [clock.evaluations for clock in clocks] == [cost(curved) * (1 if guidance == 1 else 2), 0]
-    assert first == again
+    assert first == again == parametrization(curved.started(curved.schedule.start_of(0.5)), guidance)  # of the whole model
     (path,) = cache_folder().glob("statistics-*")
     path.write_bytes(b"damaged")
     assert parametrization(curved, guidance) == first

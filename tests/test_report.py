@@ -21,6 +21,7 @@ from solversearch.cpr import Cpr
 from solversearch.cpr.polynomial import Cascade
 from solversearch.cpr.regression import FittedPlan
 from solversearch.errors import UserError
+from solversearch.judging.baselines import Baseline
 from solversearch.judging.compare import Comparison, Prediction, Rung, StageResult, Tau, Timing, Trial
 from solversearch.judging.intervals import CARRIED
 from solversearch.judging.measures import ComparisonRow
@@ -28,7 +29,7 @@ from solversearch.judging.race import GEOMETRIC, MEAN, MEDIAN
 from solversearch.judging.verdict import Ratio, decide
 from solversearch.models.base import Model
 from solversearch.plan import Interval, Plan, Provenance, Score, version_of
-from solversearch.report import pictures, plan_view, tables
+from solversearch.report import draw, pictures, plan_view, tables
 from solversearch.report.colours import WHITE, contrast, readable_on
 from solversearch.report.cpr_view import cpr_table
 from solversearch.report.progress import Display, Times
@@ -597,3 +598,21 @@ def test_progress_is_whole_at_80_columns() -> None:
     assert max(map(len, shown)) <= 80 and "…" not in "".join(shown)
     words = {word for line in shown for word in line.split()}
     assert {"stage,", "guidance", "7.5:", "search", "30/60", "elapsed", "tempered", "validation", "0.00123"} <= words
+
+
+def test_samples_of_a_plan_that_starts_from_pictures_start_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a model that was loaded without its start."""
+    whole, drawn = models.load("digits"), dict[str, Any]()
+    model = whole.started(whole.schedule.start_of(0.6))
+    table = get("unipc_2").tableau(model.schedule, grid("karras", model.schedule, 4))
+    plan = Plan(
+        version=4, start=model.start, prediction_type="v_prediction", guidance=1.0, nfe=4, network_calls=4, nodes=table.nodes,
+        rows=table.rows, provenance=Provenance(model="digits", model_digest=whole.digest),
+    )  # fmt: skip
+    monkeypatch.setattr(draw, "rival", lambda *_: Baseline("unipc_2", "karras", table))
+    monkeypatch.setattr(pictures, "samples_picture", lambda rows, title: drawn.update(rows=rows, title=title))
+    monkeypatch.setattr(pictures, "save", lambda *_: None)
+    draw.draw_samples(whole, plan, tmp_path / "samples.png", 8, 0, 64)
+    assert drawn["title"] == "digits: the same noised pictures in every row"
+    errors = [float(label.rpartition(" ")[2]) for label in drawn["rows"] if "mean squared error" in label]
+    assert len(errors) == 2 and 0 < errors[0] == errors[1] < 0.02

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solversearch.errors import UserError
+from solversearch.runtime import Start
 from solversearch.schedules import (
     AYS_SIGMAS,
     CLEAN,
@@ -292,6 +293,7 @@ def test_a_share_of_the_times_begins_where_diffusers_starts_at_that_strength(str
     flow.set_timesteps(steps)
     start = SCHEDULES["shifted_flow"].start_of(strength)
     assert start is not None and start.t == pytest.approx(float(flow.timesteps[first]), abs=5)
+    assert Flow(scale=1000.0).start_of(strength) == Start(1000 * strength, 1 - strength, strength)
     edm = diffusers.EDMEulerScheduler()
     edm.set_timesteps(steps)
     start = SCHEDULES["ve"].start_of(strength)

@@ -150,6 +150,7 @@ def test_noised_pictures_are_the_models_own_with_other_noise(coins: Model, cache
     plain = gaussian(Flow())  # without conditions, whose draws come before the noise
     unconditional = teach(plain.started(plain.schedule.start_of(0.5)), "fit", 500).noise - 0.5 * teach(plain, "fit", 500, steps=16).endpoint
     assert abs(float((unconditional * teach(plain, "fit", 500).noise).mean())) < 0.05
+    assert torch.equal(teach(model, "fit", 32, steps=12).noise, teacher.noise)
     few = teach(model, "fit", 8)
     for name in ("noise", "endpoint"):
         torch.testing.assert_close(getattr(few, name), getattr(teacher.first(8), name), atol=1e-5, rtol=1e-5)

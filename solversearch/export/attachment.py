@@ -91,8 +91,9 @@ class Attachment:
         """What image-to-image pipelines are told, which has no other part in the sampling: the plan has its own start."""
         if self.plan.start is None:
             return {}
+        prepares = "strength" in self.signature.parameters and any(hasattr(self.kind, name) for name in _PREPARE)
         timesteps = getattr(self.kind, "get_timesteps", None)
-        if "strength" not in self.signature.parameters or timesteps is None or "sigmas" in inspect.signature(timesteps).parameters:
+        if not prepares or timesteps is None or "sigmas" in inspect.signature(timesteps).parameters:
             raise ValueError(f"the plan starts from noised pictures, and {self.kind.__name__} does not, as image-to-image pipelines do")
         strength = told.get("strength", self.plan.decisions.get("start"))
         if strength is None:
@@ -201,6 +202,7 @@ class Attachment:
             prepared, call = inner(pipe, *args, **kwargs), self.scheduler._here.call
             if call is None or pipe is not self.pipe():
                 return prepared
+            call.check_picture()
             if isinstance(prepared, tuple):
                 return (call.scaled(prepared[0]), *prepared[1:])
             return call.scaled(prepared)
@@ -266,13 +268,20 @@ class Call:
         self.noise = noise, scaled
         return scaled
 
+    def check_picture(self) -> None:
+        """Raises ValueError where the plan starts from a noised picture, and the pipeline has prepared none."""
+        if self.attachment.plan.start is not None and not self.noised:
+            raise ValueError(
+                "the plan starts from a picture that its scheduler adds noise to: give the pipeline an image, and no latents; a pipeline "
+                "that adds the noise in another way cannot take the plan"
+            )
+
     def start(self) -> Start | None:
         return None if self.noise is None else Start(self.noise[1], self.noise[0].float() * self.attachment.plan.rows[0].x)
 
     def unscaled(self, start: Tensor) -> Tensor:
         """The noise behind the state of the first step, or the noised picture."""
-        if self.attachment.plan.start is not None and not self.noised:
-            raise ValueError("the plan starts from a picture that its scheduler adds noise to: give the pipeline an image, and no latents")
+        self.check_picture()
         if self.scale == 1 or self.at_network:
             return start
         if self.noise is None or self.noise[0].numel() != start.numel():

@@ -162,3 +162,22 @@ def bad_in_a_run(*arguments: object) -> str:
     *before, last = result.err.splitlines()
     assert last.startswith("error: ") and not any(line.startswith("error: ") for line in before)
     return last
+
+
+def test_a_plan_that_starts_from_pictures_is_known_for_it_everywhere() -> None:
+    arguments = ("optimize", "--model", f"{COINS}:factory", "--nfe", 2, "--start", 0.5, "--samples", 64, "--fit-samples", 32)
+    told = "from pictures noised to t = 0.5"
+    assert "start: pictures noised to t = 0.5\n" in good(*arguments, "--dry-run")
+    printed = good(*arguments, "--instant", "--undecided", "plan")
+    (folder,) = Path("runs").glob("*-nfe2-g1-start0.5")
+    assert f"at 2 evaluations {told}" in printed and ".sample(denoise, noise, picture)" in printed
+    assert told in good("plan", "show", folder)
+    found = json.loads(good("compare", "--plan", folder, "--model", f"{COINS}:factory", "--samples", 64, "--json"))
+    kept = json.loads((folder / "comparison.json").read_text())
+    assert found["start"] == kept["start"] == {"t": 0.5, "alpha": 0.5, "sigma": 0.5}
+    assert found["ratios"][0]["value"] == pytest.approx(kept["ratios"][0]["value"], rel=0.1)  # by a finer teacher
+    assert "plan.sample(denoise, noise, picture)" in Path(json.loads(good("report", folder, "--json"))["written"][0]).read_text()
+    good("export", folder, "--to", "numpy", "--out", "sampler.py")
+    assert "starts from noised pictures, for which stock samplers" in bad("export", folder, "--to", "sigmas", "--out", "sigmas.txt")
+    regressed = bad("cpr", "fit", folder, "--model", f"{COINS}:factory", "--out", "cpr.json")
+    assert "starts from noised pictures; only plans that start from noise" in regressed

@@ -18,6 +18,7 @@ from solversearch.models.base import Clock
 from solversearch.search.evaluating.evaluations import Evaluations, InProcess, Log
 from solversearch.search.evaluating.evaluator import Evaluator, Failure, Result
 from solversearch.search.evaluating.fleet import Fleet
+from solversearch.search.evaluating.worker import CANDIDATES, Worker, shared
 from solversearch.search.evaluating.workers import DEATHS, HANGS, Workers, _reason
 from solversearch.spaces import Candidate, Domain, SearchSpace
 from solversearch.teacher import teach
@@ -216,3 +217,17 @@ def test_one_and_two_workers_make_one_plan_file(tmp_path: Path, folder: Path) ->
         good("optimize", "--model", NAME, *small, *more, "--out", tmp_path / name)
     one, two, batches = ((tmp_path / name / "plan.json").read_bytes() for name in ("one", "two", "batches"))
     assert one == two == batches
+
+
+def test_a_worker_starts_from_the_pictures_of_the_driver(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = troubles.factory()
+    model = model.started(model.schedule.start_of(0.5))
+    own = Evaluator(model, teach(model, "fit", 16), teach(model, "validate", 16), parse_many("endpoint"), 1e-3, False, 64, Clock())
+    monkeypatch.setattr(ray, "get_runtime_context", type("Context", (), {"get_node_id": lambda self: "here"}))
+    worker, job = Worker(), Workers(Fleet(1), NAME, DEFAULT, "endpoint", own).job
+    assert worker.load(job, shared(own.fitting), shared(own.validation)) == "here" and job.start == model.start
+    domain = Domain.of(SearchSpace(), model.schedule, 3, 1.0)
+    candidate = domain.candidate(domain.random(np.random.default_rng(0)))
+    (entry,), _ = worker.evaluate(CANDIDATES.dump_json([candidate]).decode(), None)
+    (expected,) = own.candidates([candidate], None)
+    assert isinstance(expected, Result) and repr(expected.value) in entry
