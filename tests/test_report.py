@@ -615,4 +615,4 @@ def test_samples_of_a_plan_that_starts_from_pictures_start_there(tmp_path: Path,
     draw.draw_samples(whole, plan, tmp_path / "samples.png", 8, 0, 64)
     assert drawn["title"] == "digits: the same noised pictures in every row"
     errors = [float(label.rpartition(" ")[2]) for label in drawn["rows"] if "mean squared error" in label]
-    assert len(errors) == 2 and 0 < errors[0] == errors[1] < 0.02
+    assert len(errors) == 2 and 0 < errors[0] == errors[1] < 0.002  # from noise it is 0.009

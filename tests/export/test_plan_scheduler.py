@@ -509,6 +509,22 @@ def test_a_plan_that_starts_from_pictures_has_its_place(loaded: Families) -> Non
         made(**tiny.arguments("sd3"), image=torch.rand(2, 3, 16, 16), latents=noise_of(whole), output_type="latent", **arguments)
 
 
+def test_a_pipeline_that_noises_its_picture_later_cannot_take_a_plan(loaded: Families) -> None:
+    class Later(diffusers.StableDiffusionImg2ImgPipeline):  # type: ignore[misc]
+        def prepare_latents(self, image: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            return image
+
+        def prepare_extra_step_kwargs(self, generator: Any, eta: float) -> Any:
+            self.scheduler.add_noise(torch.zeros(1), torch.zeros(1), None)
+            return super().prepare_extra_step_kwargs(generator, eta)
+
+    pipe, whole = loaded("sd")
+    made = Later(**pipe.components, requires_safety_checker=False)
+    arguments = PlanScheduler.from_plan(hand_made(whole.started(whole.schedule.start_of(STRENGTH)))).attach(made)
+    with pytest.raises(ValueError, match="adds the noise in another way cannot take the plan"):
+        made(tiny.PROMPTS, image=picture_of(noise_of(whole)), output_type="latent", **arguments)
+
+
 def test_latents_that_were_changed_on_the_way(loaded: Families) -> None:
     pipe, model = loaded("sd")
     scheduler = PlanScheduler.from_plan(hand_made(model))
