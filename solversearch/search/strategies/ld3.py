@@ -1,0 +1,49 @@
+"""LD3, learning to discretise (Tong et al. 2024, arXiv:2405.15506): the times of a solver that stays as it is, and those the network is told.
+
+In `NoiseSchedule.position`, about half log-SNR, the steps are shares of the range by a softmax, so that times fall whatever is learned; a told
+time may leave its time by half of the least step. The settings are those of the paper's code for CIFAR-10: two rounds of the times alone, five
+of both.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from solversearch.schedules import Floats
+from solversearch.search.fitting.learnable import LEAST, Learnable
+from solversearch.search.strategies.by_gradient import Ball, ByGradient
+
+WINDOW = 0.5
+"""Of the least step, what a told time may be off."""
+
+
+class Discretised(Learnable):
+    def times(self, numbers: Floats) -> Floats:
+        """One number a step, the last of which goes to t_end."""
+        first, last = self.schedule.position([self.schedule.t_start, self.schedule.t_end])
+        shares = np.exp(numbers - numbers.max())
+        places = first + np.cumsum(shares / shares.sum())[:-1] * (last - first)
+        return np.array([self.schedule.t_start, *self.schedule.time_at(places)])
+
+    def numbers_of(self, times: Sequence[float]) -> Floats:
+        places = self.schedule.position([self.schedule.t_start, *times[1:], self.schedule.t_end])
+        numbers: Floats = np.log(np.maximum(np.diff(places) / (places[-1] - places[0]), LEAST))
+        return numbers - numbers.mean()
+
+    def told(self, times: Floats, numbers: Floats) -> Floats:
+        places = self.schedule.position([*times, self.schedule.t_end])
+        reach = WINDOW * np.abs(np.diff(places)).min()
+        moved = self.schedule.time_at(places[1:-1] + np.clip(numbers[1:], -reach, reach))
+        return np.array([times[0], *np.where(numbers[1:] == 0, times[1:], moved)])
+
+
+RELAXED = Ball(step=lambda nfe: 12 / nfe, radius=lambda numbers, nfe: 1e-3 * numbers / nfe**2)
+OPTIMIZERS = (
+    (("times",), lambda numbers, nfe: torch.optim.RMSprop(numbers, 5e-3, momentum=0.9)),
+    (("told",), lambda numbers, nfe: torch.optim.SGD(numbers, 0.1 / nfe)),
+)
+LD3 = ByGradient(
+    Discretised, samples=50, batch=2, rounds=(("times",),) * 2 + (("times", "told"),) * 5, steps=25, optimizers=OPTIMIZERS,
+    validated=50, patience=5, decay=0.8, ball=RELAXED,
+)  # fmt: skip
