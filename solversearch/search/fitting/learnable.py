@@ -1,8 +1,11 @@
 """Tables as functions of the numbers that published methods learn, in parametrisations of their own.
 
 A method has up to three groups of numbers: `times`, from which the evaluated times follow; `told`, by which the times that the network is
-told differ from those; and `coefficients`, by which the steps differ from those of the solver that is started from. A table follows from
-them by the solver's rule, so the derivatives are central differences, which ask the network nothing.
+told differ from those; and `coefficients`, by which the steps of the solver that is started from are changed,
+
+    x_{n+1} = step(x_n, D_0 .. D_n) + sum_k c_k sum_i B_{k,n,i} D_i + sum_i a_{n,i} x_i,    i <= n.
+
+A table follows from them by the solver's rule, so the derivatives are central differences, which ask the network nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -26,20 +29,27 @@ LEAST = 1e-4
 
 
 class Learnable(ABC):
-    """What a method learns, from the table of a candidate on. The first time stays t_start; N evaluations have N - 1 times to be learned.
+    """What a method learns, from the table of a candidate on. The first time stays t_start: N evaluations have N - 1 times to be learned.
 
-    theta (P,) are the groups one after the other, float64; `start` is theta at the given candidate.
+    theta (P,) are the groups one after the other, float64; `start` is theta at the given candidate. Where states is true the coefficients a
+    (of i <= n, row by row) follow on c.
     """
 
     groups: ClassVar[tuple[str, ...]] = ("times", "told")
+    states: ClassVar[bool] = False
 
     def __init__(self, schedule: NoiseSchedule, candidate: Candidate) -> None:
-        self.schedule, self.count = schedule, len(candidate.times)
-        self._base = lru_cache(64)(lambda times: replace(candidate, times=times).tableau(schedule))
-        numbers = {"times": self.numbers_of(candidate.times), "told": np.zeros(self.count), "coefficients": np.zeros(self.coefficients)}
+        self.schedule, self.count, self.range = schedule, len(candidate.times), schedule.t_start - schedule.t_end
+        self._compiled = lru_cache(64)(lambda times: self._compile(replace(candidate, times=times)))
+        self.lower = np.tril_indices(self.count)
+        times = self.numbers_of(candidate.times)
+        numbers = {"times": times, "told": np.zeros(self.count)}
+        if "coefficients" in self.groups:
+            bases = self.bases(self._compiled(tuple(self.times(times).tolist()))[0])
+            numbers["coefficients"] = np.zeros(len(bases) + self.states * len(self.lower[0]))
         self.start = np.concatenate([numbers[name] for name in self.groups])
-        ends = np.cumsum([0, *(len(numbers[name]) for name in self.groups)])
-        self.places = {name: slice(*ends[k : k + 2].tolist()) for k, name in enumerate(self.groups)}
+        ends = np.cumsum([0, *(len(numbers[name]) for name in self.groups)]).tolist()
+        self.places = {name: slice(*ends[k : k + 2]) for k, name in enumerate(self.groups)}
         self.table = self.table_of(self.start)
 
     @abstractmethod
@@ -54,21 +64,15 @@ class Learnable(ABC):
     def told(self, times: Floats, numbers: Floats) -> Floats:
         """The times (N,) that the network is told, within the schedule; at zeros the given ones."""
 
-    @property
-    def coefficients(self) -> int:
-        """How many there are."""
-        return 0
-
-    def rows(self, table: Tableau, numbers: Floats) -> tuple[Row, ...]:
-        """Those of the table, changed by the coefficients' numbers."""
-        return table.rows
+    def bases(self, table: Tableau) -> Floats:
+        """B (K, N, N) of a table of the solver, zero for i > n."""
+        return np.zeros((0, self.count, self.count))
 
     def table_of(self, theta: Floats) -> Tableau:
-        each = {name: theta[place] for name, place in self.places.items()}
-        times = self.times(each["times"])
-        base = self._base(tuple(times.tolist()))
-        nodes = [replace(node, t=t) for node, t in zip(base.nodes, self.told(times, each["told"]).tolist(), strict=True)]
-        return Tableau(tuple(nodes), self.rows(base, each["coefficients"]) if "coefficients" in each else base.rows)
+        nodes, rows = self._numbers(theta)
+        base = self._compiled(tuple(self.times(theta[self.places["times"]]).tolist()))[0]
+        moved = tuple(replace(node, t=float(t)) for node, t in zip(base.nodes, nodes[:, 0], strict=True))
+        return Tableau(moved, tuple(Row(x, tuple(d[:i])) for i, (x, *d) in enumerate(rows.tolist())))
 
     def table_at(self, theta: Tensor) -> Tableau:
         return self.table_of(theta.detach().cpu().numpy())
@@ -76,31 +80,47 @@ class Learnable(ABC):
     def differentiable(self, theta: Tensor, like: Tensor) -> tuple[list[Node], list[Row]]:
         """Nodes and rows at theta (B, P), the same in all copies, as arrays that broadcast against the given one, (B, *shape)."""
         view, at = (-1, *[1] * (like.ndim - 1)), theta[0].detach().cpu().numpy()
-        table, apart = self.table_of(at), STEP * np.eye(len(at))
-        slopes = [(_flat(self.table_of(at + h)) - _flat(self.table_of(at - h))) / (2 * STEP) for h in apart]
+        slopes = [(self._flat(at + h) - self._flat(at - h)) / (2 * STEP) for h in STEP * np.eye(len(at))]
         moved = (theta - theta.detach()) @ torch.tensor(np.array(slopes), device=theta.device)  # zero, but carries the gradient
-        numbers = iter((torch.tensor(_flat(table), device=theta.device) + moved).to(like).unbind(1))
-        nodes = [replace(node, t=next(numbers), alpha=next(numbers).view(view), sigma=next(numbers).view(view)) for node in table.nodes]
-        return nodes, [Row(next(numbers).view(view), tuple(next(numbers).view(view) for _ in row.d)) for row in table.rows]
+        numbers = iter((torch.tensor(self._flat(at), device=theta.device) + moved).to(like).unbind(1))
+        guided = self.table.nodes
+        nodes = [replace(node, t=next(numbers), alpha=next(numbers).view(view), sigma=next(numbers).view(view)) for node in guided]
+        return nodes, [Row(next(numbers).view(view), tuple(next(numbers).view(view) for _ in range(i))) for i in range(self.count + 1)]
+
+    def _compile(self, candidate: Candidate) -> tuple[Tableau, Floats, Floats]:
+        """The solver's table, its rows as an array (N + 1, N + 1), and B."""
+        table = candidate.tableau(self.schedule)
+        rows = np.zeros((self.count + 1, self.count + 1))
+        for i, row in enumerate(table.rows):
+            rows[i, : 1 + len(row.d)] = row.x, *row.d
+        return table, rows, self.bases(table) if "coefficients" in self.groups else np.zeros(0)
+
+    def _numbers(self, theta: Floats) -> tuple[Floats, Floats]:
+        """Time told, alpha and sigma of every node, (N, 3), and the rows, (N + 1, N + 1)."""
+        each = {name: theta[place] for name, place in self.places.items()}
+        times = self.times(each["times"])
+        table, rows, bases = self._compiled(tuple(times.tolist()))
+        levels = [(node.alpha, node.sigma) for node in table.nodes]
+        nodes = np.column_stack([self.told(times, each["told"]), levels])
+        if "coefficients" not in each:
+            return nodes, rows
+        states = np.zeros((self.count, self.count))
+        if self.states:
+            states[self.lower] = each["coefficients"][len(bases) :]
+        return nodes, stepped(rows, np.tensordot(each["coefficients"][: len(bases)], bases, 1), states)
+
+    def _flat(self, theta: Floats) -> Floats:
+        nodes, rows = self._numbers(theta)
+        return np.concatenate([nodes.ravel(), rows[np.tril_indices(self.count + 1)]])
 
 
-def _flat(table: Tableau) -> Floats:
-    nodes = [number for node in table.nodes for number in (node.t, node.alpha, node.sigma)]
-    return np.array([*nodes, *(number for row in table.rows for number in (row.x, *row.d))])
+def stepped(rows: Floats, outputs: Floats, states: Floats) -> Floats:
+    """Rows (N + 1, N + 1) of x_{n+1} = step(x_n, D_0 .. D_n) + sum_i outputs[n, i] D_i + sum_i states[n, i] x_i, i <= n.
 
-
-def stepped(rows: Sequence[Row], outputs: Sequence[Floats], states: Floats | None = None) -> tuple[Row, ...]:
-    """Rows of x_{n+1} = step(x_n, D_0 .. D_n) + sum_i states[n, i] x_i + sum_i outputs[n][i] D_i, i <= n.
-
-    The given rows are those of the steps alone, which are linear in the last state. states (N, N), outputs N arrays (n + 1,).
+    The given rows are those of the steps alone, which are linear in the last state.
     """
-    count = len(rows) - 1
-    given, change = np.zeros((count + 1, count + 1)), np.zeros((count + 1, count + 1))
-    for i, row in enumerate(rows):
-        given[i, : 1 + len(row.d)] = row.x, *row.d
-    for n in range(count):
-        change[n + 1] = given[n + 1, 0] / given[n, 0] * change[n]
-        change[n + 1, 1 : n + 2] += outputs[n]
-        if states is not None:
-            change[n + 1] += states[n, : n + 1] @ (given + change)[: n + 1]
-    return tuple(Row(x, tuple(d[:i])) for i, (x, *d) in enumerate((given + change).tolist()))
+    found = rows.copy()
+    for n, (own, back) in enumerate(zip(outputs, states, strict=True)):
+        found[n + 1] += rows[n + 1, 0] / rows[n, 0] * (found[n] - rows[n]) + back @ found[:-1]
+        found[n + 1, 1:] += own
+    return found

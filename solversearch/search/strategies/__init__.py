@@ -54,8 +54,8 @@ STRATEGIES = {
         Strategy("ld3", "ld3:LD3", "LD3: times and told times by gradient, samples' start noise with them", learns=True),
         Strategy("s4s", "s4s:S4S", "S4S-Alt: times and coefficients by gradient in turn", learns=True),
         Strategy("gits", "gits:GITS", "GITS: times by the curvature of trajectories, a dynamic programme", learns=True, along=True),
-        Strategy("dmn", "dmn:DMN", "times of least error bound of UniPC, which asks the network nothing", learns=True),
-        Strategy("oss", "oss:OSS", "optimal step sizes of Euler's method, a dynamic programme on the teacher's states", learns=True,
+        Strategy("dmn", "dmn:DMN", "DMN: times of the least bound on the error, which asks the network nothing", learns=True),
+        Strategy("oss", "oss:OSS", "OSS: times by a dynamic programme on the states of the teacher", learns=True,
                  along=True),
     )
 }  # fmt: skip

@@ -8,6 +8,7 @@ lets the start noise of every sample move in a small ball: a step down the gradi
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from solversearch.memo import Memo
 from solversearch.memory import backward
 from solversearch.models.base import NotFinite
 from solversearch.runtime import Tableau
@@ -23,12 +25,15 @@ from solversearch.search.fitting.polish import Gradients, batches, found
 from solversearch.search.settings import Settings
 from solversearch.search.stages.recipe import Given
 from solversearch.search.stages.task import PROBED, SOLVES
+from solversearch.spaces import Candidate
 from solversearch.teacher import Teacher
 
 EXACT = 1000
 """The best baseline's error over that of the teacher: what is learned ends at a tenth or more of the first."""
 PROBES = PROBED * sum(SOLVES[:-1])
 """Evaluations that say how exact the teacher has to be, at most."""
+RUN_AWAY = (NotFinite, ValueError, ArithmeticError)
+"""Numbers that are not finite, and times that coincide."""
 CLIP = 1.0
 """Length of a gradient at most: of GS and of LD3 alike, in their code."""
 
@@ -64,9 +69,8 @@ class ByGradient:
 
     def cost(self, settings: Settings, calls: int) -> int:
         once, batch = self._parts(calls, False)
-        return calls // settings.nfe * (PROBES + SOLVES[-1] * self.samples) + calls * settings.validation_samples + len(self.rounds) * (
-            once + self.steps * batch
-        )
+        each = calls * settings.validation_samples + len(self.rounds) * (once + self.steps * batch)
+        return calls // settings.nfe * (PROBES + SOLVES[-1] * self.samples) + settings.space.size(1) * each
 
     def _parts(self, calls: int, checkpointing: bool) -> tuple[int, int]:
         """Network evaluations of a round besides its batches, and of a batch: backward costs twice as much as forward, what was a checkpoint
@@ -75,35 +79,38 @@ class ByGradient:
         return calls * self.validated * (1 + looks * (self.ball is not None)), calls * (looks * self.batch + self.validated)
 
     def learn(self, given: Given) -> Iterator[Tableau]:
-        """The table at the end. Where the budget is small there are fewer samples, for half of it, and then fewer batches a round."""
-        task, settings, calls = given.task, given.task.settings, given.task.calls
-        each, judged = calls // settings.nfe, calls * settings.validation_samples
-        samples = int(min(self.samples, (given.budget.left() - judged - each * PROBES) / 2 / (each * SOLVES[-1])))
+        """A table of each start. Where the budget is small there are fewer samples, for half of it, and then fewer batches a round."""
+        task, settings, each = given.task, given.task.settings, given.task.calls // given.task.settings.nfe
+        samples = int(min(self.samples, (given.budget.left() - each * PROBES) / 2 / (each * SOLVES[-1])))
         if samples < self.batch:
             return
-        learning = _Learning(self, given, task.ends("fit", samples, given.best, 1 / EXACT))
-        once, batch = self._parts(calls, learning.fitting.way.checkpointing)
-        steps = int(min(self.steps, ((given.budget.left() - judged) / len(self.rounds) - once) / batch))
-        order, total = batches(samples, self.batch, settings.seed), len(self.rounds) * steps
-        with suppress(NotFinite):  # what ran away has the numbers that it had
-            for k, moving in enumerate(self.rounds):
-                learning.begin()
-                for step in range(steps):
-                    error = learning.step(next(order), moving)
-                    task.progress(settings.strategy, k * steps + step + 1, total, f"error {error:.3g}")
-                learning.end()
-        if steps > 0:
-            yield learning.learnable.table_at(learning.kept)
+        teacher = task.ends("fit", samples, given.best, 1 / EXACT)
+        for k, start in enumerate(given.starts):
+            learning = _Learning(self, given, start, teacher, task.parts(f"{settings.strategy} of {k}"))
+            room = given.budget.left() / (len(given.starts) - k) - task.calls * settings.validation_samples
+            once, batch = self._parts(task.calls, learning.fitting.way.checkpointing)
+            if (steps := int(min(self.steps, (room / len(self.rounds) - once) / batch))) > 0:
+                with suppress(*RUN_AWAY):
+                    self._learn(learning, steps, batches(samples, self.batch, settings.seed), partial(task.progress, settings.strategy))
+                with suppress(*RUN_AWAY):  # what ran away later is handed on as it was
+                    yield learning.learnable.table_at(learning.kept)
+
+    def _learn(self, learning: "_Learning", steps: int, order: Iterator[list[int]], progress: Callable[[int, int, str], None]) -> None:
+        for k, moving in enumerate(self.rounds):
+            learning.begin()
+            for step in range(steps):
+                error = learning.step(next(order), moving)
+                progress(k * steps + step + 1, len(self.rounds) * steps, f"error {error:.3g}")
+            learning.end()
 
 
 class _Learning:
     """The numbers while they are learned. kept are those that are handed on; start noise is the teachers'."""
 
-    def __init__(self, recipe: ByGradient, given: Given, teacher: Teacher) -> None:
-        task, settings, self.recipe, self.nfe = given.task, given.task.settings, recipe, given.task.settings.nfe
-        model, self.memo = task.model, task.parts(settings.strategy)
-        way = backward(model, task.calls, recipe.batch, settings.batch_size)
-        self.learnable = recipe.learnable(model.schedule, given.start)
+    def __init__(self, recipe: ByGradient, given: Given, start: Candidate, teacher: Teacher, memo: Memo) -> None:
+        task, self.recipe, self.nfe, self.memo = given.task, recipe, given.task.settings.nfe, memo
+        model, way = task.model, backward(task.model, task.calls, recipe.batch, task.settings.batch_size)
+        self.learnable = recipe.learnable(model.schedule, start)
         validation = given.evaluator.validation.first(recipe.validated)
         self.fitting, self.judging = (
             Gradients(model, self.learnable, each, False, task.clock, way, recipe.ball is not None) for each in (teacher, validation)
@@ -138,7 +145,7 @@ class _Learning:
 
     def end(self) -> None:
         """Of a round: the start noise of the validation samples moves, too."""
-        if self.recipe.ball:
+        if self.recipe.ball and self.recipe.validated:
             everyone = range(self.recipe.validated)
             error, _, slope = found(self.judging, self.numbers, everyone, self.memo)
             self._relax(self.judging, everyone, error, slope)

@@ -11,7 +11,6 @@ Minimised by scipy's trust-constr from the grid of the space on, of which the pa
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import LinearConstraint, minimize
@@ -66,17 +65,14 @@ def least(lam: Sequence[float] | Floats, power: int) -> Floats:
 
 class _Bound:
     def cost(self, settings: Settings, calls: int) -> int:
-        """What it takes to judge them."""
-        return len(POWERS) * calls * settings.validation_samples
+        """What it takes to judge the tables."""
+        return settings.space.size(1) * len(POWERS) * calls * settings.validation_samples
 
     def learn(self, given: Given) -> Iterator[Tableau]:
         schedule = given.task.model.schedule
-        lam = np.maximum(schedule.lam([schedule.t_start, *given.start.times[1:], schedule.t_end]), LEAST)
+        lam = np.maximum(schedule.lam([schedule.t_start, *given.starts[0].times[1:], schedule.t_end]), LEAST)
         for power in POWERS:
-            if given.budget.spent():
-                return
-            times = schedule.time_of_lam(least(lam, power)[1:-1])
-            yield replace(given.start, times=(schedule.t_start, *times.tolist())).tableau(schedule)
+            yield from given.at([schedule.t_start, *schedule.time_of_lam(least(lam, power)[1:-1])])
 
 
 DMN = _Bound()

@@ -10,7 +10,6 @@ The path of V_N(0) has the N evaluated times. The settings are those of the pape
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -73,16 +72,13 @@ def path(cost: Floats, steps: int, gamma: float) -> list[int]:
 
 class _Curvature:
     def cost(self, settings: Settings, calls: int) -> int:
-        """What it takes to judge the table: the trajectories are the teacher's."""
-        return calls * settings.validation_samples
+        """What it takes to judge the tables: the trajectories are the teacher's."""
+        return settings.space.size(1) * calls * settings.validation_samples
 
     def learn(self, given: Given) -> Iterator[Tableau]:
-        settings, teacher, schedule = given.task.settings, given.evaluator.fitting, given.task.model.schedule
-        if given.budget.spent():
-            return
+        settings, teacher = given.task.settings, given.evaluator.fitting
         chosen = path(costs(teacher), settings.nfe, GAMMA if settings.guidance == 1 else GUIDED)[:-1]
-        times = schedule.time_of_angle(teacher.angles[chosen].numpy())
-        yield replace(given.start, times=tuple(times.tolist())).tableau(schedule)
+        yield from given.at(given.task.model.schedule.time_of_angle(teacher.angles[chosen].numpy()).tolist())
 
 
 GITS = _Curvature()

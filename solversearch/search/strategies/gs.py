@@ -1,9 +1,7 @@
 """GS, the generalised solver (Oganov et al. 2025, arXiv:2510.17699): all times and coefficients, as residuals on DPM-Solver++(3M).
 
-    x_{n+1} = step(x_n) + sum_i a_{n,i} x_{n-i} + sum_k c_{n,k} B_{n,k}
-
-step is the solver's own at the times, B_n are the newest output, its first and second differences divided by ratios of the steps in log-SNR, and
-the outputs before those. The times between t_start and t_end are t_end + (t_start - t_end) (1 - mu_1 .. mu_k), mu a sigmoid squeezed into
+As in `Learnable`, where the columns of B in step n are the newest output, its first and second differences divided by ratios of the steps in
+log-SNR, and the outputs before those. The times between t_start and t_end are t_end + (t_start - t_end) (1 - mu_1 .. mu_k), mu a sigmoid squeezed into
 (1e-5, 1 - 1e-5) (equation 14), and the network is told t + xi. The settings are those of the paper's code, whose order is the count of steps.
 """
 
@@ -12,66 +10,55 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from solversearch.runtime import Row, Tableau
+from solversearch.runtime import Tableau
 from solversearch.schedules import Floats
-from solversearch.search.fitting.learnable import LEAST, Learnable, stepped
+from solversearch.search.fitting.learnable import LEAST, Learnable
 from solversearch.search.strategies.by_gradient import ByGradient
 
 SQUEEZED = 1e-5
 
 
 class Generalised(Learnable):
-    """Of the coefficients of each step those of the outputs come first, then those of the states."""
-
     groups = ("times", "told", "coefficients")
-
-    @property
-    def _range(self) -> float:
-        return self.schedule.t_start - self.schedule.t_end
+    states = True
 
     def times(self, numbers: Floats) -> Floats:
         mu = SQUEEZED + (1 - 2 * SQUEEZED) / (1 + np.exp(-numbers))
-        rising = self.schedule.t_end + self._range * (1 - np.cumprod(mu))
+        rising = self.schedule.t_end + self.range * (1 - np.cumprod(mu))
         return np.array([self.schedule.t_start, *rising[::-1]])
 
     def numbers_of(self, times: Sequence[float]) -> Floats:
-        rest = 1 - (np.array(times[:0:-1]) - self.schedule.t_end) / self._range
+        rest = 1 - (np.array(times[:0:-1]) - self.schedule.t_end) / self.range
         mu = rest / np.array([1.0, *rest])[: len(rest)]
         mu = (np.clip(mu, LEAST, 1 - LEAST) - SQUEEZED) / (1 - 2 * SQUEEZED)
         return np.log(mu / (1 - mu))
 
     def told(self, times: Floats, numbers: Floats) -> Floats:
-        return np.clip(times + self._range * numbers, self.schedule.t_end, self.schedule.t_start)
+        return np.clip(times + self.range * numbers, self.schedule.t_end, self.schedule.t_start)
 
-    @property
-    def coefficients(self) -> int:
-        return self.count * (self.count + 1)
-
-    def rows(self, table: Tableau, numbers: Floats) -> tuple[Row, ...]:
+    def bases(self, table: Tableau) -> Floats:
         angles = np.arctan2(*np.transpose([(node.sigma, node.alpha) for node in table.nodes]))
-        lam = -np.log(np.tan(np.array([*angles, self.schedule.angle(self.schedule.t_end)]) / 2))
-        outputs, states, done = [], np.zeros((self.count, self.count)), 0
+        places = np.log(np.tan(np.array([*angles, self.schedule.angle(self.schedule.t_end)]) / 2))
+        found = np.zeros((len(self.lower[0]), self.count, self.count))
         for n in range(self.count):
-            own, back, done = *np.split(numbers[done : done + 2 * (n + 1)], 2), done + 2 * (n + 1)
-            outputs.append(own @ differences(lam, n))
-            states[n, : n + 1] = back[::-1]
-        return stepped(table.rows, outputs, states)
+            first = n * (n + 1) // 2
+            found[first : first + n + 1, n, : n + 1] = differences(-places, n)
+        return found
 
 
 def differences(lam: Floats, n: int) -> Floats:
-    """B_n as weights of the outputs D_0 .. D_n, (n + 1, n + 1): what DPM-Solver++ (arXiv:2211.01095) combines in the step from lam[n] on."""
-    newest = np.eye(n + 1)[::-1].copy()
-    h = np.diff(lam)
-    if n == 0:
-        return newest
-    r0 = h[n - 1] / h[n]
-    first = (newest[0] - newest[1]) / r0
-    if n == 1:
-        return np.stack([newest[0], first])
-    r1 = h[n - 2] / h[n]
-    before = (newest[1] - newest[2]) / r1
-    newest[1], newest[2] = first + r0 / (r0 + r1) * (first - before), (first - before) / (r0 + r1)
-    return newest
+    """What DPM-Solver++ (arXiv:2211.01095) combines in the step from lam[n] on, as weights of the outputs D_0 .. D_n, (n + 1, n + 1)."""
+    found = np.eye(n + 1)[::-1].copy()
+    if n > 0:
+        h = np.diff(lam)
+        r0 = h[n - 1] / h[n]
+        newest, last = (found[0] - found[1]) / r0, found[1]
+        found[1] = newest
+        if n > 1:
+            r1 = h[n - 2] / h[n]
+            before = (last - found[2]) / r1
+            found[1], found[2] = newest + r0 / (r0 + r1) * (newest - before), (newest - before) / (r0 + r1)
+    return found
 
 
 GS = ByGradient(

@@ -56,7 +56,7 @@ def places(nodes: Sequence[Node], states: Sequence[Tensor], steps: int, denoise:
 class _Distilled:
     def cost(self, settings: Settings, calls: int) -> int:
         guided = calls // settings.nfe
-        return guided * min(SAMPLES, settings.fit_samples) * _each(settings.nfe) + calls * settings.validation_samples
+        return guided * min(SAMPLES, settings.fit_samples) * _each(settings.nfe) + settings.space.size(1) * calls * settings.validation_samples
 
     def learn(self, given: Given) -> Iterator[Tableau]:
         """Of fewer samples where the budget has no room for all."""
@@ -78,7 +78,7 @@ class _Distilled:
         with torch.no_grad():
             own = places([*nodes, CLEAN], states, settings.nfe, predicted)
         chosen = np.ceil(np.median(own.numpy(), axis=0)).astype(int)
-        yield replace(given.start, times=tuple(nodes[k].t for k in chosen)).tableau(model.schedule)
+        yield from given.at([nodes[k].t for k in chosen])
 
 
 def _each(nfe: int) -> int:
