@@ -167,7 +167,9 @@ def _check_recipe(settings: Settings) -> None:
     if settings.integer:
         raise UserError(f"{name} learns times that are not whole; leave out --integer, or take a space of other timesteps")
     if any(map(float, churn.choose)) or churn.high:
-        raise UserError(f"{name} learns deterministic plans, and space {settings.space.name!r} adds fresh noise (churn); take another space")
+        raise UserError(
+            f"{name} learns deterministic plans, and space {settings.space.name!r} adds fresh noise (churn); take another space"
+        )
     if settings.along and settings.nfe >= STEPS:
         raise UserError(f"{name} picks the times among the teacher's {STEPS}; ask for fewer evaluations than those, got {settings.nfe}")
 

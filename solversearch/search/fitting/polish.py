@@ -70,7 +70,7 @@ class Moved(Protocol):
 
 
 class Gradients:
-    """Endpoint errors (B,) and their gradients (B, P) at theta, of some samples; those by the start noise, (B, *shape), too, where that moves."""
+    """Endpoint errors (B,) and their gradients (B, P) at theta, of some samples; where start noise moves, those by it, (B, *shape), too."""
 
     def __init__(
         self, model: Model, coordinates: Moved, teacher: Teacher, split: bool, clock: Clock, way: Backward, start_noise: bool = False

@@ -1,8 +1,8 @@
 """The loop of the methods that learn by gradient, on the endpoint error of small batches; each has its settings in a file of its own.
 
-The errors are mean squares in the place of LPIPS, which needs pictures; the teacher is as exact as everybody's (`Task.ends`).
-The relaxed objective of LD3 (Tong et al. 2024, arXiv:2405.15506, section 3.2), which S4S (Frankel et al. 2025, arXiv:2502.17423) takes over,
-lets the start noise of every sample move in a small ball: a step down the gradient, projected, and kept where the error is then less.
+The errors are mean squares in the place of LPIPS, which needs pictures; the teacher is as exact as everybody's (`Task.ends`). The relaxed
+objective of LD3 (Tong et al. 2024, arXiv:2405.15506, section 3.2), which S4S (Frankel et al. 2025, arXiv:2502.17423) takes over, lets the
+start noise of every sample move in a small ball: a step down the gradient, projected, and kept where the error is then less.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -73,8 +73,8 @@ class ByGradient:
         return calls // settings.nfe * (PROBES + SOLVES[-1] * self.samples) + settings.space.size(1) * each
 
     def _parts(self, calls: int, checkpointing: bool) -> tuple[int, int]:
-        """Network evaluations of a round besides its batches, and of a batch: backward costs twice as much as forward, what was a checkpoint
-        another forward, and noise that has moved is looked at once more."""
+        """Network evaluations of a round besides its batches, and of a batch: backward costs twice as much as forward, what was a
+        checkpoint another forward, and noise that has moved is looked at once more."""
         looks = (4 if checkpointing else 3) + (self.ball is not None)
         return calls * self.validated * (1 + looks * (self.ball is not None)), calls * (looks * self.batch + self.validated)
 

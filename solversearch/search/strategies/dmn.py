@@ -1,13 +1,14 @@
-"""DMN, optimised time steps (Xue et al. 2024, arXiv:2402.17376): times of the least bound on the error that a multistep solver makes of the network's.
+"""DMN, optimised time steps (Xue et al. 2024, arXiv:2402.17376): times of the least bound on the error of a multistep solver.
 
-With data predictions that are off by eps_n = sigma_n^p / alpha_n at lambda_n, the step from lambda_s to lambda_{s+1}, which interpolates the last
-k_s = min(3, s + 1, N - s) of them, adds J_{s,n} eps_n to x / sigma, where
+With data predictions that are off by eps_n = sigma_n^p / alpha_n at lambda_n, the step from lambda_s to lambda_{s+1}, which interpolates
+the last k_s = min(3, s + 1, N - s) of them, adds J_{s,n} eps_n to x / sigma, where
 
     J_{s,n} = int_{lambda_s}^{lambda_{s+1}} e^lambda l_{s,n}(lambda) dlambda,    l the Lagrange polynomials.
 
-The bound is sum_n |sum_s J_{s,n}| eps_n. For up to 7 steps the first three of them count by their own Euclidean norm over n, and so do the first
-and the last step always: as in the paper's code, which has p = 2, and 1 for models of pixels. Both are judged here; they ask the network nothing.
-Minimised by scipy's trust-constr from the grid of the space on, of which the paper takes the log-SNR one for pixels, the uniform one for latents.
+The bound is sum_n |sum_s J_{s,n}| eps_n. For up to 7 steps the first three of them count by their own Euclidean norm over n, and so do
+the first and the last step always: as in the paper's code, which has p = 2, and 1 for models of pixels. Both are judged here; they ask
+the network nothing. Minimised by scipy's trust-constr from the grid of the space on, of which the paper takes the log-SNR one for pixels,
+the uniform one for latents.
 """
 
 from collections.abc import Iterator, Sequence

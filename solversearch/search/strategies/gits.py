@@ -1,12 +1,12 @@
 """GITS (Chen et al. 2024, arXiv:2405.11326): times picked among the teacher's by what one Euler step strays from its trajectories.
 
-In the frame x / alpha, rho = sigma / alpha, where trajectories are nearly plane curves and Euler's method is DDIM, with d(x) the distance of a point
-from the line through both ends of a sample's trajectory x_0 .. x_{M-1},
+In the frame x / alpha, rho = sigma / alpha, where trajectories are nearly plane curves and Euler's method is DDIM, with d(x) the distance
+of a point from the line through both ends of a sample's trajectory x_0 .. x_{M-1},
 
     c_ij = E [d(x_i + (rho_j - rho_i) eps_i) - d(x_j)],        V_k(j) = min_{i > j} c_ji + gamma V_{k-1}(i),    V_1(j) = c_{j,M-1}.
 
-The path of V_N(0) has the N evaluated times. The settings are those of the paper's code: deviations, 256 trajectories (here those for fitting, of
-64 steps in the place of 60), gamma 1.15, and 1.2 under guidance.
+The path of V_N(0) has the N evaluated times. The settings are those of the paper's code: deviations, 256 trajectories (here those for
+fitting, of 64 steps in the place of 60), gamma 1.15, and 1.2 under guidance.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,9 @@
 """GS, the generalised solver (Oganov et al. 2025, arXiv:2510.17699): all times and coefficients, as residuals on DPM-Solver++(3M).
 
-As in `Learnable`, where the columns of B in step n are the newest output, its first and second differences divided by ratios of the steps in
-log-SNR, and the outputs before those. The times between t_start and t_end are t_end + (t_start - t_end) (1 - mu_1 .. mu_k), mu a sigmoid squeezed into
-(1e-5, 1 - 1e-5) (equation 14), and the network is told t + xi. The settings are those of the paper's code, whose order is the count of steps.
+As in `Learnable`, where the columns of B in step n are the newest output, its first and second differences divided by ratios of the steps
+in log-SNR, and the outputs before those. The times between t_start and t_end are t_end + (t_start - t_end) (1 - mu_1 .. mu_k), mu a
+sigmoid squeezed into (1e-5, 1 - 1e-5) (equation 14), and the network is told t + xi. The settings are those of the paper's code, whose
+order is the count of steps.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
-"""LD3, learning to discretise (Tong et al. 2024, arXiv:2405.15506): the times of a solver that stays as it is, and those the network is told.
+"""LD3, learning to discretise (Tong et al. 2024, arXiv:2405.15506): the times of a solver, and those that the network is told.
 
-The steps are shares of the range of times by a softmax, so that times fall whatever is learned; a told time may leave its time by half of the
-least step. The settings are those of the paper's code for CIFAR-10: two rounds of the times alone, five of both. There the steps are in log-SNR,
-for latents in time, as here: on digits, 5 evaluations, iPNDM, that ended at .75 of the mean error of log-SNR, and .84 of its median.
+The steps are shares of the range of times by a softmax, so that times fall whatever is learned; a told time may leave its time by half of
+the least step. The settings are those of the paper's code for CIFAR-10: two rounds of the times alone, five of both. There the steps are
+in log-SNR, for latents in time, as here: on digits, 5 evaluations, iPNDM, that ended at .75 of the mean error of log-SNR, and .84 of its
+median.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
 """OSS, optimal step sizes (Pei et al. 2025, arXiv:2503.21774): times of Euler's method by a dynamic programme on the teacher's states.
 
-z_k(j) is the state after k steps at the teacher's time j that is nearest to the teacher's x_j, of those that one step leads to from z_{k-1}(i), i
-before j; Euler's method in the frame where trajectories are straight is DDIM. Every sample has times of its own, whose medians are taken.
-256 samples as in the paper's code, here those for fitting; its teachers have 100 or 200 steps of Euler, this one 64 that are more exact.
+z_k(j) is the state after k steps at the teacher's time j that is nearest to the teacher's x_j, of those that one step leads to from
+z_{k-1}(i), i before j; Euler's method in the frame where trajectories are straight is DDIM. Every sample has times of its own, whose
+medians are taken. 256 samples as in the paper's code, here those for fitting; its teachers have 100 or 200 steps of Euler, this one 64
+that are more exact.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -55,8 +56,8 @@ def places(nodes: Sequence[Node], states: Sequence[Tensor], steps: int, denoise:
 
 class _Distilled:
     def cost(self, settings: Settings, calls: int) -> int:
-        guided = calls // settings.nfe
-        return guided * min(SAMPLES, settings.fit_samples) * _each(settings.nfe) + settings.space.size(1) * calls * settings.validation_samples
+        own = calls // settings.nfe * min(SAMPLES, settings.fit_samples) * _each(settings.nfe)
+        return own + settings.space.size(1) * calls * settings.validation_samples
 
     def learn(self, given: Given) -> Iterator[Tableau]:
         """Of fewer samples where the budget has no room for all."""

@@ -2,9 +2,12 @@
 
     x_{n+1} = step(x_n) + (alpha_{n+1} - alpha_n sigma_{n+1} / sigma_n) sum_{i < 3} b_{n,i} D_{n-i}
 
-The times and the relaxed objective are LD3's. The method has no public code: samples, batches and the average at the end are GS's here, the rates
-LD3's, in four turns. On digits, 5 evaluations, 400,000 of the search, coefficients by a rate of 1e-3 ended at 1.2 of the mean error, 2e-2 at .97.
+The times and the relaxed objective are LD3's. The method has no public code: samples, batches and the average at the end are GS's here,
+the rates LD3's, in four turns. On digits, 5 evaluations, 400,000 of the search, coefficients by a rate of 1e-3 ended at 1.2 of the mean
+error, 2e-2 at .97.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,7 +25,7 @@ class Multistep(Discretised):
 
     def bases(self, table: Tableau) -> Floats:
         nodes = [*table.nodes, CLEAN]
-        scales = [there.alpha - here.alpha * there.sigma / here.sigma for here, there in zip(nodes, nodes[1:], strict=False)]
+        scales = [there.alpha - here.alpha * there.sigma / here.sigma for here, there in pairwise(nodes)]
         weights = [(n, i) for n, i in zip(*self.lower, strict=True) if n - i < ORDER]
         found = np.zeros((len(weights), self.count, self.count))
         for k, (n, i) in enumerate(weights):
