@@ -26,11 +26,11 @@ from solversearch.search.settings import Settings
 from solversearch.search.stages.recipe import Given
 from solversearch.search.stages.task import PROBED, SOLVES
 from solversearch.spaces import Candidate
-from solversearch.teacher import Teacher
+from solversearch.teacher import Teacher, cost
 
 EXACT = 1000
 """The best baseline's error over that of the teacher: what is learned ends at a tenth or more of the first."""
-PROBES = PROBED * sum(SOLVES[:-1])
+PROBES = PROBED * sum(SOLVES)
 """Evaluations that say how exact the teacher has to be, at most."""
 RUN_AWAY = (NotFinite, ValueError, ArithmeticError)
 """Numbers that are not finite, and times that coincide."""
@@ -70,7 +70,7 @@ class ByGradient:
     def cost(self, settings: Settings, calls: int) -> int:
         once, batch = self._parts(calls, False)
         each = calls * settings.validation_samples + len(self.rounds) * (once + self.steps * batch)
-        return calls // settings.nfe * (PROBES + SOLVES[-1] * self.samples) + settings.space.size(1) * each
+        return calls // settings.nfe * (PROBES + cost(self.samples)) + settings.space.size(1) * each
 
     def _parts(self, calls: int, checkpointing: bool) -> tuple[int, int]:
         """Network evaluations of a round besides its batches, and of a batch: backward costs twice as much as forward, what was a
@@ -81,7 +81,7 @@ class ByGradient:
     def learn(self, given: Given) -> Iterator[Tableau]:
         """A table of each start. Where the budget is small there are fewer samples, for half of it, and then fewer batches a round."""
         task, settings, each = given.task, given.task.settings, given.task.calls // given.task.settings.nfe
-        samples = int(min(self.samples, (given.budget.left() - each * PROBES) / 2 / (each * SOLVES[-1])))
+        samples = int(min(self.samples, (given.budget.left() / 2 - each * PROBES) / (each * cost(1))))
         if samples < self.batch:
             return
         teacher = task.ends("fit", samples, given.best, 1 / EXACT)

@@ -11,6 +11,7 @@ the network nothing. Minimised by scipy's trust-constr from the grid of the spac
 the uniform one for latents.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -58,9 +59,15 @@ def least(lam: Sequence[float] | Floats, power: int) -> Floats:
     ends[[0, -1]] = first, -last
     apart = 1e-3 * (last - first) / len(inner)
     within = LinearConstraint(rising, ends + apart, np.inf, keep_feasible=True)
-    found = minimize(
-        lambda x: bound([first, *x, last], power), np.array(inner), method="trust-constr", constraints=[within], options={"maxiter": 2000}
-    )
+    with warnings.catch_warnings():  # of quasi-Newton updates that change nothing, at the end
+        warnings.simplefilter("ignore", UserWarning)
+        found = minimize(
+            lambda x: bound([first, *x, last], power),
+            np.array(inner),
+            method="trust-constr",
+            constraints=[within],
+            options={"maxiter": 2000},
+        )
     return np.array([first, *found.x, last])
 
 

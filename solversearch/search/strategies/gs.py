@@ -49,17 +49,16 @@ class Generalised(Learnable):
 
 def differences(lam: Floats, n: int) -> Floats:
     """What DPM-Solver++ (arXiv:2211.01095) combines in the step from lam[n] on, as weights of the outputs D_0 .. D_n, (n + 1, n + 1)."""
-    found = np.eye(n + 1)[::-1].copy()
-    if n > 0:
-        h = np.diff(lam)
-        r0 = h[n - 1] / h[n]
-        newest, last = (found[0] - found[1]) / r0, found[1]
-        found[1] = newest
-        if n > 1:
-            r1 = h[n - 2] / h[n]
-            before = (last - found[2]) / r1
-            found[1], found[2] = newest + r0 / (r0 + r1) * (newest - before), (newest - before) / (r0 + r1)
-    return found
+    outputs = np.eye(n + 1)[::-1]
+    if n == 0:
+        return outputs
+    h = np.diff(lam)
+    r0, first = h[n - 1] / h[n], (outputs[0] - outputs[1]) * h[n] / h[n - 1]
+    if n == 1:
+        return np.stack([outputs[0], first])
+    r1 = h[n - 2] / h[n]
+    second = (first - (outputs[1] - outputs[2]) / r1) / (r0 + r1)
+    return np.stack([outputs[0], first + r0 * second, second, *outputs[3:]])
 
 
 GS = ByGradient(
