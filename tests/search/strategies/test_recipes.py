@@ -110,8 +110,8 @@ def test_a_recipe_costs_no_more_than_it_says(name: str, guidance: float, short: 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few batches a round."""
-    for name, recipe in (("gs", GS), ("ld3", LD3), ("s4s", S4S)):
-        few = replace(recipe, samples=min(recipe.samples, 96), steps=30 if name == "gs" else 4)
+    for name, whole in (("gs", GS), ("ld3", LD3), ("s4s", S4S)):
+        few = replace(whole, samples=min(whole.samples, 96), steps=30 if name == "gs" else 4)
         monkeypatch.setattr(f"solversearch.search.strategies.{name}.{name.upper()}", few)
 
 
@@ -129,7 +129,7 @@ def test_the_seed_decides_whatever_the_batch_size_and_nothing_is_evaluated_twice
 
 @pytest.mark.parametrize("name", ["gs", "ld3", "s4s"])
 def test_what_is_learned_is_better_than_its_start(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solversearch.search.strategies.ld3.LD3", replace(LD3, steps=10))
+    monkeypatch.setattr("solversearch.search.strategies.ld3.LD3", replace(LD3, steps=5))
     found = results(name, guidance=2.0, evaluations=150_000)
     validation = task_of(name, guidance=2.0).learning[1]
     nodes = grid("linspace", MODEL.schedule, 4)[:-1]
