@@ -9,10 +9,10 @@ A table follows from them by the solver's rule, so the derivatives are central d
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ class Learnable(ABC):
         view, at = (-1, *[1] * (like.ndim - 1)), theta[0].detach().cpu().numpy()
         slopes = [(self._flat(at + h) - self._flat(at - h)) / (2 * STEP) for h in STEP * np.eye(len(at))]
         moved = (theta - theta.detach()) @ torch.tensor(np.array(slopes), device=theta.device)  # zero, but carries the gradient
-        numbers = iter((torch.tensor(self._flat(at), device=theta.device) + moved).to(like).unbind(1))
+        numbers: Iterator[Any] = iter((torch.tensor(self._flat(at), device=theta.device) + moved).to(like).unbind(1))
         guided = self.table.nodes
         nodes = [replace(node, t=next(numbers), alpha=next(numbers).view(view), sigma=next(numbers).view(view)) for node in guided]
         return nodes, [Row(next(numbers).view(view), tuple(next(numbers).view(view) for _ in range(i))) for i in range(self.count + 1)]

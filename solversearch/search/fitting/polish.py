@@ -186,7 +186,8 @@ def polish(
     for step in range(1, count + 1):
         rate = RATE * speed * min(1.0, step / WARM) * (1 + math.cos(math.pi * (step - 1) / count)) / 2
         try:
-            theta = theta + newton.step(*found(gradients, theta, next(order), memo), rate)
+            error, gradient = found(gradients, theta, next(order), memo)
+            theta = theta + newton.step(error, gradient, rate)
         except NotFinite:
             theta, speed, newton.gradient, newton.weight = kept, speed / 2, 0.0, 0.0
         progress(step, newton.median)

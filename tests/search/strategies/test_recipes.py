@@ -29,7 +29,7 @@ from solversearch.search.fitting.polish import Gradients
 from solversearch.search.pipeline import Found, run_stages
 from solversearch.search.settings import Settings
 from solversearch.search.stages import baseline, recipe, surrogate
-from solversearch.search.stages.recipe import starting
+from solversearch.search.stages.recipe import Given, starting
 from solversearch.search.stages.task import Budget, Task
 from solversearch.search.strategies import STRATEGIES, dmn, gits, oss
 from solversearch.search.strategies import gs as generalised
@@ -119,7 +119,12 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_seed_decides_whatever_the_batch_size_and_nothing_is_evaluated_twice(name: str, short: None, tmp_path: Path) -> None:
     def tables(log: Path | None = None, **asked: Any) -> tuple[list[Tableau], int]:
         calls: list[int] = []
-        counted = replace(MODEL, network=lambda *given: (calls.append(len(given[0])), MODEL.network(*given))[1])
+
+        def network(*given: Tensor) -> Tensor:
+            calls.append(len(given[0]))
+            return MODEL.network(*given)
+
+        counted = replace(MODEL, network=network)
         return [each.table for each in results(name, log, counted, **asked)], sum(calls)
 
     whole, _ = tables(tmp_path / "log")
@@ -276,7 +281,7 @@ def test_gradients_are_those_of_finite_differences(digits: Model, fitting: Teach
 
 def learning(recipe: ByGradient, space: str) -> Any:
     task = task_of(space)
-    given = module.Given(task, Stub(task.learning[1]), None, None, ())  # type: ignore[arg-type]
+    given = Given(task, Stub(task.learning[1]), None, None, ())  # type: ignore[arg-type]
     return module._Learning(recipe, given, start(space, 4, MODEL.schedule), task.learning[0], task.parts("x"))
 
 

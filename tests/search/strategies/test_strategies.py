@@ -371,7 +371,7 @@ def test_strategy_of_ones_own() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("s4", "unknown strategy 's4'; did you mean 's3'?"),
+        ("s4", "unknown strategy 's4'; did you mean 's4s'?"),
         ("no_such_module:Class", "there is no module 'no_such_module'"),
         ("own_strategy.inner:Class", "there is no module 'own_strategy.inner'"),
         ("own_broken:Class", "importing own_broken raised ZeroDivisionError: division by zero"),
