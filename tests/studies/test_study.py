@@ -206,7 +206,7 @@ def test_no_method_is_spared_what_another_has_made(tmp_path: Path, monkeypatch: 
     """Teachers' samples that the polish, or a recipe, is alone to want are paid for, whether or not the cache has them."""
     monkeypatch.setenv("SOLVERSEARCH_CACHE", str(tmp_path / "cache"))
     wanted = {name: Settings.of(SearchSpace.named(name), nfe=1) for name in ("default", "gs")}
-    asked = ASKED.model_copy(update={"methods": tuple(wanted), "nfe": (3,), "guidance": (2.0,), "evaluations": 40_000})
+    asked = ASKED.model_copy(update={"methods": tuple(wanted), "nfe": (3,), "guidance": (2.0,), "evaluations": 90_000})
     cold, warm = (run(tmp_path / name, asked, wanted) for name in ("cold", "warm"))
     assert without_seconds(cold) == without_seconds(warm) and [row.evaluations > 20_000 for row in cold.rows] == [False, True, True]
 
