@@ -33,17 +33,23 @@ PRESETS = [
     "churn",
     "dc",
     "default",
+    "dmn",
     "dpm_v3",
     "dualfast",
     "full",
+    "gits",
+    "gs",
     "guidance",
     "higs",
     "ld3",
     "momentum",
     "nonstationary",
+    "oss",
     "s3",
+    "s4s",
     "t_stitch",
     "time_shift",
+    "times",
 ]
 
 
@@ -211,8 +217,8 @@ def test_a_missing_space_is_one_line(tmp_path: Path) -> None:
         SearchSpace.read(tmp_path / "absent.yaml")
     with pytest.raises(UserError, match="cannot read"):
         SearchSpace.named(str(tmp_path / "absent.yaml"))
-    with pytest.raises(UserError, match=r"unknown search space 's4'; did you mean 's3'\?"):
-        SearchSpace.named("s4")
+    with pytest.raises(UserError, match=r"unknown search space 'fool'; did you mean 'full'\?"):
+        SearchSpace.named("fool")
 
 
 @pytest.mark.parametrize("name", ["os:system", "tests.assets.coins:factory", "tests.assets.coins.factory", "../x", ""])
@@ -431,7 +437,7 @@ def test_an_analytic_first_step_leaves_the_curve_of_free_times() -> None:
 
 
 def test_an_input_shift_moves_what_the_network_is_told_and_nothing_else() -> None:
-    each = domain(SearchSpace.named("ld3"))
+    each = domain(SearchSpace.named("times"))
     params = each.seed(grid("linspace", VP, 5))
     plain = each.tableau(params)
     moved = each.tableau({**params, "input_shift.2": 0.1, "input_shift.0": 0.2})
@@ -440,7 +446,7 @@ def test_an_input_shift_moves_what_the_network_is_told_and_nothing_else() -> Non
     assert VP.position(moved.nodes[2].t) - VP.position(plain.nodes[2].t) == pytest.approx(0.1, rel=1e-2)
     assert moved.nodes[0].t == VP.t_start, "clipped into the schedule"
     assert moved.nodes[1] == plain.nodes[1]
-    whole = domain(SearchSpace.named("ld3"), integer=True).tableau({**params, "input_shift.2": 0.1})
+    whole = domain(SearchSpace.named("times"), integer=True).tableau({**params, "input_shift.2": 0.1})
     assert whole.nodes[2].t == round(whole.nodes[2].t) > plain.nodes[2].t
 
 

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from solversearch.report.screen import Fitted
+from solversearch.search.strategies import recipe
 from solversearch.spaces import Candidate, Domain
 from solversearch.spaces.grammar import Choice
 
@@ -40,6 +41,8 @@ def space_facts(domain: Domain, candidate: Candidate) -> dict[str, Any]:
 
 def _stages(domain: Domain) -> str:
     stages = domain.space.search.stages
+    if recipe(domain.space.search.strategy):
+        return "a recipe of its own"
     polish = f"polish of {'coefficients and times' if stages.polish == 'all' else stages.polish}"
     on = ["instant"] * stages.instant + ["fit"] * stages.fit + ["search"] + [polish] * bool(stages.polish)
     return ", ".join(on)

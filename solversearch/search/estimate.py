@@ -26,14 +26,14 @@ from solversearch.search.stages.components import choices
 from solversearch.search.stages.price import CHOICES
 from solversearch.search.stages.price import choices as patterns
 from solversearch.search.stages.search import OBSERVED, shifts_by_variance
-from solversearch.search.strategies import predicts
+from solversearch.search.strategies import predicts, recipe
 from solversearch.search.surrogates.anchored import NOISES
 from solversearch.solvers import SOLVERS
 from solversearch.spaces import Domain
 from solversearch.teacher import ROUGH, STEPS, cost
 from solversearch.threads import few_threads
 
-BOUNDED = ("price", "fit", "search", "components", "polish")
+BOUNDED = ("price", "fit", "search", "components", "polish", "recipe")
 """Stages that `Settings.evaluations` bounds together."""
 SHARES = [2.0**-k for k in range(8)]
 """Of the samples that suit a model, where its network is too slow for all of them."""
@@ -131,6 +131,7 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
         "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,
         "polish": sum(polish.most(settings, nfe, way.checkpointing)) * goes_on * (1 + (settings.budget is not None)) if way else 0,
+        "recipe": 0,
         "comparison": nfe * (_racing(count, settings.samples) + FULL * settings.samples)
         + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples)
         + nfe * _judging(settings),
@@ -139,6 +140,8 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
     evaluations["teacher"] += sum(cost(count, ROUGH, pictures) for count in (settings.fit_samples, settings.validation_samples)) * (
         settings.guidance != 1
     )
+    if learner := recipe(settings.strategy):
+        evaluations["recipe"] = learner.made().cost(settings, nfe * guided)
     if settings.evaluations is not None:
         for name in BOUNDED:
             evaluations[name] = min(evaluations[name], settings.evaluations)

@@ -3,7 +3,8 @@
     best baseline -> instant (on the surrogate) -> fit (closed form) -> search (each candidate fitted)
     -> price (more evaluations at the same price, fitted) -> components (fitted) -> polish (gradient), or descent
 
-The settings say which of them run; from the instant plan the polish may go on at once (`Settings.straight`).
+The settings say which of them run; from the instant plan the polish may go on at once (`Settings.straight`). A strategy that learns by a
+recipe of its own takes the place of all after the first.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,9 +16,10 @@ from solversearch.judging.baselines import Baseline
 from solversearch.judging.compare import StageResult
 from solversearch.search.evaluating.evaluator import Result
 from solversearch.search.loop import Loop
-from solversearch.search.stages import baseline, components, descent, fit, instant, polish, price, search, surrogate
+from solversearch.search.stages import baseline, components, descent, fit, instant, polish, price, recipe, search, surrogate
 from solversearch.search.stages.search import ALONE, Setup
 from solversearch.search.stages.task import Budget, Task
+from solversearch.search.strategies import recipe as learner
 from solversearch.search.surrogates.predictor import Predictor
 
 
@@ -65,6 +67,10 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
     def add(results: Iterable[Result]) -> None:
         candidates.extend(map(found.keep, results))
 
+    if learner(settings.strategy):
+        with stage(settings.strategy):
+            add(recipe.run(task, evaluator, budget, best, starts))
+        return found
     if settings.instant or settings.only_instant:
         with stage("instant"):
             add(instant.run(task, evaluator, budget, surrogates))

@@ -14,8 +14,9 @@ from solversearch.memory import batch_size
 from solversearch.models.base import Model
 from solversearch.plan import MAX_NFE
 from solversearch.search.pricing import Kind, kinds, too_many
-from solversearch.search.strategies import known
+from solversearch.search.strategies import known, recipe
 from solversearch.spaces import Polish, SearchSpace
+from solversearch.teacher import STEPS
 
 TRIALS = 60
 """Of a search that is wanted, where nobody says how many."""
@@ -70,12 +71,14 @@ class Settings(BaseModel):
     @classmethod
     def of(cls, space: SearchSpace, **asked: Any) -> "Settings":
         """Settings for a space: what is asked for, None standing for what the space says. Who names a strategy, or several objectives,
-        wants a search."""
+        wants a search. A strategy that learns by a recipe of its own takes the place of all stages."""
         own = space.search
         given = {name: value for name, value in asked.items() if value is not None}
         searches = "strategy" in given or "," in str(given.get("objective", own.objective))
         says = {"strategy": own.strategy, "objective": own.objective, **own.stages.model_dump(), "integer": space.integer,
                 "trials": own.trials or TRIALS * searches}  # fmt: skip
+        if recipe(str(given.get("strategy", own.strategy))):
+            says |= {"instant": False, "fit": False, "polish": False, "trials": 0}
         if given.get("polish") is True:
             given["polish"] = own.stages.polish or "all"
         return cls(space=space, **{**says, **given})
@@ -117,8 +120,14 @@ class Settings(BaseModel):
     def fits(self) -> bool:
         """Whether anything is fitted to the trajectories of the samples for fitting; where not, their ends are enough."""
         fits = self.searches or self.budget is not None or (self.fit and not self.straight)
-        fits = fits or self.polish == "decisions" or self.space.components.several
+        fits = fits or self.polish == "decisions" or self.space.components.several or self.along
         return not self.only_instant and fits
+
+    @property
+    def along(self) -> bool:
+        """Whether a recipe reads the teacher's trajectories."""
+        learner = recipe(self.strategy)
+        return learner is not None and learner.along
 
     @property
     def splits(self) -> bool:
@@ -133,6 +142,8 @@ def check(model: Model, settings: Settings) -> None:
         raise UserError(f"--start {settings.start:g} leaves nothing of the model's times: ask for more, 1 is all")
     objectives = parse_many(settings.objective)
     known(settings.strategy, len(objectives))
+    if recipe(settings.strategy):
+        _check_recipe(settings)
     for objective in objectives:
         objective.check(model)
     if settings.guidance != 1 and model.null_condition is None:
@@ -150,6 +161,26 @@ def check(model: Model, settings: Settings) -> None:
         _check_budget(settings, kinds(model, settings.guidance, settings.splits, settings.space.cheaper), model)
     if settings.integer and model.schedule.discrete and settings.nfe > model.schedule.t_start - model.schedule.t_end + 1:
         raise UserError(f"nfe {settings.nfe} is more than the model's whole timesteps; ask for fewer")
+
+
+def _check_recipe(settings: Settings) -> None:
+    name, churn = f"strategy {settings.strategy!r}", settings.space.churn
+    stages = {
+        "instant": settings.instant or settings.only_instant, "fit": settings.fit, "trials": settings.searches,
+        "polish": settings.polish, "split": settings.split,
+    }  # fmt: skip
+    if asked := [f"--{each}" for each, wanted in stages.items() if wanted]:
+        raise UserError(f"{name} learns by a recipe of its own and has no other stages; leave out {' and '.join(asked)}")
+    if settings.budget is not None:
+        raise UserError(f"{name} learns plans of the network's own evaluations; ask for --nfe in place of --budget")
+    if settings.integer:
+        raise UserError(f"{name} learns times that are not whole; leave out --integer, or take a space of other timesteps")
+    if any(map(float, churn.choose)) or churn.high:
+        raise UserError(
+            f"{name} learns deterministic plans, and space {settings.space.name!r} adds fresh noise (churn); take another space"
+        )
+    if settings.along and settings.nfe >= STEPS:
+        raise UserError(f"{name} picks the times among the teacher's {STEPS}; ask for fewer evaluations than those, got {settings.nfe}")
 
 
 def _check_budget(settings: Settings, known: Sequence[Kind], model: Model) -> None:

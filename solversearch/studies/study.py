@@ -202,7 +202,7 @@ def _measured(model: Model, name: str, settings: Settings, found: Rivals, folder
     for guidance in {1.0, settings.guidance}:  # so that no method pays for what all share
         for split, count in (("fit", settings.fit_samples), ("validate", settings.validation_samples)):
             teach(model, split, count, guidance, settings.seed, guidance == settings.guidance, batch_size=settings.batch_size)
-    task = Task(model, settings.sized(model), told)
+    task = Task(model, settings.sized(model), told, free=False)
     learnt = run_stages(task)
     assert learnt.best is not None
     timing = task.timing()

@@ -82,7 +82,7 @@ def browsed(page: Path, scratch: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What grows with a search.")
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES))
+    parser.add_argument("--strategies", nargs="*", default=[name for name, entry in STRATEGIES.items() if not entry.learns])
     parser.add_argument("--space", default="s3")
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

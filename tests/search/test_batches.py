@@ -35,7 +35,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(peers, name, {key: getattr(peers, name)[key] for key in kept})
 
 
-@pytest.mark.parametrize("name", ["default", "ays", "dc", "ld3", "s3"])
+@pytest.mark.parametrize("name", ["default", "ays", "dc", "times", "s3"])
 def test_no_stage_exceeds_the_batch(name: str, tmp_path: Path) -> None:
     sizes: list[int] = []
 

@@ -50,7 +50,7 @@ from solversearch.search.settings import Settings
 from solversearch.search.stages import baseline, instant, polish
 from solversearch.search.stages import search as search_stage
 from solversearch.search.stages.task import Progress, Task
-from solversearch.search.strategies import Context
+from solversearch.search.strategies import Context, recipe
 from solversearch.search.surrogates.predictor import Record
 from solversearch.spaces import Domain, Params, SearchSpace, presets
 from solversearch.teacher import teach
@@ -128,20 +128,25 @@ def trials_of(folder: Path) -> list[FrozenTrial]:
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_writes_a_valid_plan_by_the_stages_of_its_file(name: str, tmp_path: Path) -> None:
     folder, wanted = tmp_path / "run", SearchSpace.named(name).search
-    plan, comparison = run(folder, name, trials=9)
+    learns = recipe(wanted.strategy) is not None
+    plan, comparison = run(folder, name, trials=9 * (not learns))
     assert Plan.read(folder / "plan.json") == plan
     assert Comparison.model_validate_json((folder / "comparison.json").read_text()) == comparison
     assert plan.nfe == plan.network_calls == comparison.nfe == 4 and plan.decisions["space"] == name
     last = {False: [], "decisions": ["descent"]}.get(wanted.stages.polish, ["polish"])
     passed = ["best baseline", *["instant"] * wanted.stages.instant, *["fit"] * wanted.stages.fit, "search", *last]
+    if learns:
+        passed = ["best baseline", wanted.strategy]
     assert [stage.name for stage in comparison.stages] == passed == plan.decisions["stages"]
-    assert len(comparison.progress) == len(trials_of(folder)) == 9
+    assert len(comparison.progress) == len(trials_of(folder)) == 9 * (not learns)
     predicted = wanted.strategy == "s3"
     assert [tau.evaluated for tau in comparison.predictor][-1:] == ([9] if predicted else [])
     assert all(-1 <= each <= 1 for tau in comparison.predictor for each in (tau.surrogate, tau.learned, tau.both))
     assert (folder / "evaluations.json").exists() is predicted
     assert not predicted or len(json.loads((folder / "evaluations.json").read_text())["records"]) == 9
-    better = name in ("default", "full", "nonstationary", "ld3")
+    better = name in ("default", "full", "nonstationary", "times")
+    if name in ("gs", "s4s"):  # which have little of their steps here
+        return
     assert (mean_ratio(comparison) < 0.1) >= better and (comparison.deciding.high < 0.2) >= better
     assert (comparison.verdict == "better") >= better and (comparison.exported == "plan") == (comparison.verdict == "better")
 
@@ -237,7 +242,7 @@ def test_stages_can_be_switched_off(tmp_path: Path) -> None:
     assert mean_ratio(comparison) >= 0.999 and comparison.ratios[0].value >= 0.999
     assert "solver" in plan.decisions and "grid" in plan.decisions
     assert [stage.name for stage in learned(**off).stages] == ["best baseline", "search"]
-    from_grid = learned("ld3", search=False)  # the descent is then LD3 as it was published
+    from_grid = learned("times", search=False)  # the descent is then LD3 as it was published
     assert [stage.name for stage in from_grid.stages] == ["best baseline", "descent"]
     assert from_grid.stages[1].endpoint_mse < from_grid.stages[0].endpoint_mse
 
@@ -339,7 +344,7 @@ def test_what_is_exported_follows_the_verdict(
     )
 
 
-@pytest.mark.parametrize("name", ["default", "nonstationary", "autodiffusion", "s3", "ld3"])
+@pytest.mark.parametrize("name", ["default", "nonstationary", "autodiffusion", "s3", "times"])
 @pytest.mark.parametrize("granted", [1500, 9000])
 def test_the_granted_evaluations_are_not_exceeded_by_more_than_what_runs(name: str, granted: int) -> None:
     task = task_of(name, evaluations=granted, trials=10_000)
@@ -348,7 +353,7 @@ def test_the_granted_evaluations_are_not_exceeded_by_more_than_what_runs(name: s
     # Of the polish: what it begins and ends with, and a gradient, which is worth three evaluations.
     iteration = 4 * (3 * 64 + 4 * 64)
     spent = search.evaluations
-    if name == "ld3":  # central differences of four times and four shifts
+    if name == "times":  # central differences of four times and four shifts
         iteration = 4 * (17 * 64 + 3 * 64)
     assert spent <= granted + (iteration if task.settings.polish else candidate)
     assert granted == 1500 or spent > 0.7 * granted

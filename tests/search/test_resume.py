@@ -191,7 +191,7 @@ def kind_of(key: str) -> str:
         ("default", {}, {"screening, #", "screen #", "scale", "best baseline", "fit #", "candidate all", "polish #", "polish, #"}),
         ("s3", {"instant": True, "polish": True, "guidance": 2.0}, {"instant", "observation #, #", "candidate all", "polish, #"}),
         ("default", {"guidance": 2.0, "evaluations": 30_000}, {"fit #", "candidate all", "polish, #"}),
-        ("ld3", {}, {"descent, #", "descended"}),
+        ("times", {}, {"descent, #", "descended"}),
         ("dc", {"nfe": 4}, {"greedy ratios, #", "candidate all"}),
         ("ays", {"guidance": 2.0}, {"times of least KLUB, #", "candidate all"}),
     ],
@@ -233,7 +233,7 @@ def test_a_kill_costs_one_batch(
     assert not (tmp_path / "parts" / "kept").exists()
 
 
-@pytest.mark.parametrize("space", ["default", "s3", "ld3"])
+@pytest.mark.parametrize("space", ["default", "s3", "times"])
 def test_a_search_may_be_killed_in_any_stage(space: str, tmp_path: Path) -> None:
     told = Told()
     plan = run(tmp_path / "whole", space, progress=told)

@@ -35,7 +35,9 @@ def test_what_is_not_asked_for_is_what_the_space_says() -> None:
     assert settings("ays", strategy=None, fit=None, integer=None) == own
 
 
-@pytest.mark.parametrize(("space", "polish"), [("default", "all"), ("nonstationary", "coefficients"), ("ld3", "decisions"), ("ays", "all")])
+@pytest.mark.parametrize(
+    ("space", "polish"), [("default", "all"), ("nonstationary", "coefficients"), ("times", "decisions"), ("ays", "all")]
+)
 def test_a_polish_that_is_asked_for_is_the_one_of_the_space(space: str, polish: str) -> None:
     assert settings(space, polish=True).polish == polish
     assert settings(space, polish=False).polish is False
@@ -97,6 +99,17 @@ def test_numbers_that_cannot_be(asked: dict[str, Any], field: str) -> None:
         (COINS, {"budget": 4.0, "guidance": 2.0, "only_instant": True}, "--instant stops before cheaper evaluations are fitted"),
         (replace(COINS, variants={"half": Variant(COINS.network, 0.5)}), {"budget": 4.0}, None),
         (COINS, {"guidance": 2.0}, None),
+        (COINS, {"strategy": "gs"}, None),
+        (COINS, {"strategy": "gs", "guidance": 2.0}, None),
+        (COINS, {"strategy": "gs", "trials": 5}, "strategy 'gs' learns by a recipe of its own and has no other stages; leave out --trials"),
+        (COINS, {"strategy": "ld3", "fit": True, "polish": True}, "leave out --fit and --polish"),
+        (COINS, {"strategy": "ld3", "only_instant": True}, "leave out --instant"),
+        (COINS, {"strategy": "s4s", "split": True, "guidance": 2.0}, "leave out --split"),
+        (COINS, {"strategy": "gits", "budget": 8.0, "guidance": 2.0}, "'gits' learns plans of .* own evaluations; ask for --nfe"),
+        (COINS, {"strategy": "dmn", "integer": True}, "strategy 'dmn' learns times that are not whole; leave out --integer"),
+        (COINS, {"strategy": "oss", "nfe": 64}, "'oss' picks the times among the teacher's 64; ask for fewer .*, got 64"),
+        (COINS, {"strategy": "gits", "nfe": 63}, None),
+        (COINS, {"strategy": "oss", "objective": "endpoint, network_calls"}, "'oss' minimises one objective, got 2"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(model: Model, asked: dict[str, Any], message: str | None) -> None:
@@ -107,6 +120,11 @@ def test_what_cannot_be_is_told_in_one_line(model: Model, asked: dict[str, Any],
     with pytest.raises(UserError, match=message) as caught:
         check(model, wanted)
     assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_has_no_place_in_a_space_of_fresh_noise() -> None:
+    with pytest.raises(UserError, match=r"strategy 'gs' .* space 'churn' adds fresh noise \(churn\); take another space"):
+        check(COINS, settings("churn", strategy="gs", objective="endpoint"))
 
 
 def test_whole_timesteps_run_out() -> None:
@@ -131,7 +149,7 @@ def test_a_search_is_what_is_asked_for_or_what_the_space_needs() -> None:
     assert settings().trials == 0 and not settings().searches and settings().straight
     assert settings(trials=3).searches and not settings(trials=3).straight
     assert settings(strategy="tpe").trials == settings(objective="endpoint, network_calls").trials == settings("s3").trials == 60
-    assert not settings(strategy="tpe", search=False).searches and not settings("ld3", trials=0).straight
+    assert not settings(strategy="tpe", search=False).searches and not settings("times", trials=0).straight
 
 
 def test_rare_samples_need_more_of_them_to_validate() -> None:

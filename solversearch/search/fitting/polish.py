@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.memo import NO_MEMO, Memo, memoized
 from solversearch.memory import Backward, backward
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
-from solversearch.runtime import Tableau, run, steps
+from solversearch.runtime import Node, Row, Tableau, run, steps
 from solversearch.sampling import alone
 from solversearch.search.fitting.coordinates import Coordinates
 from solversearch.search.fitting.design_matrix import Recorder, differences, frugal
@@ -59,42 +60,62 @@ KEPT = (0.5, 0.75, 1.0)
 """Where on the way tables are handed on, to be judged: the last is mostly the best."""
 
 
-class _Gradients:
-    """Endpoint errors (B,) and their gradients (B, P) at theta, of some samples."""
+class Moved(Protocol):
+    """A table that numbers theta (P,) move, such as `Coordinates`."""
 
-    def __init__(self, model: Model, coordinates: Coordinates, teacher: Teacher, split: bool, clock: Clock, way: Backward) -> None:
+    table: Tableau
+
+    def table_at(self, theta: Tensor) -> Tableau: ...
+
+    def differentiable(self, theta: Tensor, like: Tensor) -> tuple[list[Node], list[Row]]: ...
+
+
+class Gradients:
+    """Endpoint errors (B,) and their gradients (B, P) at theta, of some samples; where start noise moves, those by it, (B, *shape), too."""
+
+    def __init__(
+        self, model: Model, coordinates: Moved, teacher: Teacher, split: bool, clock: Clock, way: Backward, start_noise: bool = False
+    ) -> None:
         self.model, self.coordinates, self.teacher, self.split, self.clock, self.way = model, coordinates, teacher, split, clock, way
+        self.start_noise = start_noise
 
-    def __call__(self, theta: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def __call__(self, theta: Tensor, places: Sequence[int]) -> tuple[Tensor, ...]:
         """As many at a time as memory allows, which changes no digit: every sample has a copy of theta of its own."""
         while True:
             try:
                 size = self.way.batch
                 parts = [self._some(theta, list(places[first : first + size])) for first in range(0, len(places), size)]
-                errors, gradients = map(torch.cat, zip(*parts, strict=True))
+                errors, *gradients = map(torch.cat, zip(*parts, strict=True))
             except torch.cuda.OutOfMemoryError:
                 self.way = self.way.smaller(self.model)
                 continue
-            if not torch.isfinite(gradients).all():
+            if not all(torch.isfinite(each).all() for each in gradients):
                 raise NotFinite("the gradient is not finite")
-            return errors, gradients
+            return errors, *gradients
 
-    def _some(self, theta: Tensor, places: list[int]) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def errors(self, theta: Tensor, places: Sequence[int], noise: Tensor) -> Tensor:
+        """Endpoint errors alone, from start noise (B, *shape)."""
+        table = self.coordinates.table_at(theta)
+        denoise = _denoiser(self.model, self.teacher, list(places), self.split, self.way.batch, self.clock)
+        return endpoint_mse(run(table.nodes, table.rows, denoise, noise), self.teacher.endpoint[list(places)])
+
+    def _some(self, theta: Tensor, places: list[int]) -> tuple[Tensor, ...]:
         network, teacher, clock = self.model.network, self.teacher, self.clock
         if self.way.checkpointing:
             network = partial(checkpoint, network, use_reentrant=False, preserve_rng_state=False)
-        noise = teacher.noise[places]
+        noise = teacher.noise[places].requires_grad_(self.start_noise)
         copies = theta.expand(len(places), -1).clone().requires_grad_()
         nodes, rows = self.coordinates.differentiable(copies, noise)
         denoise = _denoiser(replace(self.model, network=network), teacher, places, self.split, self.way.batch, clock)
         before = clock.evaluations
         error = endpoint_mse(run(nodes, rows, denoise, noise, components=self.coordinates.table.components), teacher.endpoint[places])
         start = time.perf_counter()
-        (gradient,) = torch.autograd.grad(error.sum(), copies)
+        gradients = torch.autograd.grad(error.sum(), (copies, noise) if self.start_noise else (copies,))
         clock.seconds += time.perf_counter() - start
         # Backward costs about twice as much as forward, and what was a checkpoint another forward.
         clock.evaluations += (3 if self.way.checkpointing else 2) * (clock.evaluations - before)
-        return error.detach(), gradient
+        return error.detach(), *gradients
 
 
 @dataclass
@@ -157,16 +178,17 @@ def polish(
         watched = seen.watched(steps(table.nodes, table.rows, seen.noise, components=table.components))
         alone(memoized(_denoiser(model, fitting, list(some), split, batch_size, clock), memo), watched)
     coordinates = Coordinates(model, table, seen, times)
-    gradients, order = _Gradients(model, coordinates, fitting, split, clock, way), _batches(len(fitting), batch, seed)
+    gradients, order = Gradients(model, coordinates, fitting, split, clock, way), batches(len(fitting), batch, seed)
     theta = torch.zeros(sum(coordinates.sizes), dtype=torch.float64)
     many = len(theta) > MANY or (table.components is not None and bool(table.components.channels))
     kept, speed, newton = theta, 1.0, GaussNewton(bound, DAMPING_MANY if many else DAMPING)
     for _ in range(FIRST):
-        newton.show(*_seen(gradients, theta, next(order), memo))
+        newton.show(*found(gradients, theta, next(order), memo))
     for step in range(1, count + 1):
         rate = RATE * speed * (1 + math.cos(math.pi * (step - 1) / count)) / 2
         try:
-            theta = theta + newton.step(*_seen(gradients, theta, next(order), memo), rate)
+            error, gradient = found(gradients, theta, next(order), memo)
+            theta = theta + newton.step(error, gradient, rate)
         except NotFinite:
             theta, speed, newton.gradient, newton.weight = kept, speed / 2, 0.0, 0.0
         progress(step, newton.median)
@@ -180,7 +202,7 @@ def cost(calls: int, count: int, samples: int, batch: int = BATCH, checkpointing
     return calls * (min(SEEN, samples) + (4 if checkpointing else 3) * batch * (FIRST + count))
 
 
-def _batches(count: int, batch: int, seed: int) -> Iterator[list[int]]:
+def batches(count: int, batch: int, seed: int) -> Iterator[list[int]]:
     """Places of samples, each as often as any other."""
     rng, queue = np.random.default_rng([seed, count]), list[int]()
     while True:
@@ -190,19 +212,20 @@ def _batches(count: int, batch: int, seed: int) -> Iterator[list[int]]:
         queue = queue[batch:]
 
 
-def _seen(gradients: _Gradients, theta: Tensor, places: list[int], memo: Memo) -> tuple[Tensor, Tensor]:
+def found(gradients: Gradients, theta: Tensor, places: Sequence[int], memo: Memo) -> tuple[Tensor, ...]:
     """Errors and gradients of a batch, which are a part of the polish; also that they are not finite."""
+    names = ("error", "gradient", "noise")
 
     def compute() -> dict[str, Tensor]:
         try:
-            return dict(zip(("error", "gradient"), gradients(theta, places), strict=True))
+            return dict(zip(names, gradients(theta, places), strict=False))
         except NotFinite:
             return {}
 
-    found = memo.tensors(compute)
-    if not found:
+    kept = memo.tensors(compute)
+    if not kept:
         raise NotFinite("the polish has run away")
-    return found["error"], found["gradient"]
+    return tuple(kept[name] for name in names if name in kept)
 
 
 def _denoiser(model: Model, teacher: Teacher, places: list[int], split: bool, batch_size: int, clock: Clock) -> Denoiser:

@@ -18,7 +18,7 @@ from solversearch.search.evaluating.evaluator import Result
 from solversearch.search.settings import Settings
 from solversearch.solvers.mixed import EMPIRICAL
 from solversearch.spaces import Domain
-from solversearch.teacher import ROUGH, STEPS, Teacher, solve, teach
+from solversearch.teacher import ROUGH, STEPS, Teacher, cost, solve, teach
 
 SOLVES, PROBED = (12, 16, 24, 32, 48), 64
 """Steps of the teacher that are tried where it has to be as exact as a plan needs, and the samples on which."""
@@ -30,13 +30,15 @@ Progress = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True)
 class Task:
-    """One search of a model. log has what earlier processes of it evaluated; settings are `sized`."""
+    """One search of a model. log has what earlier processes of it evaluated; settings are `sized`. Where cached teachers are not free, they
+    cost what it takes to make them: in a study what one method has made would be free for the next."""
 
     model: Model
     settings: Settings
     progress: Progress
     log: Log = field(default_factory=Log)
     clock: Clock = field(default_factory=Clock)
+    free: bool = True
 
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
@@ -68,7 +70,8 @@ class Task:
             self.model, split, count, guidance, settings.seed, trajectory, steps, batch_size=settings.batch_size, clock=spent,
             progress=lambda done: self.progress("teacher", done, total, f"{split}, {count} samples"),
         )  # fmt: skip
-
+        if not self.free:
+            spent.evaluations = cost(count, steps) * (1 if guidance == 1 else 2)
         key = f"teacher {split} {count} {'whole' if trajectory else 'ends'} {guidance!r} {steps}"
         self.log.numbers(key, self.clock, partial(self._charged, spent))
         return teacher

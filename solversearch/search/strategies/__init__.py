@@ -22,7 +22,7 @@ from solversearch.search.strategies.context import Context, Strategy
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-__all__ = ["STRATEGIES", "Context", "Strategy", "known", "predicts", "strategy"]
+__all__ = ["STRATEGIES", "Context", "Strategy", "known", "predicts", "recipe", "strategy"]
 
 STRATEGIES = {
     each.name: each
@@ -50,8 +50,15 @@ STRATEGIES = {
             predicts=True,
             studied=True,
         ),
+        Strategy("gs", "gs:GS", "generalised solver: all times and coefficients by Adam on small batches", learns=True),
+        Strategy("ld3", "ld3:LD3", "LD3: times and told times by gradient, samples' start noise with them", learns=True),
+        Strategy("s4s", "s4s:S4S", "S4S-Alt: times and coefficients by gradient in turn", learns=True),
+        Strategy("gits", "gits:GITS", "GITS: times by the curvature of trajectories, a dynamic programme", learns=True, along=True),
+        Strategy("dmn", "dmn:DMN", "DMN: times of the least bound on the error, which asks the network nothing", learns=True),
+        Strategy("oss", "oss:OSS", "OSS: times by a dynamic programme on the states of the teacher", learns=True,
+                 along=True),
     )
-}
+}  # fmt: skip
 
 
 def known(name: str, objectives: int = 1) -> None:
@@ -62,6 +69,12 @@ def known(name: str, objectives: int = 1) -> None:
     elif objectives > 1 and not entry.several:
         able = ", ".join(each for each, entry in STRATEGIES.items() if entry.several)
         raise UserError(f"strategy {name!r} minimises one objective, got {objectives}; for several there are: {able}")
+
+
+def recipe(name: str) -> Strategy | None:
+    """The strategy of this name, where it learns by a recipe of its own and proposes no candidates."""
+    entry = STRATEGIES.get(name)
+    return entry if entry and entry.learns else None
 
 
 def predicts(name: str) -> bool:

@@ -1,14 +1,17 @@
 """What a strategy is, and what it is told."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+    from solversearch.runtime import Tableau
     from solversearch.schedules import Floats
+    from solversearch.search.settings import Settings
+    from solversearch.search.stages.recipe import Given
     from solversearch.spaces import Domain, Params
 
 
@@ -32,13 +35,26 @@ class Context:
     children: int = 2000
 
 
+class Recipe(Protocol):
+    """A published method that learns a plan in a way of its own, in the place of all stages."""
+
+    def cost(self, settings: "Settings", calls: int) -> int:
+        """Network evaluations at most, at so many calls a sample."""
+        ...
+
+    def learn(self, given: "Given") -> "Iterator[Tableau]":
+        """Tables to be judged; what of the budget is spent, is given up."""
+        ...
+
+
 @dataclass(frozen=True)
 class Strategy:
     """An entry of the registry, called with the context for the sampler.
 
     maker: FILE:NAME of what makes it, in this folder. about: one sentence. several: whether it can minimise several losses. predicts:
     whether it uses `Context.predict`. studied: whether it looks at the parameters and losses of trials, and notes of the study, alone,
-    and notes down nothing else as it proposes.
+    and notes down nothing else as it proposes. learns: whether it is a `Recipe`, and no sampler; along says that it reads the teacher's
+    whole trajectories.
     """
 
     name: str
@@ -47,7 +63,12 @@ class Strategy:
     several: bool = False
     predicts: bool = False
     studied: bool = False
+    learns: bool = False
+    along: bool = False
+
+    def made(self) -> Any:
+        file, _, name = self.maker.partition(":")
+        return getattr(import_module(f"{__package__}.{file}"), name)
 
     def __call__(self, context: Context) -> "BaseSampler":
-        file, _, name = self.maker.partition(":")
-        return getattr(import_module(f"{__package__}.{file}"), name)(context)
+        return self.made()(context)

@@ -35,7 +35,7 @@ def gradients(model: Model, table: Tableau, teacher: Teacher, split: bool = Fals
     seen = Recorder(teacher.noise, differences(table.nodes) if split else ())
     alone(Denoiser(model, teacher.conditions, split=split), seen.watched(steps(table.nodes, table.rows, teacher.noise)))
     coordinates = Coordinates(model, table, seen, times=True)
-    return module._Gradients(model, coordinates, teacher, split, clock or Clock(), way), sum(coordinates.sizes)
+    return module.Gradients(model, coordinates, teacher, split, clock or Clock(), way), sum(coordinates.sizes)
 
 
 class KeptInMemory:
@@ -153,7 +153,7 @@ def test_checkpoints_keep_the_activations_of_one_evaluation(digits: Model, monke
             return tensor
 
         with monkeypatch.context() as patch:
-            patch.setattr(torch.autograd, "grad", lambda loss, copies: (torch.zeros_like(copies),))
+            patch.setattr(torch.autograd, "grad", lambda loss, moved: tuple(map(torch.zeros_like, moved)))
             with saved_tensors_hooks(keep, lambda tensor: tensor):
                 function(torch.zeros(size, dtype=torch.float64), list(range(64)))
         kept[way.checkpointing] = sum(bytes_of.values())
@@ -220,10 +220,10 @@ def test_a_step_is_bounded_by_what_it_would_change_of_a_sample() -> None:
 
 
 def test_every_sample_is_seen_as_often_as_any_other() -> None:
-    batches = module._batches(10, 4, seed=3)
+    batches = module.batches(10, 4, seed=3)
     seen = [place for _, batch in zip(range(5), batches, strict=False) for place in batch]
     assert sorted(seen) == sorted([*range(10)] * 2) and seen != sorted(seen)
-    again = module._batches(10, 4, seed=3)
+    again = module.batches(10, 4, seed=3)
     assert seen == [place for _, batch in zip(range(5), again, strict=False) for place in batch]
 
 

@@ -99,7 +99,7 @@ def test_tables_of_more_evaluations_cost_what_was_asked_for(monkeypatch: pytest.
 
 
 def test_a_spent_budget_leaves_stages_out() -> None:
-    task = task_of("ld3")
+    task = task_of("times")
     evaluator = evaluator_of(task)
     candidates = results(task, evaluator)
     before = task.clock.evaluations
@@ -143,9 +143,9 @@ def test_ends_take_the_fewest_steps_that_are_exact_enough() -> None:
 def test_samples_have_trajectories_where_something_is_fitted_to_them() -> None:
     kept = {
         (space, trials): [len(teacher.angles) for teacher in task_of(space, trials=trials).learning]
-        for space in ("default", "ld3") for trials in (0, 2)
+        for space in ("default", "times") for trials in (0, 2)
     }  # fmt: skip
-    assert kept == {("default", 0): [64, 64], ("default", 2): [64, 64], ("ld3", 0): [64, 64], ("ld3", 2): [64, 64]}
+    assert kept == {("default", 0): [64, 64], ("default", 2): [64, 64], ("times", 0): [64, 64], ("times", 2): [64, 64]}
     task = task_of(trials=0)
     plain = task.settings.space.model_copy(update={"components": ComponentChoice(bands=(1,), channels=(False,))})
     scalar = replace(task, settings=task.settings.model_copy(update={"space": plain}))
