@@ -425,6 +425,9 @@ def test_an_analytic_first_step_adds_a_step_and_no_evaluation() -> None:
     assert free.describe()["analytic_first_step"] is True
     assert not Domain.of(space, Flow(), 5, 1.0).candidate({}).analytic_first_step, "x says nothing without signal"
     assert not Domain.of(space, VP, 1, 1.0).candidate({}).analytic_first_step, "no time is left between"
+    start = VP.start_of(0.6)
+    assert start is not None and "analytic_first_step" in Domain.of(space, VP, 5, 1.0).distributions
+    assert "analytic_first_step" not in Domain.of(space, VP.started(start), 5, 1.0).distributions, "noised pictures are not noise alone"
 
 
 def test_an_analytic_first_step_leaves_the_curve_of_free_times() -> None:

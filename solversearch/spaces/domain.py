@@ -138,12 +138,8 @@ class Domain:
     def _may_start_free(self) -> bool:
         """An analytic first step takes the start for noise alone, but needs signal there, and a time below it for the first evaluation."""
         room = self.nfe > 1 and (not self.integer or self.nfe <= self.schedule.t_start - self.schedule.t_end)
-        return (
-            room
-            and not self.schedule.noised
-            and float(self.schedule.alpha(self.schedule.t_start)) > 0
-            and self.space.analytic_first_step.allows(True)
-        )
+        signal = not self.schedule.noised and float(self.schedule.alpha(self.schedule.t_start)) > 0
+        return room and signal and self.space.analytic_first_step.allows(True)
 
     def _acts(self, key: str, step: int) -> bool:
         """One step earlier after an analytic first step, which joins the history."""
