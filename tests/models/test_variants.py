@@ -59,8 +59,9 @@ def toy(**sizes: Any) -> Model:
 
 
 def test_blocks_are_found_by_what_they_return() -> None:
-    assert [block.name for block in found(toy())] == ["blocks.1", "blocks.2", "blocks.3", "blocks.0"]
-    assert {block.passes for block in found(toy())} == {(None, "h")}
+    assert {block.name: block.passes for block in found(toy())} == {
+        **{f"blocks.{k}": (None, "h") for k in range(4)}, "layers.0": None, "layers.1": None
+    }  # fmt: skip
     assert found(replace(toy(), network=lambda x, t: x)) == []
     assert skip_sets(replace(toy(), device="meta")) == {} and skip_sets(Model("nothing", Still(), VE(0.01, 10.0), "sample", (4,))) == {}
 
