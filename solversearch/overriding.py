@@ -1,8 +1,8 @@
 """Modules that answer otherwise for a while, and blocks of a network that are left out.
 
-A residual block adds something to what it is given; left out, it hands that on. Or it adds what it added when it was last run (FORA, Selvaraju
-et al. 2024, arXiv:2407.01425; Delta-DiT, Chen et al. 2024, arXiv:2406.01125), and a block that returns another shape returns what it
-returned then (DeepCache, Ma et al. 2023, arXiv:2312.00858).
+A residual block adds something to what it is given; left out, it hands that on. Or it adds what it added when it was last run (FORA,
+Selvaraju et al. 2024, arXiv:2407.01425; Delta-DiT, Chen et al. 2024, arXiv:2406.01125), and a block that returns another shape returns
+what it returned then (DeepCache, Ma et al. 2023, arXiv:2312.00858).
 """
 
 import functools

@@ -183,11 +183,7 @@ class Plan(_Part, Shown):
             raise ValueError("nodes: some reuse guidance differences, but no row has a coefficient for one")
         if {node.variant for node in self.nodes} - {""} != set(self.variants):
             raise ValueError("variants: they have to be those that nodes call")
-        computed = 0
-        for i, (node, calls) in enumerate(zip(self.nodes, table.calls, strict=True)):
-            if node.variant and self.variants[node.variant].reuses_features and computed < calls:
-                raise ValueError(f"nodes: {i} reuses features, but none before it computed them, in as many calls of the model's own network")
-            computed = computed if node.variant else max(computed, calls)
+        self._check_features(table)
         for name in ("nfe", "network_calls"):
             if getattr(self, name) != getattr(table, name):
                 raise ValueError(f"{name} is {getattr(self, name)}, but the table spends {getattr(table, name)}")
@@ -206,6 +202,15 @@ class Plan(_Part, Shown):
         elif not self._intact:
             raise ValueError("the digest does not match the content: the plan was changed after it was written")
         return self
+
+    def _check_features(self, table: Tableau) -> None:
+        computed = 0
+        for i, (node, calls) in enumerate(zip(self.nodes, table.calls, strict=True)):
+            if node.variant and self.variants[node.variant].reuses_features and computed < calls:
+                raise ValueError(
+                    f"nodes: {i} reuses features, but none before it computed them, in as many calls of the model's own network"
+                )
+            computed = computed if node.variant else max(computed, calls)
 
     @property
     def _intact(self) -> bool:

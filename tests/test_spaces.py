@@ -32,6 +32,7 @@ PRESETS = [
     "ays",
     "churn",
     "dc",
+    "deepcache",
     "default",
     "dpm_v3",
     "dualfast",

@@ -118,7 +118,6 @@ class Part(NamedTuple):
     features: Features
 
 
-
 _FITTED: dict[tuple[str, tuple[int, ...]], int] = {}
 """By the name and shape of a model, the batch that its network has room for, where a larger one ran out of memory."""
 

@@ -23,10 +23,10 @@ from solversearch.teacher import solve
 
 SAMPLES, STEPS = 2, 8
 """Of the solve that blocks are watched over."""
-SHARES = (0.25, 0.5, 0.75)
-"""Of the blocks that are left out."""
-WORTH = 0.98
-"""Of the network's cost: what costs more saves nothing."""
+SHARES, REUSED = (0.25, 0.5, 0.75), (0.5, 0.75, 1.0)
+"""Of the blocks that are left out, and of those whose features are reused."""
+LEAST, WORTH = 0.02, 0.98
+"""Of the network's cost: what costs less does nothing, as where a whole output is reused, and what costs more saves nothing."""
 CORE = re.compile(r"(.*?\.)?core\.")
 """Before the names of a pipeline's own networks in those of the module that calls them; a plan's names are without it."""
 
@@ -46,21 +46,22 @@ class Block:
 
 
 def skip_sets(model: Model) -> dict[str, Variant]:
-    """Variants of the model that do without a quarter, half and three quarters of its blocks: skip... leave out those that add least,
-    features... reuse the features of those that change least, and of all. None where the network's multiplications cannot be counted, as
-    in quantised ones, or its weights are not there."""
+    """Variants of the model that do not run so many of its blocks: skip... leave out those that add least, features... reuse the features
+    of those that change least. None where the network's multiplications cannot be counted, as in quantised ones, or its weights are not
+    there."""
     blocks = [] if model.device == "meta" or not operations(model, model.network) else found(model)
     left = sorted(_outermost([block for block in blocks if block.passes is not None]), key=lambda block: float(np.mean(block.adds)))
     reused = sorted(_outermost(blocks), key=lambda block: float(np.mean(block.changes)))
     counts = sorted({max(1, round(share * len(left))) for share in SHARES if left} - ({len(left)} if len(left) > 1 else set()))
     sets = {f"skip{count}": without(model, [_short(block.name) for block in left[:count]]) for count in counts}
-    for count in sorted({max(1, round(share * len(reused))) for share in (*SHARES, 1) if reused}):
+    for count in sorted({max(1, round(share * len(reused))) for share in REUSED if reused}):
         sets[f"features{count}"] = reusing(model, [block.cached for block in reused[:count]])
-    return {name: variant for name, variant in sets.items() if 0 < variant.cost < WORTH}
+    return {name: variant for name, variant in sets.items() if LEAST < variant.cost < WORTH}
 
 
 def without(model: Model, names: Sequence[str]) -> Variant:
     """The variant without blocks of these names; its cost is that of its multiplications. Raises KeyError for a name that is none."""
+    assert isinstance(model.network, nn.Module)
     network = _skipping(model.network, {block.name: None for block in blocks_of(model, names)})
     return Variant(network, operations(model, network) / operations(model, model.network), skips=tuple(sorted(names)))
 
@@ -111,9 +112,7 @@ def found(model: Model) -> list[Block]:
         for name, module in network.named_modules()
         if name.rpartition(".")[2].isdigit() and next(module.parameters(), None) is not None
     }
-    handles = [
-        network.get_submodule(name).register_forward_hook(partial(_watch, block), with_kwargs=True) for name, block in known.items()
-    ]
+    handles = [network.get_submodule(name).register_forward_hook(partial(_watch, block), with_kwargs=True) for name, block in known.items()]
     conditions = None if model.conditions is None else model.conditions[torch.arange(SAMPLES) % len(model.conditions)]
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((SAMPLES, *model.shape))).float().to(model.device)
     try:

@@ -10,20 +10,21 @@ from torch import Tensor, nn
 
 from solversearch import models
 from solversearch.errors import UserError
-from solversearch.memo import memoized
+from solversearch.memo import NO_MEMO, memoized
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.models.digits import DigitsNetwork
 from solversearch.models.skipping import blocks_of, reusing
-from solversearch.models.variants import of_plan, with_skips
+from solversearch.models.variants import of_plan
 from solversearch.plan import Plan, PlanVariant, Provenance
 from solversearch.runtime import Node, Row, Tableau, run
 from solversearch.sampling import sample, sample_together
 from solversearch.schedules import VE
 from solversearch.teacher import teach
 
-DIGITS = with_skips(models.load("digits"))
-FEW, MANY = "features1", "features2"
-"""Of block 1; of blocks 0 and 1."""
+PLAIN = models.load("digits")
+FEW, MANY = "few", "many"
+FOUND = {name: reusing(PLAIN, blocks_of(PLAIN, blocks)) for name, blocks in ((FEW, ["blocks.1"]), (MANY, ["blocks.0", "blocks.1"]))}
+DIGITS = replace(PLAIN, variants={**PLAIN.variants, **FOUND})
 
 
 def table(*variants: str, guidance: Sequence[float] = (3.0,), split: bool = True) -> Tableau:
@@ -124,7 +125,12 @@ def test_samples_are_those_made_by_hand(pattern: tuple[str, ...]) -> None:
 def test_a_network_call_is_that_made_by_hand_bit_for_bit() -> None:
     noise, conditions = drawn(64)
     model = replace(DIGITS, prediction_type="sample")
-    nodes = [Node(900.0, 0.1, 1.0), Node(700.0, 0.1, 1.0, variant=FEW), Node(500.0, 0.1, 1.0, variant=MANY), Node(400.0, 0.1, 1.0, variant=MANY)]
+    nodes = [
+        Node(900.0, 0.1, 1.0),
+        Node(700.0, 0.1, 1.0, variant=FEW),
+        Node(500.0, 0.1, 1.0, variant=MANY),
+        Node(400.0, 0.1, 1.0, variant=MANY),
+    ]
     denoise, forward, added = Denoiser(model, conditions).anew(nodes), by_hand(DIGITS.network), {}  # type: ignore[var-annotated, arg-type]
     with torch.no_grad():
         for node, skipped in zip(nodes, ((), (1,), (0, 1), (0, 1)), strict=True):
@@ -158,10 +164,13 @@ def test_runs_do_not_see_each_other() -> None:
     expected, inner = sampled(), list[Tensor]()
     assert torch.equal(sampled(callback=lambda i, x, d: inner.append(sampled())), expected)
     assert len(inner) == 3 and all(torch.equal(each, expected) for each in inner)
-    with pytest.raises(UserError, match=r"'features2' reuses features: make the denoiser for the sampling run, denoise\.anew\(nodes\)"):
-        run(given.nodes, given.rows, lambda x, node: denoise(x, node), noise)
+    with pytest.raises(UserError, match=r"'many' reuses features: make the denoiser for the sampling run, denoise\.anew\(nodes\)"):
+        run(given.nodes, given.rows, memoized(denoise, NO_MEMO), noise)
     one = denoise.anew(given.nodes)
-    with torch.no_grad(), pytest.raises(UserError, match=r"has the features of another sampling run: make one for each, denoise\.anew\(nodes\)"):
+    with (
+        torch.no_grad(),
+        pytest.raises(UserError, match=r"has the features of another sampling run: make one for each, denoise\.anew\(nodes\)"),
+    ):
         one(noise, given.nodes[0])
         one.conditions = conditions[:32]
         one(noise[:32], given.nodes[1])
@@ -284,7 +293,7 @@ def test_a_plan_brings_which_features_it_reuses() -> None:
         "provenance": Provenance(model="digits", model_digest=""),
     }  # fmt: skip
     plan, (noise, conditions) = Plan(**fields), drawn(64)
-    model = of_plan(models.load("digits"), plan)
+    model = of_plan(PLAIN, plan)
     with torch.no_grad():
         found = plan.sample(Denoiser(model, conditions), noise)
         given = replace(plan.tableau, nodes=(nodes[0], replace(nodes[1], variant=MANY)))

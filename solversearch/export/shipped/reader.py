@@ -70,9 +70,7 @@ def parse(text: str | bytes) -> ShippedPlan:
         for node in content["nodes"]:
             for name in _NEW:
                 del node[name]
-    for variant in content.get("variants", {}).values():
-        if not variant["reuses_features"]:
-            del variant["reuses_features"]
+    _leave_out_what_says_nothing(content.get("variants", {}))
     digest = content.pop("digest")
     if not _fits(content["decisions"], _DEEPEST):
         raise ValueError(f"decisions: nested deeper than {_DEEPEST}")
@@ -94,7 +92,7 @@ def parse(text: str | bytes) -> ShippedPlan:
         raise ValueError("some nodes reuse guidance differences, but no row has a coefficient for one")
     if max(plan.nfe, *(len(row.z) for row in plan.rows)) > _MOST:
         raise ValueError(f"more than {_MOST} evaluations or fresh noises")
-    _check_features(plan, content["variants"] if version > 2 else {})
+    _check_features(plan, content.get("variants", {}))
     if plan.prediction_type == "epsilon" and any(node.alpha == 0 for node in plan.nodes):
         raise ValueError("an epsilon-predicting network has no data prediction at alpha = 0")
     return plan
@@ -111,6 +109,12 @@ def _check_version(given: dict[str, Any], content: dict[str, Any]) -> None:
         raise ValueError(f"nodes and plans of version {version} have no such keys: {', '.join((*_NEW, 'variants'))}")
     if called != set(content["variants"]) or not all(each["cost"] > 0 for each in content["variants"].values()):
         raise ValueError("variants: they have to be those that nodes call, each with a cost above 0")
+
+
+def _leave_out_what_says_nothing(variants: dict[str, Any]) -> None:
+    for variant in variants.values():
+        if not variant["reuses_features"]:
+            del variant["reuses_features"]
 
 
 def _check_features(plan: ShippedPlan, variants: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""More evaluations at the same price: some call a cheaper variant of the network, some reuse the guidance differences that others compute.
+"""More evaluations at the same price: some call a cheaper variant of the network, some reuse the features or the guidance differences that
+others compute.
 
 Which of them do, and when, is searched on the surrogate, which has learned how variants err; the best patterns are fitted to the network.
 What they are worth beside tables of the network's own evaluations shows after the polish alone, which therefore polishes the best of
