@@ -41,7 +41,7 @@ class Block:
     passes: Passes | None = None
     adds: list[float] = field(default_factory=list)
     changes: list[float] = field(default_factory=list)
-    last: list[Any] = field(default_factory=list)
+    last: dict[Any, list[Any]] = field(default_factory=dict)
     calls: int = 0
 
 
@@ -51,7 +51,7 @@ def skip_sets(model: Model) -> dict[str, Variant]:
     there."""
     blocks = [] if model.device == "meta" or not operations(model, model.network) else found(model)
     left = sorted(_outermost([block for block in blocks if block.passes is not None]), key=lambda block: float(np.mean(block.adds)))
-    reused = sorted(_outermost(blocks), key=lambda block: float(np.mean(block.changes)))
+    reused = sorted(_outermost([block for block in blocks if block.changes]), key=lambda block: float(np.mean(block.changes)))
     counts = sorted({max(1, round(share * len(left))) for share in SHARES if left} - ({len(left)} if len(left) > 1 else set()))
     sets = {f"skip{count}": without(model, [_short(block.name) for block in left[:count]]) for count in counts}
     for count in sorted({max(1, round(share * len(reused))) for share in REUSED if reused}):
@@ -140,10 +140,11 @@ def _watch(block: Block, module: nn.Module, args: Any, kwargs: dict[str, Any], o
         added = [(_size([after - given[key]]), _size([given[key]])) for after, key in pairs if key is not None]
         block.adds.append(max(change / max(size, 1e-30) for change, size in added))
     features = block.cached.features(output, given)
-    if block.calls:
-        changed = [new - old for new, old in zip(features, block.last, strict=True) if isinstance(new, Tensor)]
+    shapes = tuple(each.shape if isinstance(each, Tensor) else None for each in features)  # prompts of another length are called apart
+    if shapes in block.last:
+        changed = [new - old for new, old in zip(features, block.last[shapes], strict=True) if isinstance(new, Tensor)]
         block.changes.append(_size(changed) / max(_size(tree_leaves(output)), 1e-30))
-    block.last, block.calls = features, block.calls + 1
+    block.last[shapes], block.calls = features, block.calls + 1
 
 
 def _size(parts: Sequence[Any]) -> float:
