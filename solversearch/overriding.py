@@ -28,12 +28,13 @@ Features = Mapping[str, list[list[Any]]]
 
 @dataclass
 class Cached:
-    """A block whose features are kept: by every part of its output the argument that it adds to, None where it adds to none, and how the
-    output is made of the parts. Both are learned from its first call."""
+    """A block whose features are kept: by every part of its output the argument that it adds to, None where it adds to none, how the
+    output is made of the parts, and whether it writes into what it is given. All are learned from its first call."""
 
     name: str
     keys: list[Key | None] | None = None
     form: TreeSpec | None = None
+    writes: bool = True
 
     def features(self, output: Any, given: Mapping[Key, Tensor]) -> list[Any]:
         parts, form = tree_flatten(output)
@@ -112,9 +113,10 @@ def remembering(
         if len(done) < len(earlier):
             done.append(earlier[len(done)])
             return block.output(done[-1], given)
-        # Copies, for some blocks write into what they are given.
-        before = {key: value.clone() for key, value in given.items() if block.keys is None or key in block.keys}
+        before = {key: value.clone() for key, value in given.items()} if block.writes else given
+        versions = _versions(given)
         output = forward(*args, **kwargs)
+        block.writes = not versions or versions != _versions(given)
         done.append(block.features(output, before))
         return output
 
@@ -124,6 +126,11 @@ def remembering(
     finally:
         for each in overrides:
             each.remove()
+
+
+def _versions(given: Mapping[Key, Tensor]) -> list[int]:
+    """How often tensors were written into; none where that is not counted."""
+    return [] if any(value.is_inference() for value in given.values()) else [value._version for value in given.values()]
 
 
 def _copied(part: Any) -> Any:

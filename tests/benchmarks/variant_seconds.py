@@ -1,7 +1,7 @@
 """Whether the price of what is not run is real: processor seconds of a network call with blocks left out, or their features reused, over
 those of the network's own call, beside its nominal cost.
 
-    python -m tests.benchmarks.variant_seconds [--model unet] [--latents 32] [--repeats 3]
+    python -m tests.benchmarks.variant_seconds [--model unet] [--latents 32] [--samples 1] [--repeats 3]
 
 The model is `unet`, Stable Diffusion 1.5's of 860 million parameters with random weights, in 3.5 GB, or any that `--model` takes. In one
 thread, so that seconds of the processor, which others do not change, are those of the call. By hand.
@@ -45,9 +45,9 @@ def unet(latents: int) -> Model:
     return Model("unet", given, DiscreteVP.named("scaled_linear"), "epsilon", (4, latents, latents))
 
 
-def seconds(denoise: Denoiser, node: Node, source: Node, repeats: int) -> float:
+def seconds(denoise: Denoiser, node: Node, source: Node, samples: int, repeats: int) -> float:
     """The least of so many calls at the node, each after one at the source."""
-    x, found = torch.randn(1, *denoise.model.shape, generator=torch.Generator().manual_seed(0)), []
+    x, found = torch.randn(samples, *denoise.model.shape, generator=torch.Generator().manual_seed(0)), []
     for _ in range(repeats):
         denoise(x, source)
         start = time.process_time()
@@ -61,17 +61,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Whether the price of what is not run is real.")
     parser.add_argument("--model", default="unet")
     parser.add_argument("--latents", type=int, default=32)
+    parser.add_argument("--samples", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
     model = with_skips(unet(given.latents) if given.model == "unet" else models.load(given.model))
-    source, node = (replace(model.schedule.node(t)) for t in (700.0, 600.0))
-    conditions = None if model.conditions is None else model.conditions[:1]
-    own = seconds(Denoiser(model, conditions), node, source, given.repeats)
+    source, node = (model.schedule.node(t) for t in (700.0, 600.0))
+    conditions = None if model.conditions is None else model.conditions[:1].expand(given.samples, *model.conditions.shape[1:])
+    own = seconds(Denoiser(model, conditions), node, source, given.samples, given.repeats)
     shown = Table("variant", "blocks", "cost", "seconds", "over the own", "over the cost", title=f"{model.name}: {own:.3g} s a call")
     for name, variant in model.variants.items():
         at = replace(node, variant=name)
-        took = seconds(Denoiser(model, conditions).anew([source, at]), at, source, given.repeats)
+        took = seconds(Denoiser(model, conditions).anew([source, at]), at, source, given.samples, given.repeats)
         shown.add_row(
             name, str(len(variant.skips)), f"{variant.cost:.3f}", f"{took:.3g}", f"{took / own:.3f}", f"{took / own / variant.cost:.2f}"
         )
@@ -79,7 +80,12 @@ def main() -> None:
         print(name, f"{variant.cost:.3f}", f"{took / own:.3f}", *(blocks or variant.skips), flush=True)
     remembers = Denoiser(model, conditions).anew(replace(node, variant=name) for name in model.variants)
     shown.add_row(
-        "own, features kept", "", "1", f"{(kept := seconds(remembers, node, source, given.repeats)):.3g}", f"{kept / own:.3f}", ""
+        "own, features kept",
+        "",
+        "1",
+        f"{(kept := seconds(remembers, node, source, given.samples, given.repeats)):.3g}",
+        f"{kept / own:.3f}",
+        "",
     )
     Console(width=120).print(shown)
 
