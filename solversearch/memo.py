@@ -36,10 +36,15 @@ NO_MEMO = _NoMemo()
 
 
 def memoized(denoise: Denoiser, memo: Memo) -> Callable[[Tensor, Node], Output]:
-    """The same denoiser, each of whose outputs is a part; also that it is not finite."""
+    """The same denoiser, each of whose outputs is a part; also that it is not finite. Where it remembers features, it makes those of parts
+    that were computed before again."""
+    missed: list[tuple[Tensor, Node]] = []
 
     def kept(x: Tensor, node: Node) -> Output:
         def compute() -> dict[str, Tensor]:
+            missed.pop()
+            while missed:
+                denoise(*missed.pop(0))
             try:
                 output = denoise(x, node)
             except NotFinite as failure:
@@ -49,6 +54,9 @@ def memoized(denoise: Denoiser, memo: Memo) -> Callable[[Tensor, Node], Output]:
             return dict(zip(("prediction", "difference"), both, strict=False))
 
         failures: list[NotFinite] = []
+        if not denoise.cached:
+            missed.clear()
+        missed.append((x, node))
         found = {name: tensor.to(x.device) for name, tensor in memo.tensors(compute).items()}
         if not found:
             raise (

@@ -23,6 +23,7 @@ from pydantic import (
     JsonValue,
     Tag,
     ValidationError,
+    model_serializer,
     model_validator,
     with_config,
 )
@@ -127,11 +128,25 @@ class Provenance(_Part):
 
 class PlanVariant(_Part):
     """A cheaper network than the model's own. cost is what a call takes of the time of the model's own; skips names the blocks that it
-    leaves out of the model's own network, and is empty where it is another one, which its digest tells."""
+    leaves out of the model's own network, and is empty where it is another one, which its digest tells. Where it reuses features, those
+    blocks are not left out: their features are those of the last evaluation that ran them."""
 
     cost: float = Field(gt=0)
     digest: str = ""
     skips: Many[str] = ()
+    reuses_features: bool = False
+
+    @model_serializer(mode="wrap")
+    def _said(self, said: Callable[[Self], dict[str, Any]]) -> dict[str, Any]:
+        """Without the newest key where it says nothing."""
+        content = said(self)
+        return content if self.reuses_features else {name: content[name] for name in content if name != "reuses_features"}
+
+    @model_validator(mode="after")
+    def _reuses(self) -> Self:
+        if self.reuses_features and not self.skips:
+            raise ValueError("reuses_features: of which blocks, skips has to say")
+        return self
 
 
 class Plan(_Part, Shown):
@@ -169,6 +184,7 @@ class Plan(_Part, Shown):
             raise ValueError("nodes: some reuse guidance differences, but no row has a coefficient for one")
         if {node.variant for node in self.nodes} - {""} != set(self.variants):
             raise ValueError("variants: they have to be those that nodes call")
+        self._check_features(table)
         for name in ("nfe", "network_calls"):
             if getattr(self, name) != getattr(table, name):
                 raise ValueError(f"{name} is {getattr(self, name)}, but the table spends {getattr(table, name)}")
@@ -187,6 +203,15 @@ class Plan(_Part, Shown):
         elif not self._intact:
             raise ValueError("the digest does not match the content: the plan was changed after it was written")
         return self
+
+    def _check_features(self, table: Tableau) -> None:
+        computed = 0
+        for i, (node, calls) in enumerate(zip(self.nodes, table.calls, strict=True)):
+            if node.variant and self.variants[node.variant].reuses_features and computed < calls:
+                raise ValueError(
+                    f"nodes: {i} reuses features, but none before it computed them, in as many calls of the model's own network"
+                )
+            computed = computed if node.variant else max(computed, calls)
 
     @property
     def _intact(self) -> bool:

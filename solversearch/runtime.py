@@ -170,8 +170,11 @@ def run(
 
     denoise(x, node) returns the data prediction (guided where the node asks for it), or the pair
     (data prediction, conditional minus unconditional) for plans with ``delta`` coefficients, but at nodes that reuse.
+    One that remembers between evaluations has a method anew(nodes), which returns such a function for this run alone.
     The rest is `steps`'s. Raises ValueError where a row asks for a fresh noise or a guidance difference that is not supplied.
     """
+    if hasattr(denoise, "anew"):
+        denoise = denoise.anew(nodes)
     sampler, output = steps(nodes, rows, noise, draw, threshold, callback, components, grid), None
     while True:
         try:

@@ -52,6 +52,7 @@ def sample_together(
 ) -> list[Tensor | Exception]:
     """Like `sample` for several tables, in `lockstep`."""
     denoise = Denoiser(model, teacher.conditions, batch_size, any(table.split for table in tables), clock, lenient)
+    denoise = denoise.anew(node for table in tables for node in table.nodes)
     draw = cache(drawing(model, teacher))
     return lockstep(
         denoise, [steps(table.nodes, table.rows, teacher.noise, draw, components=table.components) for table in tables], len(teacher)
@@ -102,5 +103,5 @@ def _together(denoise: Denoiser, samplers: Sequence[Sampler[T]]) -> list[T | Exc
                 raise
             except FAILURES as failure:
                 ended[k] = failure
-        outputs = dict(zip(waiting, denoise.together(list(waiting.values())), strict=True)) if waiting else {}
+        outputs = dict(zip(waiting, denoise.together(list(waiting.values()), list(waiting)), strict=True)) if waiting else {}
     return [ended[k] for k in range(len(samplers))]

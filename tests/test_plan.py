@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from solversearch import plan as plan_module
 from solversearch.components import Components
 from solversearch.errors import UserError
-from solversearch.plan import MAX_BYTES, MAX_DEPTH, Interval, Plan, Provenance, Score, Threshold, one_line, schema, write_text
+from solversearch.export.shipped import reader
+from solversearch.plan import MAX_BYTES, MAX_DEPTH, Interval, Plan, PlanVariant, Provenance, Score, Threshold, one_line, schema, write_text
 from solversearch.runtime import Node, Row, Start, used
 from tests.assets import make_attacks, make_plan_v1, make_plan_v2, make_plan_v3, make_plan_v4
 
@@ -126,6 +127,10 @@ ATTACKS = {
     "variant_with_an_unknown_key": "variants.small.speed: unknown key",
     "variant_as_a_number": "nodes.2.variant: ",
     "digest_mismatch_in_a_cost": "the digest does not match",
+    "features_of_no_block": "variants.small: reuses_features: of which blocks, skips has to say",
+    "features_that_nobody_computed": "nodes: 0 reuses features, but none before it computed them",
+    "features_as_a_number": "variants.small.reuses_features: ",
+    "digest_mismatch_in_features": "the digest does not match",
     "reuse_of_one_that_guides": "node 2 reuses guidance differences, so its guidance is 1, got 7.5",
     "reuse_of_its_own_difference": "node 1 reuses guidance differences, but a row has a coefficient for its own",
     "reuse_of_no_difference": "nodes: some reuse guidance differences, but no row has a coefficient for one",
@@ -159,6 +164,7 @@ BEYOND_A_SCHEMA = {  # legal JSON of legal parts: only the whole is wrong
     "variants_in_version_2", "variant_of_a_node_in_version_1", "variant_that_nobody_declares", "variant_that_no_node_calls",
     "digest_mismatch_in_a_cost", "start_in_version_1", "start_in_version_2", "start_in_version_3", "version_4_without_a_start",
     "version_3_with_a_start", "start_without_a_picture", "start_without_noise", "digest_mismatch_in_a_start",
+    "features_of_no_block", "features_that_nobody_computed", "digest_mismatch_in_features",
 }  # fmt: skip
 
 
@@ -268,6 +274,21 @@ def test_a_plan_that_starts_from_pictures_reads_back_and_samples_as_it_says() ->
         kept.sample(lambda x, node: x, noise)
     with pytest.raises(ValueError, match="starts from noise: leave the picture out"):
         plan().sample(lambda x, node: x, noise, picture)
+
+
+def test_features_are_written_only_where_they_are_reused() -> None:
+    made = make_plan_v3.make()
+    fields = {name: getattr(made, name) for name in Plan.model_fields if name != "digest"}
+    other = Plan(**fields | {"variants": {"small": PlanVariant(cost=0.25, skips=("blocks.1",), reuses_features=True)}})
+    assert "reuses_features" not in made.text() and json.loads(other.text())["variants"]["small"]["reuses_features"] is True
+    said = other.text().replace('"reuses_features": true', '"reuses_features": false')
+    for text, plan in ((other.text(), other), (said.replace(other.digest, _left_out(fields).digest), _left_out(fields))):
+        assert Plan.parse(text) == plan and reader.parse(text).digest == plan.digest
+    assert other.table_digest() != _left_out(fields).table_digest()
+
+
+def _left_out(fields: dict[str, Any]) -> Plan:
+    return Plan(**fields | {"variants": {"small": PlanVariant(cost=0.25, skips=("blocks.1",))}})
 
 
 def test_the_digest_of_a_table_is_of_its_components_too() -> None:

@@ -32,6 +32,7 @@ PRESETS = [
     "ays",
     "churn",
     "dc",
+    "deepcache",
     "default",
     "dmn",
     "dpm_v3",

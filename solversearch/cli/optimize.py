@@ -24,7 +24,7 @@ def optimize(
         typer.Option(
             metavar="CALLS",
             help="In place of --nfe: network time a sample may cost, in calls of the model's network. Some evaluations may then be "
-            "cheaper: of variants of the network, or reusing guidance differences.",
+            "cheaper: of variants of the network, or reusing features or guidance differences.",
         ),
     ] = None,
     guidance: Annotated[float | None, typer.Option(metavar="W", help="Guidance scale; 1 is none.", show_default="the model's")] = None,

@@ -14,7 +14,7 @@ from solversearch.outputs import slug
 Number = TypeVar("Number", int, float)
 
 
-BY_BUDGET = ("adaptive_guidance", "t_stitch")
+BY_BUDGET = ("adaptive_guidance", "deepcache", "t_stitch")
 """Presets that are the default space where nobody gives a budget."""
 
 

@@ -20,8 +20,8 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from solversearch.export.single_calls import Order, half, whole
-from solversearch.overriding import Override, Passes, left_out
+from solversearch.export.single_calls import Order, half, half_features, whole, whole_features
+from solversearch.overriding import Cached, Features, Override, Passes, left_out, remembering
 from solversearch.pipeline_facts import facts_of
 
 _NETWORK = re.compile(r"(unet|transformer)(_\d)?$")
@@ -54,7 +54,7 @@ class Attachment:
         if "num_inference_steps" not in self.signature.parameters:
             raise ValueError(f"{self.kind.__name__} cannot be called with a number of steps, so it cannot take a plan's")
         self.scheduler, self.plan = scheduler, scheduler.plan
-        self.variants, self.skips = dict(variants), self._skips(variants)
+        self.variants, self.skips, self.cached = dict(variants), *self._skips(variants)
         self.guided = self.plan.network_calls > self.plan.nfe
         self.scale = self.plan.guidance if self.plan.guidance > 1 or not self.guided else 2.0  # at which pipelines do guide
         self.made_for, _, said = facts_of(self.plan.decisions)
@@ -70,9 +70,12 @@ class Attachment:
         """As the pipeline has them now, by the names of its components."""
         return {name: part for name, part in self.pipe().components.items() if _NETWORK.match(name) and isinstance(part, nn.Module)}
 
-    def _skips(self, variants: Mapping[str, nn.Module]) -> dict[tuple[str, str], dict[str, Passes | None]]:
-        """By variants and networks of the pipeline, the blocks that are left out."""
+    def _skips(
+        self, variants: Mapping[str, nn.Module]
+    ) -> tuple[dict[tuple[str, str], dict[str, Passes | None]], dict[str, dict[str, Cached]]]:  # fmt: skip
+        """By variants and networks of the pipeline, the blocks that are left out; by networks those whose features are kept."""
         found: dict[tuple[str, str], dict[str, Passes | None]] = {}
+        cached: dict[str, dict[str, Cached]] = {}
         for name, variant in self.plan.variants.items():
             if not variant.skips and name not in variants:
                 raise ValueError(
@@ -85,7 +88,9 @@ class Attachment:
                 if network is None or block not in dict(network.named_modules()):
                     raise ValueError(f"the plan leaves out {skip} of its network, which {self.kind.__name__} does not have")
                 found.setdefault((name, part), {})[block] = None
-        return found
+                if variant.reuses_features:
+                    cached.setdefault(part, {})[block] = Cached(block)
+        return found, cached
 
     def _strength(self, told: Mapping[str, float]) -> dict[str, Any]:
         """What image-to-image pipelines are told, which has no other part in the sampling: the plan has its own start."""
@@ -242,6 +247,8 @@ class Call:
         self.order: Order | None = None
         self.last: list[Any] = []
         """What the network's calls of one evaluation returned, and how c and u are among them, when that is known."""
+        self.left: dict[tuple[str, int], Features] = {}
+        """By the network's name and the number of its call in an evaluation, the features that its blocks have left."""
 
     def hooks(self, at_network: bool) -> list[Any]:
         """On the network for this call; at_network is for pipelines that prepare no latents: then its first input is scaled."""
@@ -308,23 +315,37 @@ class Call:
         if self.here.call is not self:
             return forward(*args, **kwargs)
         node = self.attachment.plan.nodes[self.here.run.i if self.here.run else 0]
-        number, order, forward = len(self.outputs), self.order, partial(self._called, part, node.variant, forward)
+        number, order, ask = len(self.outputs), self.order, partial(self._called, part, node.variant, forward)
+        left = self.left.get((part, number), {})
         if order is None or not node.reuses:
             del self.last[number:]
-            self.last.append(forward(*args, **kwargs))
-            return self.last[-1]
+            output, self.left[part, number] = ask(left, *args, **kwargs)
+            self.last.append(output)
+            return output
         if order.is_other(number):
             return self.last[number]
         if not order.rows:
-            return forward(*args, **kwargs)
-        return whole(self.last[0], forward(*half(args, order), **half(kwargs, order)), order)
+            output, self.left[part, number] = ask(left, *args, **kwargs)
+            return output
+        given, features = ask(half_features(left, order), *half(args, order), **half(kwargs, order))
+        self.left[part, number] = whole_features(left, features, order)
+        return whole(self.last[0], given, order)
 
-    def _called(self, part: str, variant: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _called(
+        self, part: str, variant: str, forward: Callable[..., Any], left: Features, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Features]:  # fmt: skip
+        """With the features that are left after it."""
         attachment = self.attachment
         if variant in attachment.variants:
-            return attachment.variants[variant](*args, **kwargs)
-        with left_out(attachment.networks()[part], attachment.skips.get((variant, part), {})):
-            return forward(*args, **kwargs)
+            return attachment.variants[variant](*args, **kwargs), left
+        network, skips = attachment.networks()[part], attachment.skips.get((variant, part), {})
+        reuses = bool(variant) and attachment.plan.variants[variant].reuses_features
+        with (
+            remembering(network, attachment.cached.get(part, {}).values(), skips if reuses else (), left) as kept,
+            left_out(network, {} if reuses else skips),
+        ):
+            output = forward(*args, **kwargs)
+        return output, {**left, **{name: calls for name, calls in kept.items() if calls}}
 
     def _after(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
         if self.here.call is not self:

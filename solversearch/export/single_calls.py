@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, cat
+from torch.utils._pytree import tree_map
+
+from solversearch.overriding import Features
 
 
 @dataclass(frozen=True)
@@ -57,3 +60,28 @@ def whole(last: Any, given: Any, order: Order) -> Any:
     if isinstance(given, tuple):
         return (whole(last[0], given[0], order), *given[1:])
     return type(given)(sample=whole(last.sample, given.sample, order))
+
+
+def half_features(features: Features, order: Order) -> Features:
+    """Those of the rows with the condition; blocks may have several rows for one of the network."""
+    found: Features = tree_map(lambda value: _rows(value, order.first, order), features)
+    return found
+
+
+def whole_features(last: Features, given: Features, order: Order) -> Features:
+    """With the condition the given, without it the last; of the blocks alone that have both."""
+
+    def both(old: Any, new: Any) -> Any:
+        if not isinstance(new, Tensor) or len(new) == len(old):
+            return new
+        other = _rows(old, not order.first, order)
+        return cat([other, new] if order.first else [new, other])
+
+    return {name: tree_map(both, last[name], calls) for name, calls in given.items() if name in last}
+
+
+def _rows(value: Any, second: bool, order: Order) -> Any:
+    if not isinstance(value, Tensor) or not value.ndim or len(value) % order.rows:
+        return value
+    rows = len(value) // 2
+    return value[rows:] if second else value[:rows]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solversearch.errors import UserError, nearest
-from solversearch.models.options import Options
+from solversearch.models.options import FOUND, Options
 
 if TYPE_CHECKING:
     from solversearch.models.base import Model
@@ -53,8 +53,10 @@ def load(source: Any, options: Options = DEFAULT, known: bool = False) -> "Model
 
 def _named(variant: str) -> tuple[str, str]:
     name, equals, source = variant.partition("=")
-    if not equals or not source or not name.isidentifier() or name.startswith("skip"):
-        raise UserError(f"--variant {variant}: a variant is NAME=MODEL, such as small=hf:REPOSITORY, with a name of letters, not skip...")
+    if not equals or not source or not name.isidentifier() or name.startswith(FOUND):
+        raise UserError(
+            f"--variant {variant}: a variant is NAME=MODEL, such as small=hf:REPOSITORY, with a name of letters, not skip... or features..."
+        )
     return name, source
 
 

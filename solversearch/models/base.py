@@ -1,17 +1,20 @@
 """What every model adapter supplies, and the denoiser that runs it: batches, guidance, data prediction, time spent."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from solversearch.errors import Halted, UserError, blaming
 from solversearch.judging.distances import Moments, Reference
 from solversearch.models.digest import Identified
+from solversearch.overriding import Cached, Features, remembering
 from solversearch.runtime import Node, Start
 from solversearch.schedules import NoiseSchedule, data_prediction
 
@@ -23,13 +26,15 @@ class Variant:
     """A cheaper stand-in for a model's network, with the same arguments: of fewer layers or bits, or another one of the same latents.
 
     cost is what a call takes of the time that the model's own takes. digest tells it from others of its name; skips are the blocks that it
-    leaves out of the model's own network, see `skipping`.
+    leaves out of the model's own network, see `skipping`. reuses are the same blocks where their last features are taken in place of
+    running them; then the network is the model's own, which the denoiser makes do with them.
     """
 
     network: Network
     cost: float
     digest: str = ""
     skips: tuple[str, ...] = ()
+    reuses: tuple[Cached, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,14 @@ Output = Tensor | tuple[Tensor, Tensor]
 Request = tuple[Tensor, Node]
 """Samples (B, *shape) that want to be evaluated at a node."""
 
+
+class Part(NamedTuple):
+    """So many samples that were in one network call, and the features that its blocks have left."""
+
+    size: int
+    features: Features
+
+
 _FITTED: dict[tuple[str, tuple[int, ...]], int] = {}
 """By the name and shape of a model, the batch that its network has room for, where a larger one ran out of memory."""
 
@@ -129,16 +142,29 @@ class Denoiser:
     unconditional data prediction is returned as well, but where a node reuses; `Model.clip` bounds the prediction alone. No network
     call has more than batch_size samples (filled up to `Model.pad`); where memory runs out the batch is halved, for all that follows.
     Raises `NotFinite` where the network returns NaN or inf for a sample; a lenient one returns NaN for that sample from then on, unless
-    none is left.
+    none is left. checkpointing keeps no activations for a gradient, but makes them again.
+
+    Nodes whose variant reuses features are for one sampling run, and a denoiser of its own (`anew`).
     """
 
     def __init__(
         self, model: Model, conditions: Tensor | None, batch_size: int = 512, split: bool = False, clock: Clock | None = None,
-        lenient: bool = False,
+        lenient: bool = False, checkpointing: bool = False,
     ):  # fmt: skip
-        self.model, self.conditions, self.split, self.lenient = model, conditions, split, lenient
+        self.model, self.conditions, self.split, self.lenient, self.checkpointing = model, conditions, split, lenient, checkpointing
         self.asked = model.filled(batch_size)
         self.clock = clock or Clock()
+        self.cached: dict[str, Cached] = {}
+        self.left: dict[tuple[int, bool], list[Part]] = {}
+        """By the run, and whether under the conditions: what blocks have left."""
+
+    def anew(self, nodes: Iterable[Node]) -> Self:
+        """The same denoiser for a sampling run through these nodes, which remembers the features that they reuse. Of several runs, see
+        `together`."""
+        other, variants = copy(self), (self.model.variants.get(node.variant) for node in nodes)
+        other.cached = {block.name: block for variant in variants if variant for block in variant.reuses}
+        other.left = {}
+        return other
 
     @property
     def batch_size(self) -> int:
@@ -150,17 +176,21 @@ class Denoiser:
             raise output
         return output
 
-    def together(self, requests: Sequence[Request]) -> list[Output | NotFinite]:
-        """Several evaluations, of all samples each, in joint network calls; one that is not finite fails alone."""
+    def together(self, requests: Sequence[Request], runs: Sequence[int] | None = None) -> list[Output | NotFinite]:
+        """Several evaluations, of all samples each, in joint network calls; one that is not finite fails alone. runs are the numbers of
+        the sampling runs that ask for them, where they are not their places."""
+        runs = range(len(requests)) if runs is None else runs
         guided = [k for k, (_, node) in enumerate(requests) if node.guidance != 1 or (self.split and not node.reuses)]
         null, free = self.model.null_condition, {}
         if guided and null is None:
             raise UserError(f"model {self.model.name!r} has no null condition, so guidance is not possible; use guidance 1")
         start = time.perf_counter()
-        conditional = self._predict(requests, self.conditions)
+        conditional = self._predict(requests, self.conditions, [(run, True) for run in runs])
         if guided:
             assert self.conditions is not None and null is not None
-            unconditional = self._predict([requests[k] for k in guided], null.expand_as(self.conditions))
+            unconditional = self._predict(
+                [requests[k] for k in guided], null.expand_as(self.conditions), [(runs[k], False) for k in guided]
+            )
             free = dict(zip(guided, unconditional, strict=True))
         outputs = [self._output(x, node, conditional[k], free.get(k)) for k, (x, node) in enumerate(requests)]
         self.clock.seconds += time.perf_counter() - start
@@ -182,44 +212,62 @@ class Denoiser:
             prediction = prediction.clip(-self.model.clip, self.model.clip)
         return (prediction, difference) if self.split and difference is not None else prediction
 
-    def _predict(self, requests: Sequence[Request], conditions: Tensor | None) -> list[Tensor]:
+    def _predict(self, requests: Sequence[Request], conditions: Tensor | None, runs: Sequence[tuple[int, bool]]) -> list[Tensor]:
         """Data predictions in the dtype of x, for every sample under its condition."""
+        groups: dict[Any, list[int]] = {}  # of one network call, that may leave features of one run
+        for k, (_, node) in enumerate(requests):
+            groups.setdefault((node.variant, runs[k] if self.cached else None), []).append(k)
+        found: dict[int, Tensor] = {}
+        for _, own in sorted(groups.items(), key=lambda group: group[0][0]):
+            found |= zip(own, self._predicted([requests[k] for k in own], conditions, runs[own[0]]), strict=True)
+        return [found[k] for k in range(len(requests))]
+
+    def _predicted(self, requests: Sequence[Request], conditions: Tensor | None, run: tuple[int, bool]) -> list[Tensor]:
+        """Those of one variant."""
         model = self.model
-        if len(kinds := {node.variant for _, node in requests}) > 1:
-            found: dict[int, Tensor] = {}
-            for kind in sorted(kinds):
-                own = [k for k, (_, node) in enumerate(requests) if node.variant == kind]
-                found |= zip(own, self._predict([requests[k] for k in own], conditions), strict=True)
-            return [found[k] for k in range(len(requests))]
         told = [torch.as_tensor(node.t, dtype=model.time_dtype, device=x.device).expand(len(x)) for x, node in requests]
         repeated = None if conditions is None else _joined([conditions] * len(requests))
-        output, predictions = self._run(_joined([x for x, _ in requests]), _joined(told), repeated, requests[0][1].variant), []
+        output, predictions = self._run(_joined([x for x, _ in requests]), _joined(told), repeated, requests[0][1].variant, run), []
         for (x, node), each in zip(requests, torch.split(output, [len(x) for x, _ in requests]), strict=True):
             a, b = data_prediction(model.prediction_type, node.alpha, node.sigma)
             predictions.append(b * each if isinstance(a, float) and a == 0 else a * x + b * each)
         return predictions
 
-    def _run(self, x: Tensor, t: Tensor, conditions: Tensor | None, variant: str) -> Tensor:
-        """The network's output for every row, in batches."""
+    def _run(self, x: Tensor, t: Tensor, conditions: Tensor | None, variant: str, run: tuple[int, bool]) -> Tensor:
+        """The network's output for every row, in batches; where features are reused, in those that have left them."""
+        last = self.left.get(run, []) if variant else []  # the model's own network runs every block
+        if last and sum(part.size for part in last) != len(x):
+            raise UserError("the denoiser has the features of another sampling run: make one for each, denoise.anew(nodes)")
         parts: list[Tensor] = []
+        left: list[Part] = []
         done = 0
         while done < len(x):
-            batch = slice(done, done + self.batch_size)
-            output = self._run_batch(x[batch], t[batch], None if conditions is None else conditions[batch], variant)
-            if output is not None:
-                parts.append(output)
-                done += len(output)
+            known = last[len(parts)] if last else Part(self.batch_size, {})
+            batch = slice(done, done + known.size)
+            found = self._run_batch(x[batch], t[batch], None if conditions is None else conditions[batch], variant, known.features)
+            if found is not None:
+                parts.append(found[0])
+                left.append(Part(len(found[0]), found[1]))
+                done += len(found[0])
+        if self.cached:
+            self.left[run] = left
         return _joined(parts)
 
-    def _run_batch(self, x: Tensor, t: Tensor, conditions: Tensor | None, variant: str) -> Tensor | None:
-        """None where the batch was too large and is smaller now."""
+    def _run_batch(
+        self, x: Tensor, t: Tensor, conditions: Tensor | None, variant: str, last: Features
+    ) -> tuple[Tensor, Features] | None:  # fmt: skip
+        """With the features that are left after it. None where the batch was too large and is smaller now."""
         model, size = self.model, len(x)
         fill = torch.arange(model.filled(size), device=x.device).clamp(max=size - 1) if size % model.pad else slice(None)
         arguments = (x[fill].to(model.dtype), t[fill], *(() if conditions is None else (conditions[fill],)))
+        call = partial(self._call, variant, last)
+        if self.checkpointing:
+            call = partial(checkpoint, call, use_reentrant=False, preserve_rng_state=False)
         try:  # copies, in and out: a network may write into what it is given, and into what it has returned before
-            output = self._network(variant)(*(each.clone() for each in arguments))[:size].to(x.dtype, copy=True)
+            output, features = call(*(each.clone() for each in arguments))
+            output = output[:size].to(x.dtype, copy=True)
         except torch.cuda.OutOfMemoryError:
-            if torch.is_grad_enabled():  # what is kept for the gradient is too much, and that is the caller's to share out
+            if torch.is_grad_enabled() or last:  # what is kept for the gradient is too much, and that is the caller's to share out
                 raise
             self._halve(model.filled(size))
             return None
@@ -229,7 +277,20 @@ class Denoiser:
             with blaming(f"the network of {model.name!r}", kind=Halted):
                 raise
         self.clock.evaluations += size
-        return output
+        return output, features
+
+    def _call(self, variant: str, last: Features, *arguments: Tensor) -> tuple[Tensor, Features]:
+        """The network's output, and the features that are left after it: of every block those of the last call that ran it."""
+        network, own = self._network(variant), self.model.network
+        reused = [block.name for block in self.model.variants[variant].reuses] if variant else []
+        if not self.cached.keys() >= set(reused):
+            raise UserError(f"the variant {variant!r} reuses features: make the denoiser for the sampling run, denoise.anew(nodes)")
+        if not self.cached:
+            return network(*arguments), last
+        assert isinstance(own, nn.Module)
+        with remembering(own, list(self.cached.values()), reused, last) as kept:
+            output = network(*arguments)
+        return output, {**last, **{name: calls for name, calls in kept.items() if calls}}
 
     def _network(self, variant: str) -> Network:
         if not variant:

@@ -48,6 +48,7 @@ from solversearch.errors import UserError, blaming, nearest, short
 from solversearch.models.base import Model, Variant
 from solversearch.models.denoising import check
 from solversearch.models.digest import exact, nearly, old_digest
+from solversearch.models.options import FOUND
 from solversearch.models.variants import variant_of
 from solversearch.noise import SPLITS
 from solversearch.schedules import PREDICTION_TYPES, NoiseSchedule, data_prediction, unknown_prediction_type
@@ -211,7 +212,7 @@ def _check_types(fields: Mapping[str, Any], where: str) -> None:
         "name": (lambda value: isinstance(value, str), "a text"),
         "looks": (lambda value: isinstance(value, str), "a text"),
         "weights": (lambda value: isinstance(value, str), "a text"),
-        "variants": (_are_variants, "networks by their names, which are identifiers and not skip..."),
+        "variants": (_are_variants, "networks by their names, which are identifiers and not skip... or features..."),
     }
     for each, (right, what) in rules.items():
         if each in fields and not right(fields[each]):
@@ -222,7 +223,7 @@ def _check_types(fields: Mapping[str, Any], where: str) -> None:
 
 def _are_variants(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(name, str) and name.isidentifier() and not name.startswith("skip") and (callable(each) or isinstance(each, Variant))
+        isinstance(name, str) and name.isidentifier() and not name.startswith(FOUND) and (callable(each) or isinstance(each, Variant))
         for name, each in value.items()
     )
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from solversearch.errors import UserError
 
+FOUND = ("skip", "features")
+"""How the names of variants begin that are found in the network itself."""
 FOR_ALL = ("features", "inception_weights", "reference", "variant")
 """What `models.load` applies to whatever model it has loaded."""
 

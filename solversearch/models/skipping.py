@@ -1,7 +1,8 @@
-"""Blocks that a network can leave out, found in any network by what goes in and out of its modules, with no code for any family.
+"""Blocks that a network need not run, found in any network by what goes in and out of its modules, with no code for any family.
 
-Entries of lists of modules that mostly return what they were given (`overriding`), the outermost that do. Those that add least, over a
-short solve, go first.
+They are entries of lists of modules, over a short solve. Those that mostly return what they were given (`overriding`), the outermost that
+do, can be left out, those that add least first. Of any, the outermost, features can be reused, of those first that change least from one
+evaluation to the next.
 """
 
 import re
@@ -12,47 +13,80 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from solversearch.models.base import Denoiser, Model, Network, Variant
-from solversearch.overriding import Passes, left_out, passed, tensors
+from solversearch.overriding import Cached, Passes, left_out, passed, remembering, tensors
 from solversearch.teacher import solve
 
 SAMPLES, STEPS = 2, 8
 """Of the solve that blocks are watched over."""
-SHARES = (0.25, 0.5, 0.75)
-"""Of the blocks that are left out."""
-WORTH = 0.98
-"""Of the network's cost: what costs more saves nothing."""
+SHARES, REUSED = (0.25, 0.5, 0.75), (0.5, 0.75, 1.0)
+"""Of the blocks that are left out, and of those whose features are reused."""
+LEAST, WORTH = 0.02, 0.98
+"""Of the network's cost: what costs less does nothing, as where a whole output is reused, and what costs more saves nothing."""
 CORE = re.compile(r"(.*?\.)?core\.")
 """Before the names of a pipeline's own networks in those of the module that calls them; a plan's names are without it."""
 
 
 @dataclass
 class Block:
-    """A module that may be left out, and how much it adds: |out - in| / |in|, over all calls."""
+    """A module that need not be run: what it passes on where it is left out, if it can be, and how much it adds, |out - in| / |in|; its
+    features, how often it was called, and how much they change, |f - f before| / |out|."""
 
     name: str
-    passes: Passes
+    cached: Cached
+    passes: Passes | None = None
     adds: list[float] = field(default_factory=list)
+    changes: list[float] = field(default_factory=list)
+    last: dict[Any, list[Any]] = field(default_factory=dict)
+    calls: int = 0
 
 
 def skip_sets(model: Model) -> dict[str, Variant]:
-    """Variants of the model that leave out a quarter, half and three quarters of its blocks, those that add least. None where the
-    network's multiplications cannot be counted, as in quantised ones, or its weights are not there."""
+    """Variants of the model that do not run so many of its blocks: skip... leave out those that add least, features... reuse the features
+    of those that change least. None where the network's multiplications cannot be counted, as in quantised ones, or its weights are not
+    there."""
     blocks = [] if model.device == "meta" or not operations(model, model.network) else found(model)
-    counts = sorted({max(1, round(share * len(blocks))) for share in SHARES if blocks} - ({len(blocks)} if len(blocks) > 1 else set()))
-    sets = {f"skip{count}": without(model, [_short(block.name) for block in blocks[:count]]) for count in counts}
-    return {name: variant for name, variant in sets.items() if variant.cost < WORTH}
+    left = sorted(_outermost([block for block in blocks if block.passes is not None]), key=lambda block: float(np.mean(block.adds)))
+    reused = sorted(_outermost([block for block in blocks if block.changes]), key=lambda block: float(np.mean(block.changes)))
+    counts = sorted({max(1, round(share * len(left))) for share in SHARES if left} - ({len(left)} if len(left) > 1 else set()))
+    sets = {f"skip{count}": without(model, [_short(block.name) for block in left[:count]]) for count in counts}
+    for count in sorted({max(1, round(share * len(reused))) for share in REUSED if reused}):
+        sets[f"features{count}"] = reusing(model, [block.cached for block in reused[:count]])
+    return {name: variant for name, variant in sets.items() if LEAST < variant.cost < WORTH}
 
 
 def without(model: Model, names: Sequence[str]) -> Variant:
     """The variant without blocks of these names; its cost is that of its multiplications. Raises KeyError for a name that is none."""
     assert isinstance(model.network, nn.Module)
-    known = {_short(name): name for name, _ in model.network.named_modules()}
-    network = _skipping(model.network, {known[name]: None for name in names})
+    network = _skipping(model.network, {block.name: None for block in blocks_of(model, names)})
     return Variant(network, operations(model, network) / operations(model, model.network), skips=tuple(sorted(names)))
+
+
+def reusing(model: Model, blocks: Sequence[Cached]) -> Variant:
+    """The variant that reuses the features of these blocks; its cost is that of the other multiplications."""
+    own = model.network
+    assert isinstance(own, nn.Module)
+    last: dict[str, list[list[Any]]] = {}
+
+    def call(*args: Any) -> Any:
+        with remembering(own, blocks, [block.name for block in blocks], last) as kept:
+            output = own(*args)
+        last.update(kept)
+        return output
+
+    cost = operations(model, call) / operations(model, own)
+    return Variant(own, cost, skips=tuple(sorted(_short(block.name) for block in blocks)), reuses=tuple(blocks))
+
+
+def blocks_of(model: Model, names: Sequence[str]) -> list[Cached]:
+    """By their names in a plan. Raises KeyError for a name that is none."""
+    assert isinstance(model.network, nn.Module)
+    known = {_short(name): name for name, _ in model.network.named_modules()}
+    return [Cached(known[name]) for name in names]
 
 
 def _short(name: str) -> str:
@@ -69,16 +103,16 @@ def _skipping(network: nn.Module, blocks: dict[str, Passes | None]) -> Network:
 
 
 def found(model: Model) -> list[Block]:
-    """Blocks of the model's network, those that add least first; none where it is no module."""
+    """Blocks of the model's network that are called every time, within each other, too; none where it is no module."""
     network = model.network
     if not isinstance(network, nn.Module):
         return []
-    known: dict[str, Block | None] = {}
-    handles = [
-        module.register_forward_hook(partial(_watch, known, name), with_kwargs=True)
+    known = {
+        name: Block(name, Cached(name))
         for name, module in network.named_modules()
         if name.rpartition(".")[2].isdigit() and next(module.parameters(), None) is not None
-    ]
+    }
+    handles = [network.get_submodule(name).register_forward_hook(partial(_watch, block), with_kwargs=True) for name, block in known.items()]
     conditions = None if model.conditions is None else model.conditions[torch.arange(SAMPLES) % len(model.conditions)]
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((SAMPLES, *model.shape))).float().to(model.device)
     try:
@@ -86,28 +120,35 @@ def found(model: Model) -> list[Block]:
     finally:
         for handle in handles:
             handle.remove()
-    fitting = {name: block for name, block in known.items() if block is not None}
-    most = max((len(block.adds) for block in fitting.values()), default=0)  # others are not called every time
-    outermost = [
-        block for name, block in fitting.items() if len(block.adds) == most and not any(name.startswith(f"{other}.") for other in fitting)
-    ]
-    return sorted(outermost, key=lambda block: float(np.mean(block.adds)))
+    most = max((block.calls for block in known.values()), default=0)
+    return [block for block in known.values() if block.calls == most]
 
 
-def _watch(known: dict[str, Block | None], name: str, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-    block = known.get(name, Block(name, ()))
-    if block is None:
-        return
+def _outermost(blocks: Sequence[Block]) -> list[Block]:
+    return [block for block in blocks if not any(block.name.startswith(f"{other.name}.") for other in blocks)]
+
+
+def _watch(block: Block, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
     given = tensors(args, kwargs)
     passes = passed(output, given)
-    if passes is None or (block.adds and block.passes != passes):
-        known[name] = None
-        return
-    block.passes = passes
-    pairs = zip(output, passes, strict=True) if isinstance(passes, tuple) else [(output, passes)]
-    added = [(float((after - given[key]).double().norm()), float(given[key].double().norm())) for after, key in pairs if key is not None]
-    block.adds.append(max(change / max(size, 1e-30) for change, size in added))
-    known[name] = block
+    if not block.calls:
+        block.passes = passes
+    if passes is None or block.passes != passes:
+        block.passes = None
+    else:
+        pairs = zip(output, passes, strict=True) if isinstance(passes, tuple) else [(output, passes)]
+        added = [(_size([after - given[key]]), _size([given[key]])) for after, key in pairs if key is not None]
+        block.adds.append(max(change / max(size, 1e-30) for change, size in added))
+    features = block.cached.features(output, given)
+    shapes = tuple(each.shape if isinstance(each, Tensor) else None for each in features)  # prompts of another length are called apart
+    if shapes in block.last:
+        changed = [new - old for new, old in zip(features, block.last[shapes], strict=True) if isinstance(new, Tensor)]
+        block.changes.append(_size(changed) / max(_size(tree_leaves(output)), 1e-30))
+    block.last[shapes], block.calls = features, block.calls + 1
+
+
+def _size(parts: Sequence[Any]) -> float:
+    return float(sum(float(part.double().square().sum()) for part in parts if isinstance(part, Tensor)) ** 0.5)
 
 
 def operations(model: Model, network: Network) -> int:

@@ -9,7 +9,7 @@ from torch import nn
 from solversearch.errors import UserError
 from solversearch.models.base import Model, Network, Variant
 from solversearch.models.digest import weights_digest
-from solversearch.models.skipping import operations, skip_sets, without
+from solversearch.models.skipping import blocks_of, operations, reusing, skip_sets, without
 from solversearch.plan import Plan
 
 CLOSE = 1e-3
@@ -17,7 +17,7 @@ CLOSE = 1e-3
 
 
 def with_skips(model: Model) -> Model:
-    """The model with variants that leave out blocks of its network, where blocks can be found."""
+    """The model with variants that do not run some blocks of its network, where blocks can be found."""
     return model if model.lacks else replace(model, variants={**skip_sets(model), **model.variants})
 
 
@@ -60,7 +60,8 @@ def of_plan(model: Model, plan: Plan) -> Model:
     for name, each in plan.variants.items():
         if each.skips:
             try:
-                found[name] = replace(without(model, each.skips), cost=each.cost)
+                made = reusing(model, blocks_of(model, each.skips)) if each.reuses_features else without(model, each.skips)
+                found[name] = replace(made, cost=each.cost)
             except KeyError as error:
                 raise UserError(f"the plan's variant {name!r} leaves out {error}, which is no block of {model.name!r}") from None
         elif name not in model.variants:

@@ -63,7 +63,8 @@ def summary(plan: Plan) -> dict[str, str]:
 
 
 def variant_text(variant: PlanVariant) -> str:
-    what = f"leaves out {', '.join(variant.skips)}" if variant.skips else f"another network ({variant.digest[:16] or 'any'})"
+    how = "reuses the features of" if variant.reuses_features else "leaves out"
+    what = f"{how} {', '.join(variant.skips)}" if variant.skips else f"another network ({variant.digest[:16] or 'any'})"
     return f"{what}; a call costs {variant.cost:.3g}"
 
 

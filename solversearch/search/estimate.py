@@ -126,7 +126,7 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
     stages = {
         "teacher": taught + cost(settings.samples, min(STEPS, TAUGHT * nfe), pictures),
         "baselines": empirical.cost(model) + nfe * (SCREENED * screening(settings.validation_samples) + 2 * settings.validation_samples),
-        "price": CHOICES * sum(patterns(model, settings)) * learning // nfe * goes_on,
+        "price": CHOICES * sum(nfe for nfe, _ in patterns(model, settings)) * learning // nfe * goes_on,
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
         "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,

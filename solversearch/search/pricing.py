@@ -10,7 +10,7 @@ from typing import NamedTuple, get_args
 import numpy as np
 
 from solversearch.errors import UserError
-from solversearch.models.base import Model
+from solversearch.models.base import Model, Variant
 from solversearch.plan import PlanVariant
 from solversearch.runtime import Tableau
 from solversearch.spaces.sections import Cheaper
@@ -22,11 +22,13 @@ MOST = 200_000
 
 
 class Kind(NamedTuple):
-    """variant is the network, empty for the model's own; one that reuses has no guidance difference, at half the price."""
+    """variant is the network, empty for the model's own; one that reuses has no guidance difference, at half the price. One that is stale
+    has features of an earlier evaluation of the model's own network."""
 
     variant: str
     reuses: bool
     price: float
+    stale: bool = False
 
 
 Pattern = tuple[Kind, ...]
@@ -36,12 +38,16 @@ Pattern = tuple[Kind, ...]
 def kinds(model: Model, guidance: float, splits: bool, cheaper: Sequence[Cheaper] = get_args(Cheaper)) -> tuple[Kind, ...]:
     """All that there are and the space allows, dearest first. A price is in calls of the model's own network."""
     calls = 2 if guidance != 1 else 1
-    known = {name: each for name, each in sorted(model.variants.items()) if ("blocks" if each.skips else "networks") in cheaper}
-    networks = [("", 1.0), *((name, variant.cost) for name, variant in known.items())]
-    found = [Kind(name, False, calls * cost) for name, cost in networks]
+    known = {name: each for name, each in sorted(model.variants.items()) if _kind(each) in cheaper}
+    networks = [("", 1.0, False), *((name, variant.cost, bool(variant.reuses)) for name, variant in known.items())]
+    found = [Kind(name, False, calls * cost, stale) for name, cost, stale in networks]
     if guidance != 1 and splits and "reuse" in cheaper:
-        found += [Kind(name, True, cost) for name, cost in networks]
+        found += [Kind(name, True, cost, stale) for name, cost, stale in networks]
     return tuple(sorted(found, key=lambda kind: (-kind.price, kind)))
+
+
+def _kind(variant: Variant) -> Cheaper:
+    return "features" if variant.reuses else "blocks" if variant.skips else "networks"
 
 
 def affordable(budget: float, guidance: float) -> int:
@@ -60,10 +66,9 @@ def too_many(known: Sequence[Kind], nfe: int) -> bool:
 def counts(known: tuple[Kind, ...], nfe: int, budget: float) -> list[Pattern]:
     """Which kinds nfe evaluations may be of, in no order: within the budget, and such that none can be exchanged for the next dearer one.
 
-    Not all of the model's own network, and one that computes its guidance difference where others reuse it. None where there would be more
-    than `MOST` to go through.
+    Not all of the model's own network, and one that computes what others reuse. None where there would be more than `MOST` to go through.
     """
-    own = max(kind.price for kind in known if not kind.variant)
+    whole = max((kind for kind in known if not kind.variant), key=lambda kind: kind.price)
     found: list[Pattern] = []
     for some in () if too_many(known, nfe) else combinations_with_replacement(known, nfe):
         left = budget + EXACT - sum(kind.price for kind in some)
@@ -71,17 +76,19 @@ def counts(known: tuple[Kind, ...], nfe: int, budget: float) -> list[Pattern]:
             continue
         there = set(some)
         steps = [kind.price - other.price for other in there for kind in known if kind.price > other.price + EXACT]
-        if min(steps, default=inf) > left and not all(kind.reuses for kind in some) and any(kind.price < own for kind in some):
+        fed = whole in there if any(kind.stale for kind in there) else not all(kind.reuses for kind in there)
+        if min(steps, default=inf) > left and fed and any(kind.price < whole.price for kind in there):
             found.append(some)
     return found
 
 
 def drawn(rng: np.random.Generator, which: Sequence[Pattern], count: int) -> Iterator[Pattern]:
-    """Patterns at random. The first evaluation computes its guidance difference, which all others may use."""
+    """Patterns at random. The first evaluation computes what others reuse: its guidance difference, or features, too."""
     for k in rng.integers(len(which), size=count):
         some = which[k]
         order = rng.permutation(len(some)).tolist()
-        first = next(k for k, i in enumerate(order) if not some[i].reuses)
+        stale = any(kind.stale for kind in some)
+        first = next(k for k, i in enumerate(order) if not some[i].reuses and not (stale and some[i].variant))
         order[0], order[first] = order[first], order[0]
         yield tuple(some[i] for i in order)
 
@@ -98,4 +105,7 @@ def patterned(table: Tableau, pattern: Pattern) -> Tableau:
 def declared(model: Model, table: Tableau) -> dict[str, PlanVariant]:
     """The variants that a table calls, as its plan has them."""
     called = {name: model.variants[name] for name in sorted({node.variant for node in table.nodes} - {""})}
-    return {name: PlanVariant(cost=each.cost, digest=each.digest, skips=each.skips) for name, each in called.items()}
+    return {
+        name: PlanVariant(cost=each.cost, digest=each.digest, skips=each.skips, reuses_features=bool(each.reuses))
+        for name, each in called.items()
+    }

@@ -147,9 +147,9 @@ class ComponentChoice(Section):
         return len({*self.bands}) > 1 or True in self.channels
 
 
-Cheaper = Literal["blocks", "networks", "reuse"]
-"""Evaluations that cost less than the network's own, under a budget: of the network without some blocks, of other networks, and those that
-reuse guidance differences."""
+Cheaper = Literal["blocks", "features", "networks", "reuse"]
+"""Evaluations that cost less than the network's own, under a budget: of the network without some blocks, or with features of some that an
+earlier evaluation computed, of other networks, and those that reuse guidance differences."""
 
 
 class Stages(Section):

@@ -3,7 +3,7 @@
 from functools import cached_property
 from os.path import isfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationInfo, create_model, field_validator, model_validator
 
@@ -52,7 +52,7 @@ class SearchSpace(_Decisions):
 
     guidance_interval: GuidanceInterval = GuidanceInterval()
     components: ComponentChoice = ComponentChoice()
-    cheaper: tuple[Cheaper, ...] = get_args(Cheaper)
+    cheaper: tuple[Cheaper, ...] = ("features", "networks", "reuse")
     search: SearchDefaults = SearchDefaults()
 
     @model_validator(mode="before")

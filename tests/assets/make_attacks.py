@@ -161,6 +161,14 @@ def wrong_variants() -> Iterator[tuple[str, bytes]]:
     yield "variant_with_an_unknown_key", changed("variants", "small", "speed", to=4, good=GOOD_3)
     yield "variant_as_a_number", changed("nodes", 2, "variant", to=1, good=GOOD_3)
     yield "digest_mismatch_in_a_cost", changed("variants", "small", "cost", to=0.2, good=GOOD_3)
+    reuses = {"cost": 0.25, "skips": ["blocks.1"], "reuses_features": True}
+    yield "features_of_no_block", changed("variants", "small", "reuses_features", to=True, good=GOOD_3)
+    yield (
+        "features_that_nobody_computed",
+        changed("variants", "small", to=reuses, good=GOOD_3.replace('"variant": ""', '"variant": "small"')),
+    )
+    yield "features_as_a_number", changed("variants", "small", to=reuses | {"reuses_features": 1}, good=GOOD_3)
+    yield "digest_mismatch_in_features", changed("variants", "small", to=reuses, good=GOOD_3)
 
 
 def wrong_starts() -> Iterator[tuple[str, bytes]]:

@@ -129,12 +129,30 @@ def calling(model: Model, plan: Plan, **at: str) -> Plan:
 def test_blocks_that_a_plan_leaves_out_are(loaded: Families, family: str) -> None:
     pipe, model = loaded(family)
     model = with_skips(model)
-    *_, least = model.variants
+    *_, least = (name for name, variant in model.variants.items() if not variant.reuses)
     whole, noise = hand_made(model, "none" if family == "ddpm" else "reuse"), noise_of(model)
     plan = calling(model, whole, node0=least, node2=least)
     expected = reference(model, plan, noise)
     scheduler = Recording.from_plan(plan)
     sample = call(pipe, family, noise, **scheduler.attach(pipe))
+    assert error(sample, expected) <= 1e-5
+    assert error(reference(model, whole, noise), expected) > 1e-3
+    assert not any("forward" in vars(each) for part in pipe.components.values() if isinstance(part, nn.Module) for each in part.modules())
+
+
+@pytest.mark.parametrize("kind", ["reuse", "split"])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_features_that_a_plan_reuses_are(loaded: Families, family: str, kind: str) -> None:
+    """Also where an evaluation between has left those with the condition alone."""
+    pipe, model = loaded(family)
+    model = with_skips(model)
+    found = {name: variant for name, variant in model.variants.items() if variant.reuses}
+    some = min(found, key=lambda name: len(found[name].skips))
+    least = min(found, key=lambda name: found[name].cost)
+    whole, noise = hand_made(model, "none" if family == "ddpm" else kind), noise_of(model)
+    plan = calling(model, whole, node1=some, node2=least, node3=least)
+    expected = reference(model, plan, noise)
+    sample = call(pipe, family, noise, **Recording.from_plan(plan).attach(pipe))
     assert error(sample, expected) <= 1e-5
     assert error(reference(model, whole, noise), expected) > 1e-3
     assert not any("forward" in vars(each) for part in pipe.components.values() if isinstance(part, nn.Module) for each in part.modules())

@@ -59,8 +59,9 @@ def toy(**sizes: Any) -> Model:
 
 
 def test_blocks_are_found_by_what_they_return() -> None:
-    assert [block.name for block in found(toy())] == ["blocks.1", "blocks.2", "blocks.3", "blocks.0"]
-    assert {block.passes for block in found(toy())} == {(None, "h")}
+    assert {block.name: block.passes for block in found(toy())} == {
+        **{f"blocks.{k}": (None, "h") for k in range(4)}, "layers.0": None, "layers.1": None
+    }  # fmt: skip
     assert found(replace(toy(), network=lambda x, t: x)) == []
     assert skip_sets(replace(toy(), device="meta")) == {} and skip_sets(Model("nothing", Still(), VE(0.01, 10.0), "sample", (4,))) == {}
 
@@ -68,12 +69,17 @@ def test_blocks_are_found_by_what_they_return() -> None:
 def test_what_is_left_out_hands_on_its_input() -> None:
     model, x, t = toy(), torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.full((3,), 2.0)
     sets = skip_sets(model)
-    assert list(sets) == ["skip1", "skip2", "skip3"] and sets["skip2"].skips == ("blocks.1", "blocks.2")
+    assert [name for name, each in sets.items() if not each.reuses] == ["skip1", "skip2", "skip3"] and sets["skip2"].skips == (
+        "blocks.1",
+        "blocks.2",
+    )
     expected = toy(sizes=(0.4, 0.0, 0.0, 0.3)).network(x, t)
     for _ in range(2):  # the first call of a block learns what it hands on
         torch.testing.assert_close(sets["skip2"].network(x, t), expected)
     assert not torch.allclose(model.network(x, t), expected) and not any("forward" in vars(each) for each in model.network.modules())  # type: ignore[attr-defined]
-    assert [each.cost for each in sets.values()] == pytest.approx([4 / 5, 3 / 5, 2 / 5])  # the two layers are as one block
+    costs = {name: each.cost for name, each in sets.items()}  # the two layers are as one block
+    assert costs == pytest.approx({"skip1": 0.8, "skip2": 0.6, "skip3": 0.4, "features3": 0.4, "features4": 0.2})
+    assert sets["features3"].skips == ("blocks.1", "blocks.2", "blocks.3")  # block 0 changes most of them
     with pytest.raises(ValueError, match=r"layers\.0 cannot be left out"), left_out(model.network, {"layers.0": None}):  # type: ignore[arg-type]
         model.network(x, t)
 
@@ -103,7 +109,9 @@ def test_digits_have_a_small_network_and_a_block_to_leave_out() -> None:
     small, own = (sum(each.numel() for each in network.parameters()) for network in (digits.variants["small"].network, digits.network))  # type: ignore[attr-defined]
     assert small < own / 7
     model = with_skips(digits)
-    assert sorted(model.variants) == ["skip1", "small"] and model.variants["skip1"].cost == pytest.approx(0.712, abs=0.001)
+    assert sorted(model.variants) == ["features2", "features3", "skip1", "small"]
+    costs = [model.variants[name].cost for name in ("skip1", "features2", "features3")]
+    assert costs == pytest.approx([0.712, 0.425, 0.137], abs=0.001)
     assert model.digest == digits.digest  # its plans are those of the model itself
 
 

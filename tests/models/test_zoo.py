@@ -18,8 +18,9 @@ from solversearch.models.options import Options
 from solversearch.models.pipelines.guest import Misfit
 from solversearch.models.pipelines.network import Called, Inverted, Replayed
 from solversearch.models.pipelines.packing import Unpacked
-from solversearch.models.skipping import skip_sets
+from solversearch.models.skipping import _outermost, found, reusing, skip_sets
 from solversearch.pipeline_facts import facts_of
+from solversearch.search.pricing import declared
 from tests import tiny, zoo
 from tests.export.families import error
 
@@ -65,6 +66,20 @@ def test_blocks_to_leave_out_are_found(name: str, folder: Any, prompts: Path) ->
     """Of the others the one block has random weights with which it returns little of what it is given."""
     sets = skip_sets(pipelines.load(str(folder(name)), zoo.options(name, prompts)))
     assert sets and all(0 < each.cost < 0.98 for each in sets.values())
+
+
+@pytest.mark.parametrize("name", ["wan21", "wan22", "qwen_image"])
+def test_features_are_reused_in_the_pipeline_as_in_the_model(name: str, folder: Any, prompts: Path) -> None:
+    """Of two networks by time, of that which is called; of a video, with an entry a frame."""
+    told, pipe = zoo.options(name, prompts), opened(folder(name))
+    model = pipelines.load(str(folder(name)), told)
+    blocks = [block.cached for block in _outermost(found(model))]
+    model = replace(model, variants={"stale": reusing(model, blocks)})
+    plan = zoo.plan_for(model, "" if model.lacks else "split", 4)
+    nodes = tuple(replace(node, variant="stale" if i in (1, 3) else "") for i, node in enumerate(plan.nodes))
+    fields = {key: getattr(plan, key) for key in type(plan).model_fields if key != "digest"}
+    plan = type(plan)(**fields | {"version": 3, "nodes": nodes, "variants": declared(model, replace(plan.tableau, nodes=nodes))})
+    assert zoo.differs(pipe, model, plan, zoo.asked(pipe, told)) <= 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)

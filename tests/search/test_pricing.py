@@ -7,6 +7,7 @@ import pytest
 
 from solversearch.errors import UserError
 from solversearch.models.base import Variant
+from solversearch.overriding import Cached
 from solversearch.plan import PlanVariant
 from solversearch.schedules import grid
 from solversearch.search.pricing import Kind, affordable, counts, declared, drawn, kinds, patterned, too_many
@@ -61,7 +62,7 @@ def test_too_many_are_not_gone_through() -> None:
     eight = kinds(replace(MODEL, variants={f"skip{k}": Variant(PLAIN.network, k / 4, skips=("block",)) for k in (1, 2, 3)}), 4.0, True)
     assert len(eight) == 8 and not too_many(eight, 15) and counts(eight, 40, 50.0) == []
     with pytest.raises(UserError, match=r"--budget 60 has room for 31 evaluations of 6 kinds, too many patterns to go through"):
-        check(MODEL, Settings.of(SearchSpace(), nfe=30, guidance=4.0, budget=60.0))
+        check(MODEL, Settings.of(SearchSpace(cheaper=("blocks", "networks", "reuse")), nfe=30, guidance=4.0, budget=60.0))
     check(MODEL, Settings.of(SearchSpace(), nfe=8, guidance=4.0, budget=16.0))
 
 
@@ -71,6 +72,18 @@ def test_patterns_are_drawn_alike_and_begin_with_one_that_computes() -> None:
     found = list(drawn(np.random.default_rng(0), which, 200))
     assert found == list(drawn(np.random.default_rng(0), which, 200)) and len(set(found)) > 4
     assert all(pattern[0] == guiding and tuple(sorted(pattern, key=lambda kind: -kind.price)) in which for pattern in found)
+
+
+def test_features_come_after_one_that_computes_them() -> None:
+    model = replace(MODEL, variants={"features1": Variant(PLAIN.network, 0.4, skips=("block.1",), reuses=(Cached("block.1"),))})
+    own, alone, stale, stale_alone = kinds(model, 4.0, True)
+    assert (own, stale) == (Kind("", False, 2.0), Kind("features1", False, 0.8, stale=True))
+    assert kinds(model, 4.0, True, ["features"]) == (own, stale) and kinds(model, 4.0, True, ["blocks", "reuse"]) == (own, alone)
+    which = [some for nfe in (3, 4, 5) for some in counts((own, stale, alone, stale_alone), nfe, 4.0)]
+    assert which and all(own in some for some in which if stale in some or stale_alone in some)
+    assert all(pattern[0] == own for pattern in drawn(np.random.default_rng(0), which, 100))
+    table = patterned(get("unip_2").tableau(MODEL.schedule, grid("logsnr", MODEL.schedule, 2)).guided(4.0), (own, stale))
+    assert declared(model, table) == {"features1": PlanVariant(cost=0.4, skips=("block.1",), reuses_features=True)}
 
 
 def test_a_table_takes_a_pattern_and_its_plan_says_which_networks() -> None:

@@ -5,9 +5,9 @@
 noise is standard normal. denoise(x, node) runs a network on x at the time node.t and returns its data prediction, for which there is
 `data_prediction(output=output, x=x, node=node)`. Where node.guidance is not 1, that is D = D_u + node.guidance * (D_c - D_u) of the
 predictions with the condition and without; where PLAN.split is true, it is the pair (D, D_c - D_u), but D alone where node.reuses, which
-one call with the condition gives. node.variant, where it is not empty, names another network to run. PLAN.stochastic plans need draw(k),
-which returns the k-th fresh standard normal; those with a PLAN.start need picture=, to which the noise is added. Run as a program, this
-file checks itself.
+one call with the condition gives. node.variant, where it is not empty, names another network to run, or the same without some blocks, as
+the plan's `variants` in PLAN_TEXT say. PLAN.stochastic plans need draw(k), which returns the k-th fresh standard normal; those with a
+PLAN.start need picture=, to which the noise is added. Run as a program, this file checks itself.
 """
 
 import math

@@ -40,7 +40,7 @@ _PLAN: dict[Any, Any] = {
         }
     ],
     "rows": [{"x": _Coefficient, "d": ([_Coefficient], ()), "delta": ([_Coefficient], ()), "z": ([_Coefficient], ())}],
-    "variants": ({...: {"cost": float, "digest": (str, ""), "skips": ([str], ())}}, {}),
+    "variants": ({...: {"cost": float, "digest": (str, ""), "skips": ([str], ()), "reuses_features": (bool, False)}}, {}),
     "components": ({"bands": ([float], ()), "channels": ([[float]], ()), "patch": (int, 0)}, None),
     "start": ({"t": float, "alpha": float, "sigma": float}, None),
     "threshold": ({"kind": {"clamp", "dynamic"}, "limit": (float, 1.0), "percentile": (float, 0.995)}, None),
@@ -75,6 +75,7 @@ def parse(text: str | bytes) -> ShippedPlan:
         for node in content["nodes"]:
             for name in _NEW:
                 del node[name]
+    _leave_out_what_says_nothing(content.get("variants", {}))
     digest = content.pop("digest")
     if not _fits(content["decisions"], _DEEPEST):
         raise ValueError(f"decisions: nested deeper than {_DEEPEST}")
@@ -97,6 +98,7 @@ def parse(text: str | bytes) -> ShippedPlan:
         raise ValueError("some nodes reuse guidance differences, but no row has a coefficient for one")
     if max(plan.nfe, *(len(row.z) for row in plan.rows)) > _MOST:
         raise ValueError(f"more than {_MOST} evaluations or fresh noises")
+    _check_features(plan, content.get("variants", {}))
     if plan.prediction_type == "epsilon" and any(node.alpha == 0 for node in plan.nodes):
         raise ValueError("an epsilon-predicting network has no data prediction at alpha = 0")
     return plan
@@ -126,6 +128,22 @@ def _check_version(given: dict[str, Any], content: dict[str, Any]) -> None:
         raise ValueError(f"nodes and plans of version {version} have no {newer[0]}")
     if called != set(content["variants"]) or not all(each["cost"] > 0 for each in content["variants"].values()):
         raise ValueError("variants: they have to be those that nodes call, each with a cost above 0")
+
+
+def _leave_out_what_says_nothing(variants: dict[str, Any]) -> None:
+    for variant in variants.values():
+        if not variant["reuses_features"]:
+            del variant["reuses_features"]
+
+
+def _check_features(plan: ShippedPlan, variants: dict[str, Any]) -> None:
+    """Whether nodes that reuse features come after one that computed them."""
+    computed = 0
+    for i, (node, calls) in enumerate(zip(plan.nodes, plan.calls, strict=True)):
+        variant = variants.get(node.variant, {})
+        if variant.get("reuses_features") and (computed < calls or not variant["skips"]):
+            raise ValueError(f"node {i} reuses features, but none before it computed them, in as many calls of the model's own network")
+        computed = computed if node.variant else max(computed, calls)
 
 
 def _checked(value: Any, kind: Any, where: str) -> Any:

@@ -12,7 +12,7 @@ from solversearch.search.evaluating.run_folder import NAME, Run
 ONE = "the network's data prediction of x at node.t"
 TWO = "(D, D_c - D_u), the data prediction with guidance, and the conditional minus the unconditional one"
 REUSES = "; where node.reuses, D_c alone"
-VARIANTS = "; of the network that node.variant names, where it names one"
+VARIANTS = "; of the network, or the blocks of it, that node.variant names, where it names one"
 
 
 def recipes(folder: Path, plan: Plan) -> dict[str, str]:

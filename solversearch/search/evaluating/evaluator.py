@@ -72,11 +72,11 @@ class Evaluator:
 
     def table(self, table: Tableau, origin: Origin, n: int | None = None) -> Result:
         """The table as it is."""
-        return alone(self._denoiser(False, table.split, n), self._plain(table, origin, n))
+        return alone(self._denoiser(False, table.split, n).anew(table.nodes), self._plain(table, origin, n))
 
     def fitted(self, prior: Tableau, ridge: float, origin: Origin, n: int | None = None) -> Result:
         """The table fitted to the teacher, on as many fitting samples (all, where n is None)."""
-        return alone(self._denoiser(True, self.splits(prior), n), self._fitted(prior, ridge, origin, n))
+        return alone(self._denoiser(True, self.splits(prior), n).anew(prior.nodes), self._fitted(prior, ridge, origin, n))
 
     def candidate(self, candidate: Candidate, n: int | None = None) -> Result:
         """Fitted where its space fits; a stochastic table stays as it is."""

@@ -102,4 +102,4 @@ def fit(
     match it; where it is split, the differences of nodes that guide get columns. callback is `run`'s. Returns the fitted table and the
     samples (B, *shape).
     """
-    return alone(denoise, fitting(prior, teacher, noise, ridge, robust, denoise.split, callback))
+    return alone(denoise.anew(prior.nodes), fitting(prior, teacher, noise, ridge, robust, denoise.split, callback))

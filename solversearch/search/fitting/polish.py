@@ -18,13 +18,11 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.memo import NO_MEMO, Memo, memoized
@@ -101,13 +99,11 @@ class Gradients:
         return endpoint_mse(run(table.nodes, table.rows, denoise, noise), self.teacher.endpoint[list(places)])
 
     def _some(self, theta: Tensor, places: list[int]) -> tuple[Tensor, ...]:
-        network, teacher, clock = self.model.network, self.teacher, self.clock
-        if self.way.checkpointing:
-            network = partial(checkpoint, network, use_reentrant=False, preserve_rng_state=False)
+        teacher, clock = self.teacher, self.clock
         noise = teacher.noise[places].requires_grad_(self.start_noise)
         copies = theta.expand(len(places), -1).clone().requires_grad_()
         nodes, rows = self.coordinates.differentiable(copies, noise)
-        denoise = _denoiser(replace(self.model, network=network), teacher, places, self.split, self.way.batch, clock)
+        denoise = _denoiser(self.model, teacher, places, self.split, self.way.batch, clock, self.way.checkpointing)
         before = clock.evaluations
         error = endpoint_mse(run(nodes, rows, denoise, noise, components=self.coordinates.table.components), teacher.endpoint[places])
         start = time.perf_counter()
@@ -176,7 +172,7 @@ def polish(
     seen = Recorder(fitting.noise[: len(some)], columns, table.components)
     with torch.no_grad():
         watched = seen.watched(steps(table.nodes, table.rows, seen.noise, components=table.components))
-        alone(memoized(_denoiser(model, fitting, list(some), split, batch_size, clock), memo), watched)
+        alone(memoized(_denoiser(model, fitting, list(some), split, batch_size, clock).anew(table.nodes), memo), watched)
     coordinates = Coordinates(model, table, seen, times)
     gradients, order = Gradients(model, coordinates, fitting, split, clock, way), batches(len(fitting), batch, seed)
     theta = torch.zeros(sum(coordinates.sizes), dtype=torch.float64)
@@ -228,5 +224,8 @@ def found(gradients: Gradients, theta: Tensor, places: Sequence[int], memo: Memo
     return tuple(kept[name] for name in names if name in kept)
 
 
-def _denoiser(model: Model, teacher: Teacher, places: list[int], split: bool, batch_size: int, clock: Clock) -> Denoiser:
-    return Denoiser(model, None if teacher.conditions is None else teacher.conditions[places], batch_size, split, clock)
+def _denoiser(
+    model: Model, teacher: Teacher, places: list[int], split: bool, batch_size: int, clock: Clock, checkpointing: bool = False
+) -> Denoiser:  # fmt: skip
+    conditions = None if teacher.conditions is None else teacher.conditions[places]
+    return Denoiser(model, conditions, batch_size, split, clock, checkpointing=checkpointing)

@@ -14,7 +14,7 @@ quasi-Newton methods.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,9 +41,17 @@ RIDGE, WIDTH = 0.1, 0.3
 as much at its square root of two."""
 
 
-Errors = Mapping[tuple[str, bool], tuple[Tensor, Tensor]]
-"""Of a variant of the network, where it guides and where not: rising angles (L,), and how it errs there on the teacher's trajectories,
-(L, S, *shape)."""
+class Err(NamedTuple):
+    """How a variant of the network errs on the teacher's trajectories, (L, S, *shape), at rising angles (L,). Where it reuses features,
+    those are of a noisier state, so much further in `Between.position` (L,)."""
+
+    angles: Tensor
+    errors: Tensor
+    stale: Tensor | None = None
+
+
+Errors = Mapping[tuple[str, bool], Err]
+"""Of a variant, where it guides and where not."""
 
 
 class Anchored:
@@ -59,7 +67,7 @@ class Anchored:
         self.log_weights = mixture.weights_of(teacher.conditions, len(teacher))
         self.scale: float | None = None
         self.observed: list[tuple[float, list[tuple[float, Tensor, Tensor]]]] = []
-        self.errors_of: dict[tuple[str, bool], tuple[Tensor, Tensor]] = {}
+        self.errors_of: dict[tuple[str, bool], Err] = {}
         self.angles = teacher.angles.cpu().flip(0)
         if len(self.angles):
             # u = x / sqrt(alpha^2 + sigma^2) = cos D + sin eps and its slope cos eps - sin D.
@@ -105,15 +113,22 @@ class Anchored:
     def learn(self, errors: Errors) -> None:
         """What variants of the network err."""
         count = len(self.noise)
-        self.errors_of = {which: (angles, self._project(found[:, :count], 2)) for which, (angles, found) in errors.items()}
+        self.errors_of = {which: found._replace(errors=self._project(found.errors[:, :count], 2)) for which, found in errors.items()}
 
-    def _of_variants(self, tables: Tables, i: int, angle: Floats) -> Tensor | float:
-        """What variants of the network err at evaluation i, (C, S, axes)."""
-        names, total = np.array([each[i] for each in tables.variants]), torch.zeros(())
-        for (variant, guides), (angles, errors) in self.errors_of.items():
-            there = torch.from_numpy((names == variant) & ((tables.guidance[:, i] != 1) == guides))
-            if there.any():
-                total = total + there[:, None, None] * Between(angles, angle)(errors)
+    def _of_variants(self, tables: Tables, i: int, angles: Floats) -> Tensor | float:
+        """What variants of the network err at evaluation i, (C, S, axes). The error of reused features grows with their distance."""
+        names, guided, total = np.array(tables.variants)[:, : i + 1], tables.guidance[:, : i + 1] != 1, torch.zeros(())
+        for (variant, guides), found in self.errors_of.items():
+            there = (names[:, i] == variant) & (guided[:, i] == guides)
+            if not there.any():
+                continue
+            at, weight = Between(found.angles, angles[:, i]), torch.from_numpy(there).float()[:, None, None]
+            if found.stale is not None:
+                computed = (names[:, :i] == "") & (guided[:, :i] >= guides)
+                latest = np.where(computed.any(1), i - 1 - computed[:, ::-1].argmax(1), i)
+                further = Between(found.angles, angles[np.arange(len(names)), latest]).position - at.position
+                weight = weight * further[:, None, None] / at(found.stale[:, None, None])
+            total = total + weight * at(found.errors)
         return total
 
     def _compared(self, node: Node, x: Tensor, output: Tensor) -> tuple[float, Tensor, Tensor]:
@@ -198,7 +213,7 @@ class Anchored:
             one, difference = self.mixture.denoise(y, alpha[:, i], sigma[:, i], self.log_weights, guided, split)
             if at is not None:
                 one = one + at(self.lack)
-                one = one + self._of_variants(tables, i, angle[:, i]) if self.errors_of else one
+                one = one + self._of_variants(tables, i, angle) if self.errors_of else one
             if at is not None and (distances or self.observed):
                 apart = y / torch.from_numpy(reach[:, i, None, None]).float() - at(self.states)
                 one = one + self._corrected(apart, at) if self.observed else one

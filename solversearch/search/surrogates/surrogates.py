@@ -17,7 +17,7 @@ from solversearch.memo import NO_MEMO, Memo, memoized
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.runtime import Tableau
 from solversearch.schedules import Floats
-from solversearch.search.surrogates.anchored import Anchored, Errors
+from solversearch.search.surrogates.anchored import Anchored, Err, Errors
 from solversearch.search.surrogates.gaussian import HUGE, Gaussian
 from solversearch.search.surrogates.guided_mixture import Mixture
 from solversearch.teacher import Teacher
@@ -67,19 +67,29 @@ class Surrogates:
         self, kinds: Collection[tuple[str, float]], batch_size: int = 512, clock: Clock | None = None, memo: Memo = NO_MEMO
     ) -> Errors:
         """How variants of the network err on the teacher's trajectories at the given guidance scales: `LEVELS * NOISES` evaluations of
-        each, and as many of the network."""
-        teacher, schedule = self.anchored.teacher, self.model.schedule
+        each, and as many of the network; again as many of it for each whose features come from the next noisier level."""
+        teacher, schedule, variants = self.anchored.teacher, self.model.schedule, self.model.variants
         angles = teacher.angles.cpu().flip(0)[:: max(1, len(teacher.angles) // LEVELS)]
-        denoise = memoized(Denoiser(self.model, teacher.conditions, batch_size, clock=clock), memo)
+        levels = [schedule.node(t) for t in schedule.time_of_angle(angles.numpy()).tolist()]
 
         def outputs(variant: str, guidance: float) -> Tensor:
-            nodes = [replace(schedule.node(t), guidance=guidance) for t in schedule.time_of_angle(angles.numpy()).tolist()]
-            found = [denoise(teacher.state(node), replace(node, variant=variant)) for node in nodes]
+            nodes, found = [replace(level, guidance=guidance, variant=variant) for level in levels], []
+            denoise = memoized(Denoiser(self.model, teacher.conditions, batch_size, clock=clock).anew(nodes), memo)
+            stale = bool(variant and variants[variant].reuses)
+            for k, node in enumerate(nodes[:-1] if stale else nodes):
+                if stale:
+                    denoise(teacher.state(nodes[k + 1]), replace(nodes[k + 1], variant=""))
+                found.append(denoise(teacher.state(node), node))
             return torch.stack([each[0] if isinstance(each, tuple) else each for each in found]).cpu()
 
         with torch.no_grad():
             right = {guidance: outputs("", guidance) for guidance in sorted({scale for _, scale in kinds})}
-            return {(name, scale != 1): (angles, outputs(name, scale) - right[scale]) for name, scale in sorted(kinds)}
+            found = {(name, scale): outputs(name, scale) for name, scale in sorted(kinds)}
+        further = (angles / 2).tan().log().diff().float()
+        return {
+            (name, scale != 1): Err(angles[: len(each)], each - right[scale][: len(each)], further if variants[name].reuses else None)
+            for (name, scale), each in found.items()
+        }
 
     def observe(self, tables: Sequence[Tableau], batch_size: int = 512, clock: Clock | None = None, memo: Memo = NO_MEMO) -> None:
         """Learns how the network behaves off the trajectories, from good tables: `NFE * NOISES` evaluations each."""

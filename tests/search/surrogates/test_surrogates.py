@@ -10,6 +10,7 @@ from scipy.stats import kendalltau
 from solversearch.judging.baselines import baselines
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Denoiser, Model
+from solversearch.models.variants import with_skips
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import VE, DiscreteVP, NoiseSchedule, explicit, grid
@@ -202,3 +203,30 @@ def test_stands_in_for_the_network_under_guidance() -> None:
     *_, better = polish(other, start, taught, 30, split=True)
     errors = [float(endpoint_mse(sample(other, table, taught), taught.endpoint).mean()) for table in (start, better)]
     assert errors[1] < errors[0]
+
+
+def test_the_error_of_reused_features_grows_with_their_distance(digits: Model, fitting: Teacher, validation: Teacher) -> None:
+    model = with_skips(digits)
+    known = Surrogates.of(model, fitting, validation)
+    learned = known.learn_variants({("features2", 1.0), ("small", 1.0)})
+    angles, errors, further = learned["features2", False]
+    assert further is not None and len(angles) == len(errors) == len(further) == len(learned["small", False].angles) - 1
+    times = model.schedule.time_of_angle(learned["small", False].angles.numpy()).tolist()
+    teacher, low = known.anchored.teacher, len(angles) // 2
+    node, source = (model.schedule.node(times[k]) for k in (low, low + 1))
+    stale = replace(node, variant="features2")
+    denoise = Denoiser(model, teacher.conditions).anew([source, stale])
+    with torch.no_grad():
+        denoise(teacher.state(source), source)
+        expected = denoise(teacher.state(node), stale) - denoise(teacher.state(node), node)  # type: ignore[operator]
+    torch.testing.assert_close(errors[low], expected)
+    known.anchored.learn(learned)
+    table = Tables.of([Tableau((source, stale), (Row(1.0), Row(1.0), Row(1.0)))])
+    found = known.anchored._of_variants(table, 1, np.arctan2(table.sigma, table.alpha))
+    projected = known.anchored._project(expected[: len(known.anchored.noise)], 1)
+    torch.testing.assert_close(found, projected[None], rtol=1e-3, atol=1e-5)
+    tan = np.tan(float(angles[low]) / 2) * np.exp(2 * float(further[low]))
+    twice = model.schedule.node(float(model.schedule.time_of_angle(np.array([2 * np.arctan(tan)]))[0]))
+    tables = Tables.of([Tableau((twice, replace(source, variant="small"), stale), (Row(1.0),) * 4)])
+    found = known.anchored._of_variants(tables, 2, np.arctan2(tables.sigma, tables.alpha))
+    torch.testing.assert_close(found, 2 * projected[None], rtol=1e-2, atol=1e-4)
