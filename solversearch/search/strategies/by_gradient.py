@@ -146,7 +146,7 @@ class _Learning:
     def end(self) -> None:
         """Of a round: the start noise of the validation samples moves, too."""
         if self.recipe.ball and self.recipe.validated:
-            everyone = range(self.recipe.validated)
+            everyone = range(len(self.judging.teacher))
             error, _, slope = found(self.judging, self.numbers, everyone, self.memo)
             self._relax(self.judging, everyone, error, slope)
 

@@ -144,6 +144,10 @@ def test_what_is_learned_is_better_than_its_start(name: str, monkeypatch: pytest
         assert result.error.mean() < 0.8 * first.mean() and not result.table.split and result.origin == {"learned by": name}
 
 
+def test_fewer_validation_samples_than_a_recipe_wants_are_all_looked_at(short: None) -> None:
+    assert [len(each.error) for each in results("ld3", validation_samples=16)] == [16, 16]
+
+
 def test_every_solver_of_the_space_is_learned_with() -> None:
     found = starting(Domain.of(SearchSpace.named("oss"), VP, 4, 1.0, []), grid("quadratic", VP, 4)[:-1])
     orders = {(each.decisions[1].solver, each.decisions[1].order) for each in found}
