@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from solversearch.models.base import Denoiser, NotFinite, Output
+from solversearch.models.base import Denoiser, NotFinite, TensorOutput
 from solversearch.runtime import Node
 
 
@@ -35,12 +35,12 @@ NO_MEMO = _NoMemo()
 """Keeps nothing."""
 
 
-def memoized(denoise: Denoiser, memo: Memo) -> Callable[[Tensor, Node], Output]:
+def memoized(denoise: Denoiser, memo: Memo) -> Callable[[Tensor, Node], TensorOutput]:
     """The same denoiser, each of whose outputs is a part; also that it is not finite. Where it remembers features, it makes those of parts
     that were computed before again."""
     missed: list[tuple[Tensor, Node]] = []
 
-    def kept(x: Tensor, node: Node) -> Output:
+    def kept(x: Tensor, node: Node) -> TensorOutput:
         def compute() -> dict[str, Tensor]:
             missed.pop()
             while missed:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from solversearch.errors import Halted, UserError
-from solversearch.models.base import Clock, Denoiser, Model, NotFinite, Output, Request
+from solversearch.models.base import Clock, Denoiser, Model, NotFinite, Request, TensorOutput
 from solversearch.noise import fresh_noise
 from solversearch.plan import Threshold
 from solversearch.runtime import Node, Tableau, run, steps
 from solversearch.teacher import Teacher
 
 T = TypeVar("T")
-Sampler = Generator[Request, Output, T]
+Sampler = Generator[Request, TensorOutput, T]
 """A sampling loop, such as `runtime.steps`, that asks for evaluations and returns a result."""
 FAILURES = (UserError, ValueError, ArithmeticError, RuntimeError)
 """What may end one sampling loop and concerns no other: a table that runs away, a matrix that cannot be decomposed."""
@@ -65,7 +65,7 @@ def drawing(model: Model, teacher: Teacher) -> Callable[[int], Tensor]:
 
 
 @torch.no_grad()
-def alone(denoise: Callable[[Tensor, Node], Output], sampler: Sampler[T]) -> T:
+def alone(denoise: Callable[[Tensor, Node], TensorOutput], sampler: Sampler[T]) -> T:
     """The result of one sampling loop. Raises its failure."""
     try:
         x, node = next(sampler)
@@ -88,7 +88,7 @@ def lockstep(denoise: Denoiser, samplers: Sequence[Sampler[T]], count: int) -> l
 
 def _together(denoise: Denoiser, samplers: Sequence[Sampler[T]]) -> list[T | Exception]:
     ended: dict[int, T | Exception] = {}
-    outputs: dict[int, Output | NotFinite | None] = dict.fromkeys(range(len(samplers)))  # None starts a loop
+    outputs: dict[int, TensorOutput | NotFinite | None] = dict.fromkeys(range(len(samplers)))  # None starts a loop
     while outputs:
         waiting: dict[int, Request] = {}
         for k, output in outputs.items():

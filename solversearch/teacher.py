@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from solversearch.cache import cache_folder, evict, keep, limit, used
-from solversearch.models.base import Clock, Denoiser, Model, Output
+from solversearch.models.base import Clock, Denoiser, Model, TensorOutput
 from solversearch.models.digest import close, numbers
 from solversearch.noise import PICTURES, Draw, draw, fresh_noise
 from solversearch.runtime import Node
@@ -34,7 +34,7 @@ ROUGH = 16
 """Where samples only have to look like the model's: pictures to start from, and what surrogates are fitted to."""
 DOUBLED = 128
 """Samples that the error is estimated on."""
-Denoise = Callable[[Tensor, Node], Output]
+Denoise = Callable[[Tensor, Node], TensorOutput]
 
 
 @dataclass(frozen=True)

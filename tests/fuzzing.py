@@ -33,7 +33,7 @@ from solversearch.report.page.study import study_page
 from solversearch.report.page.sweep import sweep_page
 from solversearch.schedules import DiscreteVP
 from solversearch.search.evaluating.evaluations import Entry, Log
-from solversearch.search.evaluating.evaluator import Failure, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Failure
 from solversearch.search.evaluating.run_folder import Run, versions
 from solversearch.search.evaluating.warm_start import read_records, write_records
 from solversearch.search.settings import Settings
@@ -334,7 +334,7 @@ def _run() -> bytes:
 
 def _log() -> bytes:
     table = PLANS["split"].tableau
-    result = Result(table, torch.ones(3).double(), (0.5,), {"solver": "unip"})
+    result = Evaluated(table, torch.ones(3).double(), (0.5,), {"solver": "unip"})
     entries = [Entry.of("a", result, 10, 0.5), Entry.of("b", Failure("NaN")), Entry(key="c", numbers=(0.5, 1.0))]
     return b"".join(entry.model_dump_json(exclude_defaults=True).encode() + b"\n" for entry in entries)
 

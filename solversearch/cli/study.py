@@ -11,7 +11,7 @@ from solversearch.cli.shared import BatchSize, Json, ModelName, Samples, Seed, s
 from solversearch.errors import UserError
 from solversearch.outputs import slug
 
-Number = TypeVar("Number", int, float)
+Numeric = TypeVar("Numeric", int, float)
 
 
 BY_BUDGET = ("adaptive_guidance", "deepcache", "t_stitch")
@@ -86,7 +86,7 @@ def study(
     print(f"Wrote {folder}: study.json, study.png and a plan of every method in every cell")
 
 
-def _numbers(option: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
+def _numbers(option: str, text: str, kind: type[Numeric]) -> tuple[Numeric, ...]:
     try:
         values = tuple(kind(part) for part in text.split(","))
     except ValueError:

@@ -41,8 +41,8 @@ _OTHERWISE = (
 class Attachment:
     """A pipeline that samples with the given scheduler (a `PlanScheduler`), from `do` to `undo`.
 
-    Meanwhile the object's class is one of the same name that opens a `Call` around ``__call__``: nothing is left on the network, which
-    other pipelines may share. ``arguments`` are what the plan fixes of the call.
+    Meanwhile the object's class is one of the same name that opens a `PipelineCall` around ``__call__``: nothing is left on the network,
+    which other pipelines may share. ``arguments`` are what the plan fixes of the call.
     """
 
     def __init__(self, pipe: Any, scheduler: Any, told: dict[str, float], variants: Mapping[str, nn.Module]) -> None:
@@ -168,7 +168,7 @@ class Attachment:
             bound.apply_defaults()
             changed = self._check(bound.arguments)
             with self.lock:
-                here.call = Call(self, changed)
+                here.call = PipelineCall(self, changed)
                 handles = here.call.hooks(at_network)
                 try:
                     return inner(pipe, *args, **kwargs)
@@ -226,14 +226,14 @@ class Attachment:
         return get_timesteps
 
 
-class Start(NamedTuple):
+class Latents(NamedTuple):
     """The pipeline's latents before the first step, and the plan's."""
 
     given: Tensor
     x: Tensor
 
 
-class Call:
+class PipelineCall:
     """One call of the pipeline, in the thread that makes it. changed are arguments by which the person changed how it guides."""
 
     def __init__(self, attachment: Attachment, changed: list[str]) -> None:
@@ -283,8 +283,8 @@ class Call:
                 "that adds the noise in another way cannot take the plan"
             )
 
-    def start(self) -> Start | None:
-        return None if self.noise is None else Start(self.noise[1], self.noise[0].float() * self.attachment.plan.rows[0].x)
+    def start(self) -> Latents | None:
+        return None if self.noise is None else Latents(self.noise[1], self.noise[0].float() * self.attachment.plan.rows[0].x)
 
     def unscaled(self, start: Tensor) -> Tensor:
         """The noise behind the state of the first step, or the noised picture."""

@@ -22,9 +22,9 @@ from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor, nn
 
-from solversearch.export.attachment import Attachment, Call, steps_differ, without_variance
-from solversearch.export.sampling_run import Generators, Numbers, Run, caller, close, even, needs_attachment
-from solversearch.export.stock_scheduler import Frame, Settings, check_stock, scheduler_from
+from solversearch.export.attachment import Attachment, PipelineCall, steps_differ, without_variance
+from solversearch.export.sampling_run import Generators, Numbers, SamplingRun, caller, close, even, needs_attachment
+from solversearch.export.stock_scheduler import Frame, StockConfig, check_stock, scheduler_from
 from solversearch.pipeline_facts import facts_of
 from solversearch.plan import Plan
 from solversearch.runtime import Output, used
@@ -40,8 +40,8 @@ _CHANGED = "the latents were changed between two steps (by a mask or a callback?
 class _Here(threading.local):
     """What one thread is sampling: its run, whether it asked for the scale of noise, and the call of the attached pipeline, if any."""
 
-    run: "Run | None" = None
-    call: Call | None = None
+    run: "SamplingRun | None" = None
+    call: PipelineCall | None = None
     asked_scale = False
     asked_input = False
 
@@ -90,7 +90,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def from_config(cls, config: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().from_config(dict(config) if isinstance(config, Settings) else config, *args, **kwargs)
+        return super().from_config(dict(config) if isinstance(config, StockConfig) else config, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PlanScheduler":
         """A scheduler of the same plan at its start, not attached to anything: a sampling cannot be copied half-way."""
@@ -122,7 +122,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     @property
     def config(self) -> Any:
-        return Settings(self._internal_dict, self.stock, self.plan.prediction_type)
+        return StockConfig(self._internal_dict, self.stock, self.plan.prediction_type)
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else a pipeline reads of its scheduler (betas, alphas_cumprod, preconditioning) is the stock one's."""
@@ -258,7 +258,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         run.given = x.clone()  # pipelines write into their latents
         return DDPMSchedulerOutput(prev_sample=x, pred_original_sample=prediction) if return_dict else (x, prediction)
 
-    def _start(self, sample: Tensor, output: Tensor, timestep: float | Tensor, generator: Generators) -> "Run":
+    def _start(self, sample: Tensor, output: Tensor, timestep: float | Tensor, generator: Generators) -> "SamplingRun":
         told, first = float(torch.as_tensor(timestep).flatten()[0]), float(self.timesteps[0])
         if not isclose(told, first, rel_tol=0.01, abs_tol=1e-6):  # some pipelines round it to half precision
             raise ValueError(_MIDDLE)
@@ -277,9 +277,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             noise /= scale
         asked = caller(self)
         size = (asked["height"], asked["width"]) if asked.get("height") and asked.get("width") else None
-        return Run(self.plan, noise, generator, sample, 1 + doubled, size)
+        return SamplingRun(self.plan, noise, generator, sample, 1 + doubled, size)
 
-    def _data_predictions(self, run: "Run", output: Tensor, sample: Tensor) -> Output:
+    def _data_predictions(self, run: "SamplingRun", output: Tensor, sample: Tensor) -> Output:
         """What the runtime is sent: the data prediction at the node's guidance, with the guidance difference where rows use it."""
         output, difference = output.to(run.x.dtype), None
         if self._here.call is not None:

@@ -18,7 +18,7 @@ Numbers = Sequence[float] | Tensor
 Generators = torch.Generator | list[torch.Generator] | None
 
 
-class Run:
+class SamplingRun:
     """One sampling: the runtime's loop, and the state and node at which it waits.
 
     given is the state as the pipeline has it, which holds so many copies of each sample; size is (height, width) of the picture that was

@@ -27,7 +27,7 @@ _LEAST = 2.0**-12
 """Of alpha, where a state is divided by it, as in diffusers."""
 
 
-class Settings(FrozenDict):  # type: ignore[misc]
+class StockConfig(FrozenDict):  # type: ignore[misc]
     """The config of a plan's scheduler: what it was told, and to read besides, the defaults of the model's own, or of one of its kind.
 
     Where the model's own is not known, no other scheduler is made from it.

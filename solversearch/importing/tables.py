@@ -23,7 +23,7 @@ _OPTIMAL_STEPS = {
 SVD_FRAME: Mapping[str, Any] = {"prediction_type": "v_prediction", "timestep_type": "continuous", "sigma_min": 0.002, "sigma_max": 700.0}
 
 
-class Table(NamedTuple):
+class PublishedTable(NamedTuple):
     """Published lists, each with a last level that stands for the end; frame is how its models read them, as `frame_of` takes it."""
 
     lists: Sequence[Sequence[float]]
@@ -46,26 +46,26 @@ class Table(NamedTuple):
 
 
 @cache
-def tables() -> dict[str, Table]:
+def tables() -> dict[str, PublishedTable]:
     """All of them by name."""
     betas = {"prediction_type": "epsilon"}
     ays = "Align Your Steps for {}, 10 steps (Sabour et al. 2024, arXiv:2404.14507)."
     names = {"sd15": "Stable Diffusion 1.5", "sdxl": "SDXL"}
-    found = {f"ays_{name}": Table([AYS_SIGMAS[name]], ays.format(text), betas) for name, text in names.items()}
-    found["ays_svd"] = Table([_SVD], ays.format("Stable Video Diffusion"), SVD_FRAME)
+    found = {f"ays_{name}": PublishedTable([AYS_SIGMAS[name]], ays.format(text), betas) for name, text in names.items()}
+    found["ays_svd"] = PublishedTable([_SVD], ays.format("Stable Video Diffusion"), SVD_FRAME)
     content = json.loads(Path(__file__).with_name("gits.json").read_text(encoding="utf-8"))
     for coefficient, rows in content["rows"].items():
         lists = [[content["levels"][i] for i in row] for row in rows]
         text = f"GITS for Stable Diffusion 1.5, coefficient {coefficient}, 2 to 20 steps (Chen et al. 2024, arXiv:2405.11326)."
-        found[f"gits_{coefficient}"] = Table(lists, text, betas)
+        found[f"gits_{coefficient}"] = PublishedTable(lists, text, betas)
     found["gits"] = found["gits_1.20"]  # ComfyUI's default
     for name, levels in _OPTIMAL_STEPS.items():
         text = f"OptimalSteps for {name.capitalize()}, {len(levels) - 1} steps (Pei et al. 2025, arXiv:2503.21774)."
-        found[f"optimal_steps_{name}"] = Table([levels], text, {"prediction_type": "flow"})
+        found[f"optimal_steps_{name}"] = PublishedTable([levels], text, {"prediction_type": "flow"})
     return found
 
 
-def table(name: str) -> Table:
+def table(name: str) -> PublishedTable:
     """The named one; raises `UserError` with the nearest name."""
     known = tables()
     if name not in known:

@@ -119,7 +119,7 @@ class NotFinite(UserError):
     """The network returned a number that is not finite: fatal for a sample, a failed candidate in a search."""
 
 
-Output = Tensor | tuple[Tensor, Tensor]
+TensorOutput = Tensor | tuple[Tensor, Tensor]
 Request = tuple[Tensor, Node]
 """Samples (B, *shape) that want to be evaluated at a node."""
 
@@ -170,13 +170,13 @@ class Denoiser:
     def batch_size(self) -> int:
         return min(self.asked, _FITTED.get((self.model.name, self.model.shape), self.asked))
 
-    def __call__(self, x: Tensor, node: Node) -> Output:
+    def __call__(self, x: Tensor, node: Node) -> TensorOutput:
         (output,) = self.together([(x, node)])
         if isinstance(output, NotFinite):
             raise output
         return output
 
-    def together(self, requests: Sequence[Request], runs: Sequence[int] | None = None) -> list[Output | NotFinite]:
+    def together(self, requests: Sequence[Request], runs: Sequence[int] | None = None) -> list[TensorOutput | NotFinite]:
         """Several evaluations, of all samples each, in joint network calls; one that is not finite fails alone. runs are the numbers of
         the sampling runs that ask for them, where they are not their places."""
         runs = range(len(requests)) if runs is None else runs
@@ -196,7 +196,7 @@ class Denoiser:
         self.clock.seconds += time.perf_counter() - start
         return outputs
 
-    def _output(self, x: Tensor, node: Node, prediction: Tensor, unconditional: Tensor | None) -> Output | NotFinite:
+    def _output(self, x: Tensor, node: Node, prediction: Tensor, unconditional: Tensor | None) -> TensorOutput | NotFinite:
         difference = None
         if unconditional is not None:
             difference = prediction - unconditional

@@ -57,7 +57,7 @@ CONTRADICTS, AGREES, HARDLY = 1.2, 1.1, 1.6
 
 
 @dataclass(frozen=True)
-class Trial:
+class DenoisingTrial:
     """Clean samples x0 (n, *shape) with their conditions, and others to make denoisers of, (m, *shape)."""
 
     clean: Tensor
@@ -176,7 +176,7 @@ def _count(model: Model) -> int:
     return max(2, min(MOST, NUMBERS // model.numbers))
 
 
-def _real(model: Model) -> Trial | None:
+def _real(model: Model) -> DenoisingTrial | None:
     """Whose samples they are is not known: under the null condition, if there are conditions."""
     if model.data is None:
         return None
@@ -189,11 +189,11 @@ def _real(model: Model) -> Trial | None:
         return None
     chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(data))[: count + OTHERS]).to(data.device)
     some, null = data[chosen].to(model.device, torch.float32), model.null_condition
-    trial = Trial(some[:count], None if null is None else null.expand(count, *null.shape), some[count:])
+    trial = DenoisingTrial(some[:count], None if null is None else null.expand(count, *null.shape), some[count:])
     return trial if 0 < trial.spread < np.inf else None
 
 
-def _own(model: Model) -> Trial | None:
+def _own(model: Model) -> DenoisingTrial | None:
     """None where they are not finite, or all the same."""
     count, conditions = _count(model), model.conditions
     if conditions is not None:
@@ -202,11 +202,11 @@ def _own(model: Model) -> Trial | None:
         samples = solve(model, Denoiser(model, conditions), _noise(model, 2 * count, 9), 1.0, STEPS)
     except NotFinite:
         return None
-    trial = Trial(samples[:count], None if conditions is None else conditions[:count], samples[count:])
+    trial = DenoisingTrial(samples[:count], None if conditions is None else conditions[:count], samples[count:])
     return trial if bool(samples.isfinite().all()) and 0 < trial.spread < np.inf else None
 
 
-def _score(model: Model, real: Trial | None) -> float:
+def _score(model: Model, real: DenoisingTrial | None) -> float:
     trial = real or _own(model)
     return np.inf if trial is None else score(trial.errors(model))
 
@@ -244,7 +244,7 @@ def _retimed(network: Network, offset: float, scale: float) -> Network:
     return lambda x, t, *condition: network(x, offset + scale * t, *condition)
 
 
-def _hint(model: Model, trial: Trial) -> str:
+def _hint(model: Model, trial: DenoisingTrial) -> str:
     """The other prediction type or unit of time that would denoise, if any."""
     readings = {f"read as {kind!r}": replace(model, prediction_type=kind) for kind in PREDICTION_TYPES[:4] if kind != model.prediction_type}
     for scale, words in ((1000.0, "multiplied by 1000"), (0.001, "divided by 1000")):
@@ -256,7 +256,7 @@ def _hint(model: Model, trial: Trial) -> str:
     return ""
 
 
-def _doubt_scale(model: Model, where: str, own: Trial) -> None:
+def _doubt_scale(model: Model, where: str, own: DenoisingTrial) -> None:
     """Noise at the start has to drown the data, and samples have to differ."""
     start = model.schedule.node(model.schedule.t_start)
     if own.spread * start.alpha > start.sigma / 2:

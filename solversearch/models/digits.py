@@ -66,7 +66,7 @@ class NoiseEmbedding(nn.Module):
         return self.second(nn.functional.silu(self.first(features)))
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Residual two-layer perceptron whose normalised input the embedding scales and shifts (Peebles and Xie 2022, arXiv:2212.09748)."""
 
     def __init__(self, width: int, embedding: int, dropout: float) -> None:
@@ -111,7 +111,7 @@ class DigitsNetwork(nn.Module):
         self.noise = NoiseEmbedding(embedding)
         self.label = nn.Embedding(CLASSES + 1, embedding)
         self.stem = nn.Linear(3 * PIXELS, width)
-        self.blocks = nn.ModuleList(Block(width, embedding, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(ResidualBlock(width, embedding, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, PIXELS)
         self.gain = nn.Linear(embedding, 2 * PIXELS)

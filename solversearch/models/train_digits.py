@@ -35,7 +35,7 @@ TEACHER_STEPS = 200
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How the diffusion network is trained."""
 
     steps: int = 5000
@@ -65,7 +65,7 @@ def progress(steps: int, what: str) -> Iterable[int]:
     return track(range(steps), description=what)
 
 
-def train_network(x: Tensor, y: Tensor, recipe: Recipe) -> DigitsNetwork:
+def train_network(x: Tensor, y: Tensor, recipe: TrainingRecipe) -> DigitsNetwork:
     """The moving average of a network trained on images x (M, 1, 8, 8) with labels y (M,)."""
     torch.manual_seed(recipe.seed)
     network = DigitsNetwork(dropout=recipe.dropout)
@@ -79,7 +79,7 @@ def train_network(x: Tensor, y: Tensor, recipe: Recipe) -> DigitsNetwork:
     return trained(network, images, NULL, recipe)
 
 
-def distilled(network: DigitsNetwork, x: Tensor, y: Tensor, recipe: Recipe) -> DigitsNetwork:
+def distilled(network: DigitsNetwork, x: Tensor, y: Tensor, recipe: TrainingRecipe) -> DigitsNetwork:
     """A network of an eighth of the weights that learned, of images x (M, 1, 8, 8) with labels y (M,), what the given one says."""
     torch.manual_seed(recipe.seed)
     small = DigitsNetwork(**SMALL)
@@ -93,7 +93,9 @@ def distilled(network: DigitsNetwork, x: Tensor, y: Tensor, recipe: Recipe) -> D
     return trained(small, images, NULL, replace(recipe, weight_decay=0.01), network)
 
 
-def trained(network: N, images: Callable[[], tuple[Tensor, Tensor]], null: int, recipe: Recipe, teacher: Network | None = None) -> N:
+def trained(
+    network: N, images: Callable[[], tuple[Tensor, Tensor]], null: int, recipe: TrainingRecipe, teacher: Network | None = None
+) -> N:
     """The moving average of a network that learns v, in continuous time, of batches of images (B, *shape) and labels (B,).
 
     With a teacher it learns what that says of them in place of v, which is less noisy.
@@ -217,17 +219,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m solversearch.models.train_digits", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the files of weights")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="training steps of the diffusion network")
+    parser.add_argument("--steps", type=int, default=TrainingRecipe.steps, help="training steps of the diffusion network")
     options = parser.parse_args(arguments)
 
     console, start = Console(), time.process_time()
     x, y = real_digits(held_out=False)
-    network = train_network(x, y, Recipe(steps=options.steps, seed=options.seed))
+    network = train_network(x, y, TrainingRecipe(steps=options.steps, seed=options.seed))
     classifier = train_classifier(x, y, min(options.steps, 3000), options.seed)
     mixture = fit_mixture(x, y, options.seed)
     write(options.out / "digits.safetensors", {"network.": network, "classifier.": classifier})
     write(options.out / "mixture.safetensors", {"": mixture})
-    write(options.out / "digits_small.safetensors", {"": distilled(network, x, y, Recipe(steps=options.steps, seed=options.seed))})
+    write(options.out / "digits_small.safetensors", {"": distilled(network, x, y, TrainingRecipe(steps=options.steps, seed=options.seed))})
     report(console, network, classifier, mixture, options.seed)
     console.print(f"weights in {options.out}, {(time.process_time() - start) / 60:.1f} CPU minutes")
 

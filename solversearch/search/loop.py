@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from solversearch.search.evaluating.evaluator import Failure, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Failure
 from solversearch.search.strategies.proposals import ask, follow, group_of
 from solversearch.search.surrogates.predictor import Predictor
 from solversearch.spaces import Candidate, Domain, Params
@@ -27,7 +27,7 @@ REPEATS = 100
 class Candidates(Protocol):
     """What evaluates: each candidate on the first n samples, or all; here, or on many machines."""
 
-    def candidates(self, candidates: Sequence[Candidate], n: int | None) -> list[Result | Failure]: ...
+    def candidates(self, candidates: Sequence[Candidate], n: int | None) -> list[Evaluated | Failure]: ...
 
 
 @dataclass
@@ -70,15 +70,15 @@ class Loop:
     predictor: Predictor | None
     record: Callable[[Sequence[FrozenTrial], Mapping[str, Any]], None] = lambda trials, notes: None
     earlier: Sequence[Params] = ()
-    tried: list[tuple[Params, Result]] = field(default_factory=list)
+    tried: list[tuple[Params, Evaluated]] = field(default_factory=list)
     trials: list[tuple[float | None, int]] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
-    known: dict[str, Result | Failure] = field(default_factory=dict)
+    known: dict[str, Evaluated | Failure] = field(default_factory=dict)
     """By candidate: nothing is evaluated twice."""
 
     def run(
         self, evaluator: Candidates, trials: int, room: Callable[[], int], told: Callable[[int, float], None] = lambda done, best: None
-    ) -> Iterator[Result]:
+    ) -> Iterator[Evaluated]:
         """Tries candidates until as many are done, the budget has no room for one, or the strategy has nothing new.
 
         Yields what is new and seen on all samples. A failure does not end it.
@@ -99,7 +99,7 @@ class Loop:
                 repeats = 0 if new.pop(candidate.signature, None) else repeats + 1
                 finished.append(self._tell(trial, candidate))
                 result = self.known[candidate.signature]
-                if repeats == 0 and isinstance(result, Result) and self._whole(result):
+                if repeats == 0 and isinstance(result, Evaluated) and self._whole(result):
                     self.tried.append((trial.params, result))
                     yield result
                 told(len(self.progress), self.progress[-1])
@@ -123,14 +123,16 @@ class Loop:
             if size is not None:
                 going = [
                     candidate for candidate, outcome in zip(going, outcomes, strict=True)
-                    if isinstance(outcome, Result) and self.halving.passes(size, outcome.value)
+                    if isinstance(outcome, Evaluated) and self.halving.passes(size, outcome.value)
                 ]  # fmt: skip
         results = [(candidate, self.known[candidate.signature]) for candidate in candidates]
         if self.predictor is not None:
-            told = [(candidate.tableau(self.domain.schedule), result.value) for candidate, result in results if isinstance(result, Result)]
+            told = [
+                (candidate.tableau(self.domain.schedule), result.value) for candidate, result in results if isinstance(result, Evaluated)
+            ]
             self.predictor.tell([table for table, _ in told], [value for _, value in told])
 
-    def _whole(self, result: Result) -> bool:
+    def _whole(self, result: Evaluated) -> bool:
         """Whether the candidate has seen all samples."""
         return len(result.error) == self.halving.sizes[-1]
 

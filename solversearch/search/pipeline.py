@@ -14,7 +14,7 @@ from functools import partial
 
 from solversearch.judging.baselines import Baseline
 from solversearch.judging.compare import StageResult
-from solversearch.search.evaluating.evaluator import Result
+from solversearch.search.evaluating.evaluator import Evaluated
 from solversearch.search.loop import Loop
 from solversearch.search.stages import baseline, components, descent, fit, instant, polish, price, recipe, search, surrogate
 from solversearch.search.stages.search import ALONE, Setup
@@ -27,7 +27,7 @@ from solversearch.search.surrogates.predictor import Predictor
 class Found:
     """What a search has found so far. befell is what went wrong with the workers."""
 
-    best: Result | None = None
+    best: Evaluated | None = None
     stages: list[StageResult] = field(default_factory=list)
     loop: Loop | None = None
     befell: str = ""
@@ -46,7 +46,7 @@ class Found:
         """Network evaluations of all stages but the best baseline, which any search has to find."""
         return sum(stage.evaluations for stage in self.stages[1:])
 
-    def keep(self, result: Result) -> Result:
+    def keep(self, result: Evaluated) -> Evaluated:
         if self.best is None or result.value < self.best.value:
             self.best = result
         return result
@@ -64,7 +64,7 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         candidates = [found.keep(best)]
     budget = Budget(settings.evaluations, task.clock, task.clock.evaluations)
 
-    def add(results: Iterable[Result]) -> None:
+    def add(results: Iterable[Evaluated]) -> None:
         candidates.extend(map(found.keep, results))
 
     if learner(settings.strategy):
@@ -103,9 +103,9 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
     return found
 
 
-def _polished(candidates: Sequence[Result], apart: bool) -> dict[str, tuple[Result, ...]]:
+def _polished(candidates: Sequence[Evaluated], apart: bool) -> dict[str, tuple[Evaluated, ...]]:
     """Of which candidates the best is polished, by the names of the stages: those with cheaper evaluations apart from the others."""
-    kinds: dict[str, tuple[Result, ...]] = {}
+    kinds: dict[str, tuple[Evaluated, ...]] = {}
     for each in candidates:
         name = "polish, priced" if apart and each.table.cheaper else "polish"
         kinds[name] = (*kinds.get(name, ()), each)

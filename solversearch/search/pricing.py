@@ -21,7 +21,7 @@ MOST = 200_000
 """Combinations of kinds that are gone through in seconds: of eight kinds those of 15 evaluations, of three those of 600."""
 
 
-class Kind(NamedTuple):
+class EvaluationKind(NamedTuple):
     """variant is the network, empty for the model's own; one that reuses has no guidance difference, at half the price. One that is stale
     has features of an earlier evaluation of the model's own network."""
 
@@ -31,18 +31,18 @@ class Kind(NamedTuple):
     stale: bool = False
 
 
-Pattern = tuple[Kind, ...]
+Pattern = tuple[EvaluationKind, ...]
 """Of each evaluation, the first first."""
 
 
-def kinds(model: Model, guidance: float, splits: bool, cheaper: Sequence[Cheaper] = get_args(Cheaper)) -> tuple[Kind, ...]:
+def kinds(model: Model, guidance: float, splits: bool, cheaper: Sequence[Cheaper] = get_args(Cheaper)) -> tuple[EvaluationKind, ...]:
     """All that there are and the space allows, dearest first. A price is in calls of the model's own network."""
     calls = 2 if guidance != 1 else 1
     known = {name: each for name, each in sorted(model.variants.items()) if _kind(each) in cheaper}
     networks = [("", 1.0, False), *((name, variant.cost, bool(variant.reuses)) for name, variant in known.items())]
-    found = [Kind(name, False, calls * cost, stale) for name, cost, stale in networks]
+    found = [EvaluationKind(name, False, calls * cost, stale) for name, cost, stale in networks]
     if guidance != 1 and splits and "reuse" in cheaper:
-        found += [Kind(name, True, cost, stale) for name, cost, stale in networks]
+        found += [EvaluationKind(name, True, cost, stale) for name, cost, stale in networks]
     return tuple(sorted(found, key=lambda kind: (-kind.price, kind)))
 
 
@@ -58,12 +58,12 @@ def affordable(budget: float, guidance: float) -> int:
     return int((budget + EXACT) / calls)
 
 
-def too_many(known: Sequence[Kind], nfe: int) -> bool:
+def too_many(known: Sequence[EvaluationKind], nfe: int) -> bool:
     return comb(nfe + len(known) - 1, nfe) > MOST
 
 
 @lru_cache(64)
-def counts(known: tuple[Kind, ...], nfe: int, budget: float) -> list[Pattern]:
+def counts(known: tuple[EvaluationKind, ...], nfe: int, budget: float) -> list[Pattern]:
     """Which kinds nfe evaluations may be of, in no order: within the budget, and such that none can be exchanged for the next dearer one.
 
     Not all of the model's own network, and one that computes what others reuse. None where there would be more than `MOST` to go through.

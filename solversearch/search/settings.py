@@ -13,7 +13,7 @@ from solversearch.judging.objectives import Objective, parse_many
 from solversearch.memory import batch_size
 from solversearch.models.base import Model
 from solversearch.plan import MAX_NFE
-from solversearch.search.pricing import Kind, kinds, too_many
+from solversearch.search.pricing import EvaluationKind, kinds, too_many
 from solversearch.search.strategies import known, recipe
 from solversearch.spaces import Polish, SearchSpace
 from solversearch.teacher import STEPS
@@ -183,7 +183,7 @@ def _check_recipe(settings: Settings) -> None:
         raise UserError(f"{name} picks the times among the teacher's {STEPS}; ask for fewer evaluations than those, got {settings.nfe}")
 
 
-def _check_budget(settings: Settings, known: Sequence[Kind], model: Model) -> None:
+def _check_budget(settings: Settings, known: Sequence[EvaluationKind], model: Model) -> None:
     if len(known) < 2:
         raise UserError(
             f"--budget: model {model.name!r} has no cheaper evaluations than its own ({', '.join(settings.space.cheaper) or 'none'}): "

@@ -114,7 +114,7 @@ class Decision:
     def corrected(self) -> bool:
         return self.corrector and not self.churn and self.momentum == 1
 
-    def stage(self, problem: Problem, run: "Run") -> Stage:
+    def stage(self, problem: Problem, run: "SolverRun") -> Stage:
         step: Step = _blend(self.noise_share, lambda prediction: self._step(prediction, problem))
         corrector: Corrector | None = None
         if self.corrected and self.solver in EMPIRICAL:
@@ -141,7 +141,7 @@ class Decision:
 
 
 @dataclass
-class Run:
+class SolverRun:
     """What the steps of one run share: its evaluations so far, noisiest first, and the velocity of a heavy ball, where there is one."""
 
     seen: list[Past]
@@ -198,7 +198,7 @@ def mixed(decisions: Sequence[Decision], analytic_first_step: bool = False) -> R
             raise UserError(f"{len(nodes) - 1} steps need as many decisions, got {len(decisions)}")
         own = list(decisions) if start else [replace(decisions[0], momentum=1.0), *decisions[1:]]  # a ball at rest has no momentum
         ball = Ball(start[0].d if start else None) if any(decision.momentum != 1 for decision in own) else None
-        shared = Run(list(start), ball)
+        shared = SolverRun(list(start), ball)
         outputs, taken = [each.d for each in start], iter(own)
 
         def denoise(x: Vector, node: Node) -> Vector:

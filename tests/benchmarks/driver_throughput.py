@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from solversearch.models.base import Clock
 from solversearch.schedules import DiscreteVP, grid
 from solversearch.search.evaluating.evaluations import Arrival, Evaluations, Log
-from solversearch.search.evaluating.evaluator import Result
+from solversearch.search.evaluating.evaluator import Evaluated
 from solversearch.search.evaluating.storage import Trials
 from solversearch.search.loop import Halving, Loop
 from solversearch.search.strategies import Context, strategy
@@ -46,7 +46,7 @@ class Simulated:
         self.error = {n: torch.rand(n or 256, generator=torch.Generator().manual_seed(0), dtype=torch.float64) for n in (64, None)}
 
     def stream(self, candidates: Sequence[Candidate], n: int | None) -> Iterable[list[Arrival]]:
-        yield [Arrival(k, Result(self.table, self.error[n], (loss(each),), {}), 0, 0.0) for k, each in enumerate(candidates)]
+        yield [Arrival(k, Evaluated(self.table, self.error[n], (loss(each),), {}), 0, 0.0) for k, each in enumerate(candidates)]
 
 
 def loss(candidate: Candidate) -> float:

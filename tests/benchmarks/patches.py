@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from solversearch.models.base import Model
 from solversearch.models.digits import NoiseEmbedding, half_log_snr, noise_schedule
-from solversearch.models.train_digits import Recipe, trained
+from solversearch.models.train_digits import TrainingRecipe, trained
 
 SHAPE, NULL = (3, 16, 16), 2
 
@@ -87,7 +87,7 @@ def crops(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 def train(steps: int) -> Network:
     torch.manual_seed(0)
-    generator, recipe = torch.Generator().manual_seed(1), Recipe(steps, batch=48, weight_decay=0.01, ema=0.995)
+    generator, recipe = torch.Generator().manual_seed(1), TrainingRecipe(steps, batch=48, weight_decay=0.01, ema=0.995)
     return trained(Network(), lambda: crops(recipe.batch, generator), NULL, recipe)
 
 

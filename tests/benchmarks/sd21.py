@@ -21,7 +21,7 @@ from solversearch.models.options import Options
 from solversearch.models.pipelines import of_object
 from solversearch.models.pipelines.library import quiet
 from solversearch.search.estimate import estimate
-from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.fitting.polish import polish
 from solversearch.search.settings import Settings
 from solversearch.spaces import Domain, SearchSpace
@@ -81,7 +81,7 @@ def main() -> None:
     start = time.perf_counter()
     found = judge.candidates([domain.candidate(domain.random(rng)) for _ in range(given.candidates)])
     seconds = time.perf_counter() - start
-    best = min((each for each in found if isinstance(each, Result)), key=lambda each: each.value)
+    best = min((each for each in found if isinstance(each, Evaluated)), key=lambda each: each.value)
     console.print(
         f"{len(found) / seconds:.3g} candidates a second on {given.samples} + {given.samples} samples, "
         f"{clock.seconds / seconds:.1%} of the time inside the network, {clock.evaluations / seconds:.3g} network evaluations a second"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from solversearch import models
 from solversearch.errors import UserError
 from solversearch.models.base import Denoiser, Model, Network
-from solversearch.models.denoising import Trial, check_samples
+from solversearch.models.denoising import DenoisingTrial, check_samples
 from solversearch.models.edm import Preconditioned, edm
 from solversearch.schedules import VE, DiscreteVP, Flow, LinearVP, NoiseSchedule
 from solversearch.teacher import teach
@@ -240,7 +240,7 @@ def test_errors_are_those_of_the_formulas() -> None:
     generator = torch.Generator().manual_seed(1)
     clean, others = (2 * torch.randn(n, 2, generator=generator) for n in (20_000, 2_000))
     model = Model("exact", Exact(Flow(), spread=2.0), Flow(), "sample", (2,))
-    trial = Trial(clean, None, others)
+    trial = DenoisingTrial(clean, None, others)
     assert trial.spread == pytest.approx(2, rel=0.05)
     nodes = trial.nodes(model)
     assert [node.sigma / node.alpha / trial.spread for node in nodes] == pytest.approx([0.3, 1, 3])

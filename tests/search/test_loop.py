@@ -10,7 +10,7 @@ import torch
 
 from solversearch.errors import UserError
 from solversearch.schedules import DiscreteVP
-from solversearch.search.evaluating.evaluator import Failure, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Failure
 from solversearch.search.loop import REPEATS, Halving, Loop
 from solversearch.search.strategies import Context, strategy
 from solversearch.search.strategies.evolution import POPULATION
@@ -29,14 +29,14 @@ class Evaluator:
         self.spent: list[int] = []
         self.groups: list[int] = []
 
-    def candidates(self, candidates: Sequence[Candidate], n: int | None) -> list[Result | Failure]:
+    def candidates(self, candidates: Sequence[Candidate], n: int | None) -> list[Evaluated | Failure]:
         self.groups += [len(candidates)] if n else []
         return [self.candidate(each, n or 256) for each in candidates]
 
-    def candidate(self, candidate: Candidate, size: int) -> Result | Failure:
+    def candidate(self, candidate: Candidate, size: int) -> Evaluated | Failure:
         self.spent.append(size)
         table = candidate.tableau(DOMAIN.schedule)
-        return Result(table, torch.zeros(size), (abs(candidate.times[0] - 700.0),) * self.objectives, {})
+        return Evaluated(table, torch.zeros(size), (abs(candidate.times[0] - 700.0),) * self.objectives, {})
 
 
 def predict(candidates: Sequence[Params]) -> tuple[Any, Any]:
@@ -54,7 +54,7 @@ def loop_of(
     return Loop(study, name, domain, Halving.up_to(256, 64), predictor)
 
 
-def run(loop: Loop, trials: int, evaluator: Evaluator | None = None) -> list[Result]:
+def run(loop: Loop, trials: int, evaluator: Evaluator | None = None) -> list[Evaluated]:
     return list(loop.run(evaluator or Evaluator(), trials, lambda: trials))
 
 
@@ -106,7 +106,7 @@ def test_nothing_is_evaluated_twice_and_an_exhausted_space_ends_the_search() -> 
 
 def test_a_failure_is_told_and_the_search_goes_on() -> None:
     class Failing(Evaluator):
-        def candidate(self, candidate: Candidate, size: int) -> Result | Failure:
+        def candidate(self, candidate: Candidate, size: int) -> Evaluated | Failure:
             if len(self.spent) % 3 == 1:
                 self.spent.append(0)
                 return Failure("the network returned NaN")

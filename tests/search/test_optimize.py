@@ -41,7 +41,7 @@ from solversearch.sampling import sample
 from solversearch.schedules import CosineVP
 from solversearch.search.estimate import estimate
 from solversearch.search.evaluating.evaluations import Log
-from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.evaluating.warm_start import read_records
 from solversearch.search.fitting.compensation import greedy_ratios
 from solversearch.search.optimize import optimize
@@ -270,7 +270,7 @@ def test_a_plan_that_reuses_is_compared_at_its_price(tmp_path: Path, monkeypatch
     """All others are spoiled, so that one of more evaluations is exported."""
     judged = Evaluator._judged
 
-    def spoiled(self: Evaluator, table: Tableau, *arguments: Any) -> Result:
+    def spoiled(self: Evaluator, table: Tableau, *arguments: Any) -> Evaluated:
         result = judged(self, table, *arguments)
         return result if any(node.reuses for node in table.nodes) else replace(result, values=(1e3,))
 
@@ -304,9 +304,9 @@ def test_a_plan_of_two_networks_is_compared_at_its_price(tmp_path: Path, monkeyp
 
 
 def test_the_baseline_is_exported_when_nothing_beats_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoiled(self: Evaluator, *arguments: Any) -> Result:
+    def spoiled(self: Evaluator, *arguments: Any) -> Evaluated:
         table = peers.baselines(self.model, 4, 1.0)[0].table
-        return Result(table, original(self, *arguments).error * 0, (0.0,), {})  # a validation that lies: the comparison must not
+        return Evaluated(table, original(self, *arguments).error * 0, (0.0,), {})  # a validation that lies: the comparison must not
 
     original = Evaluator.fitted
     monkeypatch.setattr(Evaluator, "fitted", spoiled)
@@ -385,7 +385,7 @@ def test_a_score_that_is_no_number_fails_its_trial_and_the_search_goes_on(tmp_pa
 
 
 def test_starts_that_run_away_do_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any) -> Result:
+    def fails(*_: Any) -> Evaluated:
         raise NotFinite("the network returned NaN")
 
     monkeypatch.setattr(Evaluator, "_fitted", fails)

@@ -10,7 +10,7 @@ from solversearch.models.base import Variant
 from solversearch.overriding import Cached
 from solversearch.plan import PlanVariant
 from solversearch.schedules import grid
-from solversearch.search.pricing import Kind, affordable, counts, declared, drawn, kinds, patterned, too_many
+from solversearch.search.pricing import EvaluationKind, affordable, counts, declared, drawn, kinds, patterned, too_many
 from solversearch.search.settings import Settings, check
 from solversearch.solvers import get
 from solversearch.spaces import SearchSpace
@@ -20,7 +20,7 @@ PLAIN = coins.factory()
 MODEL = replace(
     PLAIN, variants={"small": Variant(PLAIN.network, 0.25, "weights"), "skip1": Variant(PLAIN.network, 0.7, skips=("block.1",))}
 )
-OWN, SKIPS, SMALL = Kind("", False, 1.0), Kind("skip1", False, 0.7), Kind("small", False, 0.25)
+OWN, SKIPS, SMALL = EvaluationKind("", False, 1.0), EvaluationKind("skip1", False, 0.7), EvaluationKind("small", False, 0.25)
 
 
 def test_what_there_is_is_told_dearest_first() -> None:
@@ -52,8 +52,8 @@ def test_counts_spend_the_budget() -> None:
     for some in counts((OWN, SKIPS, SMALL), 5, 4.0):
         left = 4.0 - sum(kind.price for kind in some)
         assert left + 1e-9 >= 0 and all(left + 1e-9 < 0.3 for kind in some if kind == SKIPS)
-    reusing = Kind("", True, 1.0)
-    guiding = Kind("", False, 2.0)
+    reusing = EvaluationKind("", True, 1.0)
+    guiding = EvaluationKind("", False, 2.0)
     assert counts((guiding, reusing), 4, 6.0) == [(guiding, guiding, reusing, reusing)]
     assert counts((guiding, reusing), 6, 6.0) == []  # somebody has to compute the difference
 
@@ -67,7 +67,7 @@ def test_too_many_are_not_gone_through() -> None:
 
 
 def test_patterns_are_drawn_alike_and_begin_with_one_that_computes() -> None:
-    guiding, reusing = Kind("", False, 2.0), Kind("", True, 1.0)
+    guiding, reusing = EvaluationKind("", False, 2.0), EvaluationKind("", True, 1.0)
     which = counts((guiding, reusing), 5, 6.0) + counts((guiding, reusing), 5, 8.0)
     found = list(drawn(np.random.default_rng(0), which, 200))
     assert found == list(drawn(np.random.default_rng(0), which, 200)) and len(set(found)) > 4
@@ -77,7 +77,7 @@ def test_patterns_are_drawn_alike_and_begin_with_one_that_computes() -> None:
 def test_features_come_after_one_that_computes_them() -> None:
     model = replace(MODEL, variants={"features1": Variant(PLAIN.network, 0.4, skips=("block.1",), reuses=(Cached("block.1"),))})
     own, alone, stale, stale_alone = kinds(model, 4.0, True)
-    assert (own, stale) == (Kind("", False, 2.0), Kind("features1", False, 0.8, stale=True))
+    assert (own, stale) == (EvaluationKind("", False, 2.0), EvaluationKind("features1", False, 0.8, stale=True))
     assert kinds(model, 4.0, True, ["features"]) == (own, stale) and kinds(model, 4.0, True, ["blocks", "reuse"]) == (own, alone)
     which = [some for nfe in (3, 4, 5) for some in counts((own, stale, alone, stale_alone), nfe, 4.0)]
     assert which and all(own in some for some in which if stale in some or stale_alone in some)
@@ -88,7 +88,7 @@ def test_features_come_after_one_that_computes_them() -> None:
 
 def test_a_table_takes_a_pattern_and_its_plan_says_which_networks() -> None:
     table = get("unip_2").tableau(MODEL.schedule, grid("logsnr", MODEL.schedule, 3)).guided(4.0)
-    changed = patterned(table, (Kind("", False, 2.0), Kind("small", True, 0.25), Kind("skip1", False, 1.4)))
+    changed = patterned(table, (EvaluationKind("", False, 2.0), EvaluationKind("small", True, 0.25), EvaluationKind("skip1", False, 1.4)))
     assert [(node.variant, node.guidance) for node in changed.nodes] == [("", 4.0), ("small", 1.0), ("skip1", 4.0)]
     assert changed.rows == table.rows and [node.t for node in changed.nodes] == [node.t for node in table.nodes]
     assert declared(MODEL, changed) == {

@@ -17,7 +17,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from .levels import Call, calls, kind, matches, pictures_scale, sigmas
+from .levels import LevelCall, calls, kind, matches, pictures_scale, sigmas
 from .loop import Answer, sample
 from .reader import ShippedPlan, coefficients, parse
 from .runtime import Node
@@ -97,7 +97,7 @@ def _conditional(model: Any, x: Tensor, sigma: Tensor, extra_args: dict[str, Any
     return denoised
 
 
-def _check(plan: ShippedPlan, call: Call, sampling: Any) -> None:
+def _check(plan: ShippedPlan, call: LevelCall, sampling: Any) -> None:
     """Whether the model scales its network's input, and reads its output, as the plan does."""
     if plan.prediction_type in ("sample", "edm"):
         return
@@ -114,7 +114,7 @@ def _check(plan: ShippedPlan, call: Call, sampling: Any) -> None:
         raise ValueError(f"The plan is for a network that predicts {plan.prediction_type}, which this model's does not.")
 
 
-def _warn(plan: ShippedPlan, made: list[Call], sampling: Any, cfg: float | None) -> None:
+def _warn(plan: ShippedPlan, made: list[LevelCall], sampling: Any, cfg: float | None) -> None:
     if cfg not in (None, plan.guidance):
         logging.warning("solversearch: the plan's guidance %g is used, not the guider's cfg %g", plan.guidance, cfg)
     if kind(plan) == "vp":

@@ -24,7 +24,7 @@ ZERO_SNR = 4.8973451890853435e-08**-0.5
 """Stands for the infinite sigma of alpha = 0, as in ComfyUI's models of zero terminal SNR."""
 
 
-class Call(NamedTuple):
+class LevelCall(NamedTuple):
     """One evaluation: denoised = model(scale * x, sigma), then D = a * x + b * denoised."""
 
     sigma: float
@@ -80,7 +80,7 @@ def matches(plan: _Nodes, given: list[float]) -> bool:
     return len(given) == len(own) and all(isclose(s, level, rel_tol=1e-3) for s, level in zip(given, own, strict=True))
 
 
-def calls(plan: ShippedPlan, sigma_at: Callable[[float], float] | None) -> list[Call]:
+def calls(plan: ShippedPlan, sigma_at: Callable[[float], float] | None) -> list[LevelCall]:
     """How a model is called for each node. sigma_at(t) is the model's sigma of time t, for kind vp.
 
     Without it, a node's sigma / alpha is taken for that of its time, and plans that tell other times on purpose raise ValueError.
@@ -108,9 +108,9 @@ def _unit(plan: ShippedPlan) -> float:
     return 1000.0 if max(node.t for node in plan.nodes) > 1 else 1.0
 
 
-def _call(node: Node, prediction_type: str, frame: str, s: float) -> Call:
+def _call(node: Node, prediction_type: str, frame: str, s: float) -> LevelCall:
     scale = hypot(1, s) if frame == "vp" else 1.0
     alpha = {"vp": 1 / scale, "ve": 1.0, "flow": 1 - s}[frame]
     a, b = coefficients(prediction_type, node.alpha, node.sigma)
     own_a, own_b = coefficients(prediction_type, alpha, s / scale)
-    return Call(s, scale, a - own_a * (b / own_b), b / own_b)
+    return LevelCall(s, scale, a - own_a * (b / own_b), b / own_b)

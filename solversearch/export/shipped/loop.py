@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .levels import Call
+from .levels import LevelCall
 from .reader import ShippedPlan
 from .runtime import Node, run
 
@@ -19,7 +19,7 @@ Ask = Callable[[Tensor, Tensor, Node], Answer]
 @torch.no_grad()
 def sample(
     plan: ShippedPlan,
-    calls: Sequence[Call],
+    calls: Sequence[LevelCall],
     ask: Ask,
     noise: Tensor,
     callback: Callable[[dict[str, Any]], None] | None = None,

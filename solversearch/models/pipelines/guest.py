@@ -20,7 +20,7 @@ Arguments = dict[str, Any]
 """Of a network's forward, by name."""
 Respond = Callable[[str, Arguments], Any]
 """What the network of that name returns for its arguments."""
-Answer = Callable[[int, Tensor, Tensor], Tensor]
+NextState = Callable[[int, Tensor, Tensor], Tensor]
 """The next state, for the number of a step, the output that the pipeline steps with, and the state; or raises `Done`."""
 NETWORKS = ("transformer", "transformer_2", "unet", "unconditional_transformer")
 
@@ -65,7 +65,7 @@ class Probe:
     step_index = property(lambda self: self._at, lambda self, value: None)
     begin_index = property(lambda self: 0)
     _times: Sequence[Time]
-    _answer: Answer
+    _answer: NextState
     _at: int
 
     def set_timesteps(
@@ -142,7 +142,7 @@ class Guest:
 
         return forward
 
-    def visit(self, call: Call, times: Sequence[Time], answer: Answer, respond: Respond) -> Any:
+    def visit(self, call: Call, times: Sequence[Time], answer: NextState, respond: Respond) -> Any:
         """What one `__call__` returns, with gradients where they are asked for; None where `answer` or `respond` raised `Done`.
 
         A single time is told twice: some pipelines divide by half the number of steps.

@@ -93,13 +93,13 @@ class Download:
     kind: ClassVar = "download"
 
 
-Block = Note | Chart | Table | Facts | Matrix | Picture | Code | Download
+Element = Note | Chart | Table | Facts | Matrix | Picture | Code | Download
 
 
 @dataclass(frozen=True)
 class PageSection:
     title: str
-    blocks: Sequence[Block]
+    blocks: Sequence[Element]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from solversearch.errors import UserError
 from solversearch.plan import one_line, write_text
 from solversearch.report.colours import DARK
-from solversearch.report.page.blocks import Block, Chart, Matrix, Page
+from solversearch.report.page.blocks import Chart, Element, Matrix, Page
 from solversearch.report.page.files import PAGE
 from solversearch.report.page.run import run_page
 from solversearch.report.page.study import study_page
@@ -59,7 +59,7 @@ def render(page: Page) -> str:
     )
 
 
-def render_cell(verdict: str, blocks: Sequence[Block]) -> str:
+def render_cell(verdict: str, blocks: Sequence[Element]) -> str:
     """For a notebook: the style of the page, inside of one element; charts would need a script, and are no part of it."""
     return _filled("cell.html.j2", verdict=verdict, blocks=blocks, style=Markup(_resource("page.css").replace(":root", "&")))
 

@@ -7,7 +7,7 @@ from solversearch.judging.compare import Comparison
 from solversearch.plan import Plan
 from solversearch.report import pictures, plan_view, tables
 from solversearch.report.page import files, run
-from solversearch.report.page.blocks import Block, Facts, Picture
+from solversearch.report.page.blocks import Element, Facts, Picture
 from solversearch.report.page.build import render_cell
 
 
@@ -31,10 +31,10 @@ def _comparison(comparison: Comparison) -> str:
 def _result(result: Result) -> str:
     """With the samples, where the run has drawn them."""
     uri = files.picture(result.folder / "samples.png")
-    samples: list[Block] = [Picture("Teacher, best baseline and plan, from the same noise in every row", uri)] if uri else []
+    samples: list[Element] = [Picture("Teacher, best baseline and plan, from the same noise in every row", uri)] if uri else []
     return render_cell(tables.verdict(result.comparison), [*samples, *_compared(result.comparison), *run.plan_blocks(result.plan)])
 
 
-def _compared(comparison: Comparison) -> list[Block]:
+def _compared(comparison: Comparison) -> list[Element]:
     picture = Picture("Error against cost", files.uri_of("image/png", pictures.png(pictures.comparison_picture(comparison))))
     return [picture, *run.comparison_blocks(comparison)]

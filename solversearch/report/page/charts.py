@@ -18,7 +18,7 @@ from solversearch.runtime import Node
 
 Figure = dict[str, Any]
 Axis = dict[str, Any] | None
-Point = TypeVar("Point")
+Item = TypeVar("Item")
 
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, sans-serif"
 COLOURS = (BLUE, GREEN, PINK, ORANGE)
@@ -162,7 +162,7 @@ def predictions(comparison: Comparison) -> Figure:
     return chart(*traces, x=x, y="what was predicted before", height=420, xaxis=axis, yaxis=dict(axis))
 
 
-def some(points: Sequence[Point]) -> Sequence[Point]:
+def some(points: Sequence[Item]) -> Sequence[Item]:
     """At most `DRAWN`, evenly spread over the order: a page does not grow with the search."""
     return [points[k * len(points) // DRAWN] for k in range(DRAWN)] if len(points) > DRAWN else points
 

@@ -13,10 +13,10 @@ from solversearch.plan import Plan, read_file, read_json
 from solversearch.report import plan_view, tables
 from solversearch.report.page import charts, files
 from solversearch.report.page.blocks import (
-    Block,
     Chart,
     Code,
     Download,
+    Element,
     Facts,
     Matrix,
     Note,
@@ -89,7 +89,7 @@ def _samples(folder: Path) -> list[PageSection]:
     return [PageSection("Samples", [Picture("Teacher, best baseline and plan, from the same noise in every row", uri)])] if uri else []
 
 
-def comparison_blocks(comparison: Comparison) -> list[Block]:
+def comparison_blocks(comparison: Comparison) -> list[Element]:
     """The plan against the best baseline of each measure, and against all that were measured in full."""
     rows = comparison.rows
     optional = [name for name in ("frechet_teacher", "frechet_data") if any(getattr(row, name) for row in rows)]
@@ -131,8 +131,8 @@ def _ratios(comparison: Comparison) -> Table:
     return Table(columns, rows, "The plan against the baseline that is best in each measure, on the same noise: less is better.", first=1)
 
 
-def _search(folder: Path, comparison: Comparison) -> list[Block]:
-    blocks: list[Block] = []
+def _search(folder: Path, comparison: Comparison) -> list[Element]:
+    blocks: list[Element] = []
     if comparison.note:
         blocks.append(Note(comparison.note))
     if comparison.stages:
@@ -176,7 +176,7 @@ def _stages(stages: tuple[StageResult, ...]) -> Table:
     return Table(names, rows, f"{tables.STAGES}.", wide=False)
 
 
-def plan_blocks(plan: Plan) -> list[Block]:
+def plan_blocks(plan: Plan) -> list[Element]:
     """Nodes, coefficients and decisions."""
     nodes = [
         [
@@ -185,7 +185,7 @@ def plan_blocks(plan: Plan) -> list[Block]:
         ]
         for i, node in enumerate(plan.nodes)
     ]  # fmt: skip
-    blocks: list[Block] = [
+    blocks: list[Element] = [
         Table(["evaluation", "t", "α", "σ", "λ = ln(α/σ)", "guidance"], nodes, "Where the network is evaluated.", wide=False),
     ]
     names = plan_view.column_names(plan)
@@ -213,8 +213,8 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _use(folder: Path, plan: Plan) -> list[Block]:
-    blocks: list[Block] = [Code(title, text) for title, text in recipes(folder, plan).items()]
+def _use(folder: Path, plan: Plan) -> list[Element]:
+    blocks: list[Element] = [Code(title, text) for title, text in recipes(folder, plan).items()]
     content = read_file(folder / "plan.json", "plan")
     if len(content) <= DOWNLOAD:
         uri = f"data:application/json;base64,{base64.b64encode(content).decode()}"

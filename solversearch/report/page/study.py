@@ -6,7 +6,7 @@ from pathlib import Path
 from solversearch.errors import UserError
 from solversearch.plan import read_json
 from solversearch.report.page import charts
-from solversearch.report.page.blocks import Block, Chart, Facts, Page, PageSection, Table, TableCell, count, figure, interval
+from solversearch.report.page.blocks import Chart, Element, Facts, Page, PageSection, Table, TableCell, count, figure, interval
 from solversearch.report.plan_view import number
 from solversearch.report.study_view import methods
 from solversearch.report.tables import percent
@@ -54,9 +54,9 @@ def _verdict(study: Study) -> str:
     return f"Least geometric mean error in each cell: {told}. The best is {least} of the least of all baselines in its cell."
 
 
-def _scale(study: Study, guidance: float) -> list[Block]:
+def _scale(study: Study, guidance: float) -> list[Element]:
     rows = [row for row in study.rows if row.guidance == guidance]
-    blocks: list[Block] = []
+    blocks: list[Element] = []
     for title, measure in MEASURES.items():
         lines = {
             name: sorted((row.nfe, value) for row in rows if row.method == name and (value := measure(row)) is not None and value > 0)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from solversearch.errors import UserError
 from solversearch.plan import read_json
 from solversearch.report.page import charts
-from solversearch.report.page.blocks import Block, Chart, Facts, Note, Page, PageSection, Table, TableCell, count, figure
+from solversearch.report.page.blocks import Chart, Element, Facts, Note, Page, PageSection, Table, TableCell, count, figure
 from solversearch.report.page.files import PAGE
 from solversearch.report.plan_view import number
 from solversearch.studies.sweep import NAME, Sweep, SweepRow
@@ -34,7 +34,7 @@ def sweep_page(folder: Path, base: Path) -> Page:
     caption = "Ratios are over the least of all baselines; less is better. "
     caption += "Pareto: no other plan has both a smaller mean error and fewer network calls."
     table = Table(COLUMNS, [_cells(row, _place(folder, row.path, base)) for row in found.rows], caption)
-    notes: list[Block] = [Note(note) for note in found.notes]
+    notes: list[Element] = [Note(note) for note in found.notes]
     failures = {row.path: row.failure for row in found.rows if row.failure}
     asked = found.asked.model_dump(mode="json")
     told = {name: json.dumps(value) if isinstance(value, dict) else ", ".join(map(str, value)) for name, value in asked.items() if value}

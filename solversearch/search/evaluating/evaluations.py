@@ -25,7 +25,7 @@ from solversearch.models.base import Clock
 from solversearch.outputs import KEPT, clear_kept
 from solversearch.plan import Count, Many, parse_json, replacing
 from solversearch.runtime import Node, Row, Tableau
-from solversearch.search.evaluating.evaluator import Evaluator, Failure, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator, Failure
 from solversearch.spaces import Candidate
 
 NAME = "evaluations.log"
@@ -39,7 +39,7 @@ class _Frozen(BaseModel):
 
 
 class _Kept(_Frozen):
-    """A `Result` in plain numbers."""
+    """A `Evaluated` in plain numbers."""
 
     nodes: Many[Node]
     rows: Many[Row]
@@ -74,7 +74,7 @@ class Entry(_Frozen):
     tensors: str | None = None
 
     @classmethod
-    def of(cls, key: str, outcome: Result | Failure, evaluations: int = 0, seconds: float = 0.0) -> "Entry":
+    def of(cls, key: str, outcome: Evaluated | Failure, evaluations: int = 0, seconds: float = 0.0) -> "Entry":
         if isinstance(outcome, Failure):
             return cls(key=key, evaluations=evaluations, seconds=seconds, failure=outcome.reason)
         table = outcome.table
@@ -85,11 +85,11 @@ class Entry(_Frozen):
         return cls.model_construct(key=key, evaluations=evaluations, seconds=seconds, result=kept)
 
     @property
-    def outcome(self) -> Result | Failure:
+    def outcome(self) -> Evaluated | Failure:
         if self.result is None:
             return Failure(self.failure or "")
         error = torch.tensor(self.result.error, dtype=torch.float64)
-        return Result(self.result.table, error, self.result.values, self.result.origin)
+        return Evaluated(self.result.table, error, self.result.values, self.result.origin)
 
 
 class Log:
@@ -136,10 +136,10 @@ class Log:
         self.last += wall
         return entries
 
-    def once(self, key: str, clock: Clock, compute: Callable[[], Result]) -> Result:
+    def once(self, key: str, clock: Clock, compute: Callable[[], Evaluated]) -> Evaluated:
         """The result of an earlier run of the search; else what compute returns, kept."""
         entry = self._entry(key, clock, lambda: Entry.of(key, compute()))
-        assert isinstance(entry.outcome, Result)
+        assert isinstance(entry.outcome, Evaluated)
         return entry.outcome
 
     def numbers(self, key: str, clock: Clock, compute: Callable[[], Sequence[float]]) -> Sequence[float]:
@@ -236,7 +236,7 @@ class Arrival(NamedTuple):
     """What came out of one candidate of those asked for, by its place, and what it took of the network."""
 
     place: int
-    outcome: Result | Failure
+    outcome: Evaluated | Failure
     evaluations: int
     seconds: float
 
@@ -270,9 +270,9 @@ class InProcess:
             yield arrivals(outcomes, clock.evaluations - evaluations, clock.seconds - seconds, first)
 
 
-def arrivals(outcomes: Sequence[Result | Failure], evaluations: int, seconds: float, first: int = 0) -> list[Arrival]:
+def arrivals(outcomes: Sequence[Evaluated | Failure], evaluations: int, seconds: float, first: int = 0) -> list[Arrival]:
     """Shares out what candidates that were evaluated together, from the place first on, took of the network, by their calls."""
-    calls = [outcome.table.network_calls if isinstance(outcome, Result) else 0 for outcome in outcomes]
+    calls = [outcome.table.network_calls if isinstance(outcome, Evaluated) else 0 for outcome in outcomes]
     calls = [each or max(calls) or 1 for each in calls]
     before = [evaluations * sum(calls[:k]) // sum(calls) for k in range(len(calls) + 1)]
     return [
@@ -286,7 +286,7 @@ class Evaluations:
     def __init__(self, source: Source, clock: Clock, log: Log) -> None:
         self.source, self.clock, self.log = source, clock, log
 
-    def candidates(self, candidates: Sequence[Candidate], n: int | None) -> list[Result | Failure]:
+    def candidates(self, candidates: Sequence[Candidate], n: int | None) -> list[Evaluated | Failure]:
         """In the order of the candidates. The clock runs on by what they took, whenever and wherever that was."""
         keys = [f"{candidate.signature} {'all' if n is None else n}" for candidate in candidates]
         known = self.log.found(self.clock, keys)

@@ -22,7 +22,7 @@ Origin = dict[str, JsonValue]
 
 
 @dataclass(frozen=True)
-class Result:
+class Evaluated:
     """A table with its endpoint error on each validation sample, (n,) float64, and its value by each objective, lower being better."""
 
     table: Tableau
@@ -70,23 +70,23 @@ class Evaluator:
         """Whether the table's rows, fitted, have coefficients for guidance differences: those of the nodes that guide, see `frugal`."""
         return self.split and any(node.guidance != 1 for node in table.nodes)
 
-    def table(self, table: Tableau, origin: Origin, n: int | None = None) -> Result:
+    def table(self, table: Tableau, origin: Origin, n: int | None = None) -> Evaluated:
         """The table as it is."""
         return alone(self._denoiser(False, table.split, n).anew(table.nodes), self._plain(table, origin, n))
 
-    def fitted(self, prior: Tableau, ridge: float, origin: Origin, n: int | None = None) -> Result:
+    def fitted(self, prior: Tableau, ridge: float, origin: Origin, n: int | None = None) -> Evaluated:
         """The table fitted to the teacher, on as many fitting samples (all, where n is None)."""
         return alone(self._denoiser(True, self.splits(prior), n).anew(prior.nodes), self._fitted(prior, ridge, origin, n))
 
-    def candidate(self, candidate: Candidate, n: int | None = None) -> Result:
+    def candidate(self, candidate: Candidate, n: int | None = None) -> Evaluated:
         """Fitted where its space fits; a stochastic table stays as it is."""
         fitted, split, sampler = self._run(candidate, n)
         return alone(self._denoiser(fitted, split, n), sampler)
 
-    def candidates(self, candidates: Sequence[Candidate], n: int | None = None) -> list[Result | Failure]:
+    def candidates(self, candidates: Sequence[Candidate], n: int | None = None) -> list[Evaluated | Failure]:
         """The same of several, as many at a time as a network batch has room for."""
-        found: dict[int, Result | Exception] = {}
-        groups: dict[tuple[bool, bool], dict[int, Sampler[Result]]] = {}
+        found: dict[int, Evaluated | Exception] = {}
+        groups: dict[tuple[bool, bool], dict[int, Sampler[Evaluated]]] = {}
         for k, candidate in enumerate(candidates):
             try:
                 fitted, split, sampler = self._run(candidate, n)
@@ -105,7 +105,7 @@ class Evaluator:
         """How many candidates share a network batch, where they are fitted."""
         return max(1, self.batch_size // sum(map(len, self.teachers(n))))
 
-    def _run(self, candidate: Candidate, n: int | None) -> tuple[bool, bool, Sampler[Result]]:
+    def _run(self, candidate: Candidate, n: int | None) -> tuple[bool, bool, Sampler[Evaluated]]:
         """Whether the candidate is fitted, whether its denoiser is split, and the loop that ends with its result."""
         table = candidate.tableau(self.model.schedule)
         if candidate.ridge is None or table.stochastic:
@@ -117,7 +117,7 @@ class Evaluator:
         given = [teacher.conditions for teacher in self.teachers(n)[0 if fitted else 1 :] if teacher.conditions is not None]
         return Denoiser(self.model, torch.cat(given) if given else None, self.batch_size, split, self.clock)
 
-    def _plain(self, table: Tableau, origin: Origin, n: int | None) -> Sampler[Result]:
+    def _plain(self, table: Tableau, origin: Origin, n: int | None) -> Sampler[Evaluated]:
         _, validation = self.teachers(n)
         states: list[Tensor] = []
         draw = drawing(self.model, validation)
@@ -126,7 +126,7 @@ class Evaluator:
         )
         return self._judged(table, validation, samples, states, origin)
 
-    def _fitted(self, prior: Tableau, ridge: float, origin: Origin, n: int | None) -> Sampler[Result]:
+    def _fitted(self, prior: Tableau, ridge: float, origin: Origin, n: int | None) -> Sampler[Evaluated]:
         known, validation = self.teachers(n)
         states: list[Tensor] = []
         noise, split = torch.cat([known.noise, validation.noise]), self.splits(prior)
@@ -140,9 +140,9 @@ class Evaluator:
             return None
         return lambda i, x, prediction: states.append(x)
 
-    def _judged(self, table: Tableau, validation: Teacher, samples: Tensor, states: Sequence[Tensor], origin: Origin) -> Result:
+    def _judged(self, table: Tableau, validation: Teacher, samples: Tensor, states: Sequence[Tensor], origin: Origin) -> Evaluated:
         error = endpoint_mse(samples, validation.endpoint)
         if not torch.isfinite(error).all():
             raise NotFinite("the candidate's error is not finite")
         outcome = Outcome(self.model, validation, table, samples, self.scale, tuple(states) or None, self.batch_size, self.clock)
-        return Result(table, error, tuple(objective.value(outcome) for objective in self.objectives), origin)
+        return Evaluated(table, error, tuple(objective.value(outcome) for objective in self.objectives), origin)

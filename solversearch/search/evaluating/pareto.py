@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from solversearch.search.evaluating.evaluator import Result
+from solversearch.search.evaluating.evaluator import Evaluated
 
 
 def undominated(points: Sequence[Sequence[float]]) -> list[int]:
@@ -15,7 +15,7 @@ def undominated(points: Sequence[Sequence[float]]) -> list[int]:
     return [place for place, one in enumerate(points) if not any(beaten(one, other) for other in points)]
 
 
-def front(results: Sequence[Result]) -> list[Result]:
+def front(results: Sequence[Evaluated]) -> list[Evaluated]:
     """The Pareto set of a search with several objectives, by the first of them, best first; of equals one."""
     kept = [results[place] for place in undominated([result.values for result in results])]
     return sorted({result.values: result for result in kept}.values(), key=lambda result: result.values)

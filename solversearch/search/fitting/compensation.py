@@ -17,7 +17,7 @@ from torch import Tensor
 
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.memo import NO_MEMO, Memo, memoized
-from solversearch.models.base import Clock, Denoiser, Model, Output
+from solversearch.models.base import Clock, Denoiser, Model, TensorOutput
 from solversearch.runtime import Node, Tableau, run, steps
 from solversearch.schedules import NoiseSchedule
 from solversearch.search.fitting.descent import STEP
@@ -97,7 +97,7 @@ class _KnownPrefix:
         def compute() -> list[float]:
             known = iter(self.outputs)
 
-            def output(x: Tensor, node: Node) -> Output:
+            def output(x: Tensor, node: Node) -> TensorOutput:
                 first = next(known, None)
                 return self.denoise(x, node) if first is None else first
 

@@ -10,7 +10,7 @@ from solversearch.judging.baselines import Baseline, baselines, screen, screenin
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
-from solversearch.search.evaluating.evaluator import Evaluator, Origin, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator, Origin
 from solversearch.search.stages.task import Task
 from solversearch.search.surrogates.surrogates import Surrogates
 from solversearch.teacher import Teacher
@@ -24,7 +24,7 @@ GUIDED = 0.1
 """Under guidance errors are tempered from a tenth of the best baseline's median on: more samples end in another mode."""
 
 
-def run(task: Task, fitting: Teacher, validation: Teacher, surrogates: Surrogates) -> tuple[list[Baseline], Result, Evaluator]:
+def run(task: Task, fitting: Teacher, validation: Teacher, surrogates: Surrogates) -> tuple[list[Baseline], Evaluated, Evaluator]:
     """The best baselines of different grids, the very best first, and its result; and what evaluates tables from now on.
 
     The evaluator tempers errors by the median of the best baseline's. Raises `UserError` where those are zero already.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from solversearch.components import Components, check_size
 from solversearch.models.base import NotFinite
-from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.stages.fit import RIDGE
 from solversearch.search.stages.task import Budget, Task
 from solversearch.spaces.sections import ComponentChoice
@@ -23,13 +23,13 @@ WORTH = 0.95
 """Of the value with fewer components: more of them have to bring that, for each is one more number to learn."""
 
 
-def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Result]) -> Iterator[Result]:
+def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Evaluated]) -> Iterator[Evaluated]:
     """The fit of the best table with the fewest components that are worth it, after that of the plain table.
 
     None where the space has no choice, the budget is spent, or the fit runs away.
     """
     best = min((each for each in candidates if not each.table.stochastic), key=lambda each: each.value)
-    chosen: Result | None = None
+    chosen: Evaluated | None = None
     for bands, channels in choices(task.settings.space.components, task.model.shape):
         parts = components(bands, channels, evaluator.fitting.endpoint)
         table = replace(best.table, components=parts)

@@ -8,15 +8,15 @@ from optuna.distributions import FloatDistribution
 from solversearch.judging.baselines import Baseline
 from solversearch.judging.objectives.base import TEMPERED
 from solversearch.schedules import Floats
-from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.fitting.descent import descend
 from solversearch.search.stages.task import Budget, Task
 from solversearch.spaces import Candidate, Params
 
 
 def run(
-    task: Task, evaluator: Evaluator, budget: Budget, starts: Sequence[Baseline], tried: Sequence[tuple[Params, Result]]
-) -> Iterator[Result]:
+    task: Task, evaluator: Evaluator, budget: Budget, starts: Sequence[Baseline], tried: Sequence[tuple[Params, Evaluated]]
+) -> Iterator[Evaluated]:
     """Goes on from the best candidate of the search, else from the best grid; nowhere where the budget is spent."""
     if budget.spent():
         return

@@ -6,14 +6,14 @@ from functools import partial
 
 from solversearch.judging.baselines import Baseline
 from solversearch.models.base import NotFinite
-from solversearch.search.evaluating.evaluator import Evaluator, Origin, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator, Origin
 from solversearch.search.stages.task import Budget, Task
 
 RIDGE = 1e-4
 """Of these fits: the middle of the range, 1e-6 to 1e-2, from which the search chooses its own."""
 
 
-def run(task: Task, evaluator: Evaluator, budget: Budget, starts: Sequence[Baseline]) -> Iterator[Result]:
+def run(task: Task, evaluator: Evaluator, budget: Budget, starts: Sequence[Baseline]) -> Iterator[Evaluated]:
     """A result a start, while the budget lasts; none of a table that runs away: that does not end a search."""
     for k, start in enumerate(starts):
         origin: Origin = {"solver": start.solver, "grid": start.grid}

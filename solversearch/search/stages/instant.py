@@ -4,17 +4,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from solversearch.models.base import NotFinite
-from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.stages.task import Budget, Task
 from solversearch.search.surrogates.instant import instant
 from solversearch.search.surrogates.surrogates import Surrogates
 
 
-def run(task: Task, evaluator: Evaluator, budget: Budget, surrogates: Surrogates) -> Iterator[Result]:
+def run(task: Task, evaluator: Evaluator, budget: Budget, surrogates: Surrogates) -> Iterator[Evaluated]:
     """One result; none where the budget is spent, or where the table runs away: that does not end a search."""
     settings = task.settings
 
-    def found() -> Result:
+    def found() -> Evaluated:
         table = instant(
             surrogates, settings.nfe, settings.guidance, settings.seed, settings.splits, settings.integer,
             lambda done, total: task.progress("instant", done, total, "on the surrogate"),

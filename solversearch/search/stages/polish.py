@@ -10,7 +10,7 @@ from math import ceil
 
 from solversearch.memory import backward
 from solversearch.models.base import NotFinite
-from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.fitting.polish import BATCH, FIRST, KEPT, cost, polish
 from solversearch.search.settings import Settings
 from solversearch.search.stages.task import PROBED, SOLVES, Budget, Task
@@ -26,8 +26,8 @@ EXACT = 300
 
 
 def run(
-    task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Result], name: str = "polish", part: float = 1.0
-) -> Iterator[Result]:
+    task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Evaluated], name: str = "polish", part: float = 1.0
+) -> Iterator[Evaluated]:
     """Results from on the way and of the end, of the best candidate; none where the budget is spent, or of a table that runs away.
 
     part is the share of what is left of the budget that may be spent.

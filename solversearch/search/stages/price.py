@@ -12,7 +12,7 @@ from functools import partial
 
 from solversearch.models.base import Model, NotFinite
 from solversearch.runtime import Tableau
-from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.pricing import Pattern, counts, kinds
 from solversearch.search.settings import Settings
 from solversearch.search.stages.fit import RIDGE
@@ -37,7 +37,7 @@ def choices(model: Model, settings: Settings) -> dict[tuple[int, bool], list[Pat
     return found
 
 
-def run(task: Task, evaluator: Evaluator, budget: Budget, surrogates: Surrogates) -> Iterator[Result]:
+def run(task: Task, evaluator: Evaluator, budget: Budget, surrogates: Surrogates) -> Iterator[Evaluated]:
     """Results, while the budget lasts; none of a table that runs away: that does not end a search."""
     settings, tables, which = task.settings, list[Tableau](), choices(task.model, task.settings)
     used = {(kind.variant, 1.0 if kind.reuses else settings.guidance) for some in which.values() for each in some for kind in each}

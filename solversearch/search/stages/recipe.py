@@ -10,7 +10,7 @@ from typing import NamedTuple
 from solversearch.judging.baselines import Baseline
 from solversearch.models.base import NotFinite
 from solversearch.runtime import Node, Tableau
-from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.stages.task import Budget, Task
 from solversearch.search.strategies import STRATEGIES
 from solversearch.spaces import Candidate, Domain
@@ -22,7 +22,7 @@ class Given(NamedTuple):
     task: Task
     evaluator: Evaluator
     budget: Budget
-    best: Result
+    best: Evaluated
     starts: tuple[Candidate, ...]
 
     def at(self, times: Sequence[float]) -> Iterator[Tableau]:
@@ -31,7 +31,7 @@ class Given(NamedTuple):
             yield replace(start, times=tuple(map(float, times))).tableau(self.task.model.schedule)
 
 
-def run(task: Task, evaluator: Evaluator, budget: Budget, best: Result, grids: Sequence[Baseline]) -> Iterator[Result]:
+def run(task: Task, evaluator: Evaluator, budget: Budget, best: Evaluated, grids: Sequence[Baseline]) -> Iterator[Evaluated]:
     """Results of the tables that the recipe learns, while the budget lasts; none of a table that runs away."""
     name, starts = task.settings.strategy, starting(task.domain(grids), grids[0].table.nodes)
     for k, table in enumerate(STRATEGIES[name].made().learn(Given(task, evaluator, budget, best, starts))):

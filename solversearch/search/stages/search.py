@@ -15,7 +15,7 @@ from solversearch.models.base import NotFinite
 from solversearch.runtime import Tableau
 from solversearch.schedules import CLEAN, Floats, explicit
 from solversearch.search.evaluating.evaluations import Evaluations, InProcess, Source
-from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.fitting.compensation import SAMPLES, greedy_ratios
 from solversearch.search.fitting.time_shift import variance_shifts
 from solversearch.search.loop import Halving, Loop
@@ -81,7 +81,7 @@ def prepare(task: Task, evaluator: Evaluator, starts: Sequence[Baseline], surrog
     return Loop(study, settings.strategy, domain, halving, predictor, setup.record, setup.earlier)
 
 
-def run(task: Task, budget: Budget, loop: Loop, source: Source) -> Iterator[Result]:
+def run(task: Task, budget: Budget, loop: Loop, source: Source) -> Iterator[Evaluated]:
     """Results on all validation samples, as they come. The surrogates learn from the first of them, a few at a time."""
     evaluator = Evaluations(source, task.clock, task.log)
     trials, share = task.settings.trials, _searched(task, budget)

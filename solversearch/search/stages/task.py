@@ -14,7 +14,7 @@ from solversearch.memo import memoized
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.parametrization import DATA, Parametrization
 from solversearch.search.evaluating.evaluations import Log, Parts
-from solversearch.search.evaluating.evaluator import Result
+from solversearch.search.evaluating.evaluator import Evaluated
 from solversearch.search.settings import Settings
 from solversearch.solvers.mixed import EMPIRICAL
 from solversearch.spaces import Domain
@@ -54,7 +54,7 @@ class Task:
         """Network evaluations of one sample."""
         return self.settings.nfe * (2 if self.settings.guidance != 1 else 1)
 
-    def once(self, key: str, compute: Callable[[], Result]) -> Result:
+    def once(self, key: str, compute: Callable[[], Evaluated]) -> Evaluated:
         """The result that an earlier process of the search logged under the key; else what compute returns, logged."""
         return self.log.once(key, self.clock, compute)
 
@@ -89,12 +89,12 @@ class Task:
         fitting = self.teacher("fit", settings.fit_samples, settings.fits, steps=STEPS if settings.fits else ROUGH)
         return fitting, self.teacher("validate", settings.validation_samples)
 
-    def held_out(self, result: Result) -> Teacher:
+    def held_out(self, result: Evaluated) -> Teacher:
         """What the comparison alone looks at, exact enough for this result; with its trajectory where the deciding objective needs it."""
         trajectory = "trajectory" in self.objectives[0].needs
         return self.ends("held_out", self.settings.samples, result, OF_PLAN, trajectory)
 
-    def ends(self, split: str, count: int, result: Result, share: float, trajectory: bool = False) -> Teacher:
+    def ends(self, split: str, count: int, result: Evaluated, share: float, trajectory: bool = False) -> Teacher:
         """The teacher's samples of a split by the fewest of `SOLVES` steps with which mean and median of its squared distance from the
         validation teacher, on `PROBED` samples, are at most this share of the result's errors; all `STEPS`, where none are enough.
 

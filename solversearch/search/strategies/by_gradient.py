@@ -39,7 +39,7 @@ CLIP = 1.0
 
 
 @dataclass(frozen=True)
-class Ball:
+class NoiseBall:
     """Where start noise moves, by numbers of a sample and evaluations: length of a step, and radius, as a Euclidean norm."""
 
     step: Callable[[int], float]
@@ -65,7 +65,7 @@ class ByGradient:
     validated: int = 0
     patience: int = 0
     decay: float = 1.0
-    ball: Ball | None = None
+    ball: NoiseBall | None = None
 
     def cost(self, settings: Settings, calls: int) -> int:
         once, batch = self._parts(calls, False)

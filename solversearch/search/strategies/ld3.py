@@ -13,7 +13,7 @@ import torch
 
 from solversearch.schedules import Floats
 from solversearch.search.fitting.learnable import LEAST, Learnable
-from solversearch.search.strategies.by_gradient import Ball, ByGradient
+from solversearch.search.strategies.by_gradient import ByGradient, NoiseBall
 
 WINDOW = 0.5
 """Of the least step, what a told time may be off."""
@@ -36,7 +36,7 @@ class Discretised(Learnable):
         return times + np.clip(self.range * np.array([0.0, *numbers[1:]]), -reach, reach)
 
 
-RELAXED = Ball(step=lambda nfe: 12 / nfe, radius=lambda numbers, nfe: 1e-3 * numbers / nfe**2)
+RELAXED = NoiseBall(step=lambda nfe: 12 / nfe, radius=lambda numbers, nfe: 1e-3 * numbers / nfe**2)
 OPTIMIZERS = (
     (("times",), lambda numbers, nfe: torch.optim.RMSprop(numbers, 5e-3, momentum=0.9)),
     (("told",), lambda numbers, nfe: torch.optim.SGD(numbers, 0.1 / nfe)),

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
-from solversearch.models.base import Model, NotFinite, Output
+from solversearch.models.base import Model, NotFinite, TensorOutput
 from solversearch.runtime import Node, Tableau, run
 from solversearch.schedules import Floats, grid
 from solversearch.search.surrogates.gaussian import HUGE, Tables, at_places
@@ -82,7 +82,7 @@ class Anchored:
             self.endpoint = self._run(Tables.of([fine]))[0][0]
 
     @torch.no_grad()
-    def observe(self, denoise: Callable[[Tensor, Node], Output], tables: Sequence[Tableau]) -> None:
+    def observe(self, denoise: Callable[[Tensor, Node], TensorOutput], tables: Sequence[Tableau]) -> None:
         """Runs tables on the network, from the noises of this surrogate, and keeps how its outputs differ off the trajectories.
 
         denoise evaluates `teacher`'s samples. Stochastic tables teach nothing here, nor do tables that run away.
@@ -90,7 +90,7 @@ class Anchored:
         for table in tables:
             found: list[tuple[Node, Tensor, Tensor]] = []
 
-            def record(x: Tensor, node: Node) -> Output:
+            def record(x: Tensor, node: Node) -> TensorOutput:
                 output = denoise(x, node)
                 found.append((node, x, output[0] if isinstance(output, tuple) else output))  # noqa: B023
                 return output

@@ -14,7 +14,7 @@ from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import grid
-from solversearch.search.evaluating.evaluator import Evaluator, Failure, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator, Failure
 from solversearch.search.fitting.fit import fit
 from solversearch.solvers import get
 from solversearch.spaces import Candidate, Domain, SearchSpace
@@ -110,7 +110,7 @@ def test_candidates_together_are_those_alone(digits: Model, fitting: Teacher, va
         judges = [replace(evaluator(digits, fitting, validation, objective), batch_size=batch_size, clock=Clock()) for _ in range(2)]
         together = judges[0].candidates(mixed, n)
         for one, found in zip([judges[1].candidate(each, n) for each in mixed], together, strict=True):
-            assert isinstance(found, Result) and found.table == one.table and torch.equal(found.error, one.error)
+            assert isinstance(found, Evaluated) and found.table == one.table and torch.equal(found.error, one.error)
             assert found.values == one.values and found.origin == one.origin
         assert judges[0].clock.evaluations == judges[1].clock.evaluations
 
@@ -126,7 +126,7 @@ def test_a_candidate_that_fails_says_why_and_costs_the_others_nothing() -> None:
     assert isinstance(wild, Failure) and "returned NaN or inf at t = 0.2" in wild.reason
     assert isinstance(repeated, Failure) and repeated.reason  # equal times cannot be solved for
     for each, found in ((given[0], first), (given[3], last)):
-        assert isinstance(found, Result) and torch.equal(found.error, judge.candidate(each, 16).error)
+        assert isinstance(found, Evaluated) and torch.equal(found.error, judge.candidate(each, 16).error)
 
 
 def test_values_are_those_of_the_objectives_in_their_order() -> None:

@@ -16,7 +16,7 @@ from solversearch.judging.objectives import parse_many
 from solversearch.models import DEFAULT
 from solversearch.models.base import Clock
 from solversearch.search.evaluating.evaluations import Evaluations, InProcess, Log
-from solversearch.search.evaluating.evaluator import Evaluator, Failure, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator, Failure
 from solversearch.search.evaluating.fleet import Fleet
 from solversearch.search.evaluating.worker import CANDIDATES, Worker, shared
 from solversearch.search.evaluating.workers import DEATHS, HANGS, Workers, _reason
@@ -82,14 +82,14 @@ def no_trouble(folder: Path) -> Iterator[None]:
         file.unlink()
 
 
-def arrived(workers: Workers, candidates: Sequence[Candidate], n: int | None = None) -> list[Result | Failure]:
+def arrived(workers: Workers, candidates: Sequence[Candidate], n: int | None = None) -> list[Evaluated | Failure]:
     """In the order of the candidates; each arrives once."""
     arrivals = [arrival for arrived in workers.stream(candidates, n) for arrival in arrived]
     assert sorted(arrival.place for arrival in arrivals) == list(range(len(candidates)))
     return [arrival.outcome for arrival in sorted(arrivals, key=lambda arrival: arrival.place)]
 
 
-def check_same(found: Sequence[Result | Failure], expected: Sequence[Result | Failure]) -> None:
+def check_same(found: Sequence[Evaluated | Failure], expected: Sequence[Evaluated | Failure]) -> None:
     for one, other in zip(found, expected, strict=True):
         if isinstance(one, Failure) or isinstance(other, Failure):
             assert one == other
@@ -230,4 +230,4 @@ def test_a_worker_starts_from_the_pictures_of_the_driver(folder: Path, monkeypat
     candidate = domain.candidate(domain.random(np.random.default_rng(0)))
     (entry,), _ = worker.evaluate(CANDIDATES.dump_json([candidate]).decode(), None)
     (expected,) = own.candidates([candidate], None)
-    assert isinstance(expected, Result) and repr(expected.value) in entry
+    assert isinstance(expected, Evaluated) and repr(expected.value) in entry

@@ -15,7 +15,7 @@ from solversearch.models.base import Clock, NotFinite
 from solversearch.sampling import sample
 from solversearch.schedules import grid
 from solversearch.search.evaluating.evaluations import Log
-from solversearch.search.evaluating.evaluator import Evaluator, Result
+from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.settings import Settings
 from solversearch.search.stages import baseline, descent, fit, polish, price, search, surrogate
 from solversearch.search.stages.task import SOLVES, Budget, Task
@@ -43,7 +43,7 @@ def start(name: str, solver: str = "unipc_2") -> Baseline:
     return Baseline(solver, name, get(solver).tableau(MODEL.schedule, grid(name, MODEL.schedule, 3)))
 
 
-def results(task: Task, evaluator: Evaluator) -> list[Result]:
+def results(task: Task, evaluator: Evaluator) -> list[Evaluated]:
     return [evaluator.table(start(name).table, {"grid": name}) for name in ("quadratic", "logsnr", "karras")]
 
 

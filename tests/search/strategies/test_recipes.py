@@ -23,7 +23,7 @@ from solversearch.runtime import Node, Tableau
 from solversearch.sampling import sample
 from solversearch.schedules import CLEAN, DiscreteVP, Floats, Flow, NoiseSchedule, grid
 from solversearch.search.evaluating.evaluations import Log
-from solversearch.search.evaluating.evaluator import Result
+from solversearch.search.evaluating.evaluator import Evaluated
 from solversearch.search.fitting.learnable import Learnable
 from solversearch.search.fitting.polish import Gradients
 from solversearch.search.pipeline import Found, run_stages
@@ -57,7 +57,7 @@ def learned(space: str, **asked: Any) -> Found:
     return run_stages(task_of(space, **asked))
 
 
-def results(space: str, log: Path | None = None, model: Model = MODEL, **asked: Any) -> list[Result]:
+def results(space: str, log: Path | None = None, model: Model = MODEL, **asked: Any) -> list[Evaluated]:
     """Of the recipe alone, whether or not they are better than the best baseline."""
     task = task_of(space, log, model, **asked)
     fitting, validation = task.learning
