@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from solversearch.models.base import Denoiser, Model, Network, Variant
 from solversearch.overriding import Cached, Passes, left_out, passed, remembering, tensors
@@ -153,6 +152,8 @@ def _size(parts: Sequence[Any]) -> float:
 
 def operations(model: Model, network: Network) -> int:
     """Multiplications and additions of a call with the fewest samples, in matrix products, convolutions and attention."""
+    from torch.utils.flop_counter import FlopCounterMode  # a third of a second, which only searches by price have to spend
+
     count = model.filled(1)
     t = torch.full((count,), float(model.schedule.t_start), dtype=model.time_dtype, device=model.device)
     noise = torch.from_numpy(np.random.default_rng(0).standard_normal((count, *model.shape)))
