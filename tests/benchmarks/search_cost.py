@@ -25,7 +25,7 @@ from solversearch.judging.measures import measured
 from solversearch.judging.race import GEOMETRIC, MEAN, MEDIAN
 from solversearch.models.base import Model
 from solversearch.report.colours import BLUE, GREEN, GREY, ORANGE, PINK
-from solversearch.report.pictures import save
+from solversearch.report.pictures import plain_log_ticks, save
 from solversearch.search.pipeline import run_stages
 from solversearch.search.settings import Settings
 from solversearch.search.stages.task import Task
@@ -61,8 +61,10 @@ def picture(curves: Mapping[str, Sequence[Point]], title: str) -> Figure:
     figure.suptitle(title)
     for k, (ax, measure) in enumerate(zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True)):
         for (space, points), colour, marker in zip(curves.items(), cycle((ORANGE, BLUE, GREEN, PINK, GREY)), cycle("*osv^D"), strict=False):
-            ax.plot([each[0] for each in points], [each[2][k] for each in points], marker=marker, color=colour, label=space)
-        ax.set(xscale="log", yscale="log", xlabel="evaluations spent on the search", ylabel=f"{measure} error")
+            ax.plot([each[0] / 1000 for each in points], [each[2][k] for each in points], marker=marker, color=colour, label=space)
+        ax.set(xscale="log", yscale="log", xlabel="thousands of evaluations spent on the search", ylabel=f"{measure} error")
+        plain_log_ticks(ax.xaxis)
+        plain_log_ticks(ax.yaxis)
         ax.grid(alpha=0.3)
     figure.axes[0].legend()
     return figure
