@@ -208,7 +208,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no dict": (lambda: 5, {"nfe": 5}, "returned int 5; return a Model, a dict or a dataclass"),
     "device": (coins.factory(), {"nfe": 5, "device": "cpu"}, "--device does not apply to model 'coins'"),
     "objects on workers": (coins.factory(), {"nfe": 5, "workers": 2}, "workers load the model by a name, such as python:FILE:FACTORY"),
-    "space": ("digits", {"nfe": 5, "space": "s4"}, "unknown search space 's4'; did you mean 's3'"),
+    "space": ("digits", {"nfe": 5, "space": "s4"}, "unknown search space 's4'; did you mean 's4s'"),
 }
 
 

@@ -131,7 +131,7 @@ BAD_SEARCHES: dict[str, tuple[tuple[object, ...], str]] = {
     "few samples": (("--model", "digits", "--nfe", 5, "--samples", 3), "--samples"),
     "trials": (("--model", "digits", "--nfe", 5, "--trials", -1), "--trials"),
     "evaluations": (("--model", "digits", "--nfe", 5, "--evaluations", 0), "--evaluations: .*greater than or equal to 1, got 0"),
-    "space": (("--model", "digits", "--nfe", 5, "--space", "s4"), r"unknown search space 's4'; did you mean 's3'\?.*path of a YAML file"),
+    "space": (("--model", "digits", "--nfe", 5, "--space", "s4"), r"unknown search space 's4'; did you mean 's4s'\?.*path of a YAML file"),
     "no such space": (("--model", "digits", "--nfe", 5, "--space", "my.yaml"), "my.yaml: cannot read the search space: No such file"),
     "objective": (("--model", "digits", "--nfe", 5, "--objective", "endpont"), "unknown objective 'endpont'; did you mean 'endpoint'"),
     "sum": (("--model", "digits", "--nfe", 5, "--objective", "endpoint - kid"), "cannot read the objective 'endpoint - kid'"),

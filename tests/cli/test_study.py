@@ -66,7 +66,7 @@ def test_an_ablation() -> None:
 
 
 BAD_STUDIES: dict[str, tuple[tuple[object, ...], str]] = {
-    "method": (("--methods", "s4"), "unknown search space 's4'; did you mean 's3'"),
+    "method": (("--methods", "s4"), "unknown search space 's4'; did you mean 's4s'"),
     "twice": (("--methods", "s3,s3"), "two methods are named 's3'; name each once"),
     "both": (("--methods", "s3", "--ablate", "s3"), "--methods and --ablate: choose one of them"),
     "ablate": (("--ablate", "fall"), "unknown search space 'fall'; did you mean 'full'"),
