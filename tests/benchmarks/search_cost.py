@@ -62,7 +62,7 @@ def picture(curves: Mapping[str, Sequence[Point]], title: str) -> Figure:
     for k, (ax, measure) in enumerate(zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True)):
         for (space, points), colour, marker in zip(curves.items(), cycle((ORANGE, BLUE, GREEN, PINK, GREY)), cycle("*osv^D"), strict=False):
             ax.plot([each[0] / 1000 for each in points], [each[2][k] for each in points], marker=marker, color=colour, label=space)
-        ax.set(xscale="log", yscale="log", xlabel="thousands of evaluations spent on the search", ylabel=f"{measure} error")
+        ax.set(xscale="log", yscale="log", xlabel="thousands of evaluations spent", ylabel=f"{measure} error")
         plain_log_ticks(ax.xaxis)
         plain_log_ticks(ax.yaxis)
         ax.grid(alpha=0.3)
