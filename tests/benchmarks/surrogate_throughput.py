@@ -45,7 +45,7 @@ def main() -> None:
         tables = [domain.tableau(domain.random(rng)) for _ in range(1024)]
         found.setdefault("Gaussian", []).append(speed(surrogates.gaussian.losses, tables * 4))
         found.setdefault("mixture", []).append(speed(surrogates.anchored.losses, tables))
-        found.setdefault("mixture, each fitted first", []).append(speed(lambda some, s=surrogates: s.paired.losses(some, 1e-4), tables))  # type: ignore[misc]
+        found.setdefault("mixture, each fitted first", []).append(speed(lambda some, s=surrogates: s.anchored.losses(some, 1e-4), tables))  # type: ignore[misc]
         surrogates.observe(tables[:12])
         found.setdefault("mixture after observing", []).append(speed(surrogates.anchored.losses, tables))
         found.setdefault("all features", []).append(speed(surrogates.features, tables))
