@@ -52,7 +52,7 @@ class SearchSpace(_Decisions):
 
     guidance_interval: GuidanceInterval = GuidanceInterval()
     components: ComponentChoice = ComponentChoice()
-    cheaper: tuple[Cheaper, ...] = ("features", "networks", "reuse")
+    cheaper: tuple[Cheaper, ...] = ("blocks", "networks", "reuse")
     search: SearchDefaults = SearchDefaults()
 
     @model_validator(mode="before")
