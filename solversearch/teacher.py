@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from solversearch.cache import cache_folder, evict, keep, limit, used
+from solversearch.grids import logsnr, quadratic
 from solversearch.models.base import Clock, Denoiser, Model, TensorOutput
 from solversearch.models.digest import close, numbers
 from solversearch.noise import PICTURES, Draw, draw, fresh_noise
 from solversearch.runtime import Node
-from solversearch.schedules import logsnr, quadratic
 from solversearch.solvers import get
 from solversearch.tableau import Problem
 

@@ -18,12 +18,13 @@ from solversearch.cpr.parameters import coefficient_curves, coefficient_table, d
 from solversearch.cpr.polynomial import Cascade, degrees, fit_cascade
 from solversearch.cpr.tuning import tune
 from solversearch.errors import UserError
+from solversearch.grids import explicit, grid
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Clock
 from solversearch.plan import Plan, Provenance, Threshold
 from solversearch.runtime import Row, Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import DiscreteVP, Floats, explicit, grid
+from solversearch.schedules import DiscreteVP, Floats
 from solversearch.search.fitting.compensation import table
 from solversearch.solvers import get
 from solversearch.solvers.mixed import Decision

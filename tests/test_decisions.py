@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.runtime import Tableau
-from solversearch.schedules import DiscreteVP, grid
+from solversearch.schedules import DiscreteVP
 from solversearch.solvers.mixed import FAMILIES, Decision, mixed
 from solversearch.spaces import SearchSpace, presets
 from solversearch.spaces.candidate import Candidate, canonical

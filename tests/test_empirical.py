@@ -11,13 +11,14 @@ from solversearch import empirical
 from solversearch.cache import cache_folder
 from solversearch.empirical import cost, measure, parametrization
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.importing.aliases import named
 from solversearch.judging.baselines import baselines
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.noise import fresh_noise
 from solversearch.parametrization import DATA, Parametrization
 from solversearch.sampling import sample
-from solversearch.schedules import VE, grid
+from solversearch.schedules import VE
 from solversearch.search.evaluating.worker import CANDIDATES
 from solversearch.search.pipeline import run_stages
 from solversearch.search.settings import Settings

@@ -21,6 +21,7 @@ from solversearch.cpr import Cpr
 from solversearch.cpr.polynomial import Cascade
 from solversearch.cpr.regression import FittedPlan
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.judging.baselines import Baseline
 from solversearch.judging.compare import Comparison, Prediction, Rung, StageResult, Tau, Timing, Trial
 from solversearch.judging.intervals import CARRIED
@@ -35,7 +36,7 @@ from solversearch.report.cpr_view import cpr_table
 from solversearch.report.progress import Display, Times
 from solversearch.report.search_picture import search_picture
 from solversearch.runtime import Tableau
-from solversearch.schedules import CosineVP, DiscreteVP, Flow, NoiseSchedule, grid
+from solversearch.schedules import CosineVP, DiscreteVP, Flow, NoiseSchedule
 from solversearch.solvers import get
 from tests.cli.calling import COINS
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from solversearch import models
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.runtime import Node, Tableau
 from solversearch.sampling import Sampler, alone, lockstep, sample, sample_together
-from solversearch.schedules import grid
 from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach
 

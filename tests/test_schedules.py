@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solversearch.errors import UserError
+from solversearch.grids import AYS_SIGMAS, GRIDS, explicit, grid
 from solversearch.runtime import Start
 from solversearch.schedules import (
-    AYS_SIGMAS,
     CLEAN,
-    GRIDS,
     PREDICTION_TYPES,
     VE,
     ContinuousVP,
@@ -27,8 +26,6 @@ from solversearch.schedules import (
     LinearVP,
     NoiseSchedule,
     data_prediction,
-    explicit,
-    grid,
 )
 from tests.cli.calling import good
 from tests.contracts import lacks, one_line

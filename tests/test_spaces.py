@@ -13,8 +13,9 @@ from optuna.distributions import CategoricalDistribution
 from rich.console import Console
 
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.report.space_view import space_view
-from solversearch.schedules import VE, DiscreteVP, Flow, LinearVP, NoiseSchedule, grid
+from solversearch.schedules import VE, DiscreteVP, Flow, LinearVP, NoiseSchedule
 from solversearch.solvers import get
 from solversearch.solvers.dc import compensated
 from solversearch.solvers.mixed import Decision, mixed

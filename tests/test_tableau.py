@@ -24,7 +24,8 @@ def test_a_traced_rule_shows_its_coefficients() -> None:
 
 
 def test_the_first_row_is_in_units_of_unit_noise() -> None:
-    from solversearch.schedules import VE, grid
+    from solversearch.grids import grid
+    from solversearch.schedules import VE
 
     assert get("ddim").tableau(VE(), grid("karras", VE(), 3)).rows[0] == Row(80.0)
 

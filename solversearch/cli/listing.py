@@ -74,7 +74,7 @@ def _solvers() -> list[dict[str, Any]]:
 
 
 def _grids() -> list[dict[str, Any]]:
-    from solversearch.schedules import FAMILIES, GRIDS
+    from solversearch.grids import FAMILIES, GRIDS
 
     def description(name: str) -> str:
         text = " ".join((FAMILIES.get(name.removesuffix("_tmin"), GRIDS[name]).__doc__ or "").split())

@@ -27,8 +27,8 @@ def show(
     import numpy as np
 
     from solversearch import models
+    from solversearch.grids import grid
     from solversearch.report.space_view import space_facts, space_view
-    from solversearch.schedules import grid
 
     schedule, own = models.frame(model)
     starts = [grid(name, schedule, nfe)[:-1] for name in ("linspace", "quadratic", "logsnr")]

@@ -8,8 +8,9 @@ from math import isfinite, pi
 import numpy as np
 
 from solversearch.errors import UserError
+from solversearch.grids import explicit
 from solversearch.importing.aliases import Named
-from solversearch.schedules import LEAST_ALPHA, VE, Flow, NoiseSchedule, explicit
+from solversearch.schedules import LEAST_ALPHA, VE, Flow, NoiseSchedule
 from solversearch.tableau import Tableau
 
 _BEYOND = 1e-3  # published lists are rounded, and a model's own ends differ in the last digits

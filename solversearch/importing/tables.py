@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from solversearch.errors import UserError, nearest
-from solversearch.schedules import AYS_SIGMAS
+from solversearch.grids import AYS_SIGMAS
 
 _SVD = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
 _OPTIMAL_STEPS = {

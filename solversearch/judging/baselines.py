@@ -8,13 +8,14 @@ from math import inf, isfinite
 
 from solversearch.empirical import parametrization
 from solversearch.errors import UserError
+from solversearch.grids import GRIDS, grid
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.memo import NO_MEMO, Memo
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Node, Tableau
 from solversearch.sampling import sample_together
-from solversearch.schedules import GRIDS, NoiseSchedule, grid
+from solversearch.schedules import NoiseSchedule
 from solversearch.solvers import SOLVERS
 from solversearch.solvers.base import Solver
 from solversearch.teacher import Teacher

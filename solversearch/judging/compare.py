@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from solversearch.grids import GRIDS
 from solversearch.judging import intervals
 from solversearch.judging.baselines import LIMIT, SMALL
 from solversearch.judging.contenders import contenders
@@ -23,7 +24,6 @@ from solversearch.notebook import Shown
 from solversearch.plan import Count, Interval, Many, Plan
 from solversearch.runtime import Node, Start, Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import GRIDS
 from solversearch.teacher import STEPS, Teacher
 
 ENDPOINT = "endpoint"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from solversearch import empirical, memory
+from solversearch.grids import GRIDS
 from solversearch.judging.baselines import baselines, pairs, screening
 from solversearch.judging.compare import RACED
 from solversearch.judging.contenders import KEPT
@@ -15,7 +16,6 @@ from solversearch.judging.objectives.ays import LEVELS
 from solversearch.judging.race import first_round, hard_samples
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.parametrization import DATA
-from solversearch.schedules import GRIDS
 from solversearch.search.fitting.compensation import FREE_FROM, ITERATIONS
 from solversearch.search.fitting.compensation import SAMPLES as FEWEST
 from solversearch.search.fitting.design_matrix import CHUNK

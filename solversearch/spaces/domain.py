@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from solversearch.errors import UserError, nearest
+from solversearch.grids import GRIDS, karras
 from solversearch.parametrization import DATA, Parametrization
 from solversearch.runtime import Node, Tableau
-from solversearch.schedules import GRIDS, Floats, NoiseSchedule, karras
+from solversearch.schedules import Floats, NoiseSchedule
 from solversearch.solvers.mixed import FAMILIES, Decision
 from solversearch.spaces.candidate import Candidate, canonical
 from solversearch.spaces.grammar import KINDS, Choice, Value

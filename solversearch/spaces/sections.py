@@ -8,7 +8,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from solversearch.components import MOST_BANDS
 from solversearch.errors import nearest
-from solversearch.schedules import GRIDS, Floats
+from solversearch.grids import GRIDS
+from solversearch.schedules import Floats
 from solversearch.spaces.grammar import Choice, Kind, Section, typed, wrong
 
 Polish = Literal["coefficients", "decisions", "all", False]

@@ -19,12 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from solversearch import cpr, models
+from solversearch.grids import grid
 from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.models.base import Denoiser, Model
 from solversearch.plan import Plan, Provenance
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import Floats, grid
+from solversearch.schedules import Floats
 from solversearch.search.fitting import compensation
 from solversearch.search.fitting.descent import descend
 from solversearch.search.fitting.fit import fit

@@ -18,8 +18,9 @@ import optuna
 import torch
 from numpy.typing import NDArray
 
+from solversearch.grids import grid
 from solversearch.models.base import Clock
-from solversearch.schedules import DiscreteVP, grid
+from solversearch.schedules import DiscreteVP
 from solversearch.search.evaluating.evaluations import Arrival, Evaluations, Log
 from solversearch.search.evaluating.evaluator import Evaluated
 from solversearch.search.evaluating.storage import Trials

@@ -18,10 +18,11 @@ import optuna
 from rich.console import Console
 from rich.table import Table
 
+from solversearch.grids import grid
 from solversearch.plan import write_text
 from solversearch.report.dashboard import open_run
 from solversearch.report.page import write_page
-from solversearch.schedules import DiscreteVP, grid
+from solversearch.schedules import DiscreteVP
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.storage import Trials
 from solversearch.search.strategies import STRATEGIES, Context, strategy

@@ -16,13 +16,14 @@ from scipy import stats
 from torch import Tensor
 
 from solversearch import models
+from solversearch.grids import grid
 from solversearch.judging.distances import Moments, frechet_distance
 from solversearch.judging.verdict import small_pictures
 from solversearch.models.base import Model
 from solversearch.noise import draw
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import Floats, grid
+from solversearch.schedules import Floats
 from solversearch.solvers import get
 from solversearch.solvers.mixed import Decision, mixed
 from solversearch.spaces.domain import fractions_of

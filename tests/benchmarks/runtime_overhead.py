@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from solversearch.components import Components
+from solversearch.grids import grid
 from solversearch.runtime import Node, Row, Tableau, run
-from solversearch.schedules import DiscreteVP, grid
+from solversearch.schedules import DiscreteVP
 from solversearch.solvers import get
 from solversearch.tableau import trace
 

@@ -16,7 +16,8 @@ from optuna.trial import create_trial
 from rich.console import Console
 from rich.table import Table
 
-from solversearch.schedules import DiscreteVP, grid
+from solversearch.grids import grid
+from solversearch.schedules import DiscreteVP
 from solversearch.search.strategies import Context, strategy
 from solversearch.search.strategies.proposals import ask
 from solversearch.spaces import Domain, Params, SearchSpace

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from solversearch.grids import AYS_SIGMAS
 from solversearch.plan import Plan
-from solversearch.schedules import AYS_SIGMAS
 from tests.cli.calling import COINS, bad, call, good
 
 

@@ -7,7 +7,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from solversearch import models
-from solversearch.schedules import grid
+from solversearch.grids import grid
 from solversearch.spaces import Domain, SearchSpace, presets
 from tests.cli.calling import COINS, bad, good
 

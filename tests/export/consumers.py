@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from solversearch.components import Components
+from solversearch.grids import grid
 from solversearch.plan import Plan, Provenance, Threshold, version_of
 from solversearch.runtime import Node, Row, Tableau
-from solversearch.schedules import VE, DiscreteVP, Flow, NoiseSchedule, data_prediction, grid
+from solversearch.schedules import VE, DiscreteVP, Flow, NoiseSchedule, data_prediction
 from solversearch.solvers import SOLVERS
 
 CONDITION, NULL = 0.7, -0.2

@@ -14,6 +14,7 @@ from torch import Tensor
 import solversearch.judging.compare as module
 from solversearch import models
 from solversearch.errors import UserError
+from solversearch.grids import GRIDS, grid
 from solversearch.judging.baselines import Baseline, baselines, screen
 from solversearch.judging.compare import Comparison, StageResult, climb, compare
 from solversearch.judging.compatibility import check_model, reguided, rival
@@ -29,7 +30,7 @@ from solversearch.plan import Plan, Provenance, Score
 from solversearch.report import tables
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import GRIDS, DiscreteVP, Flow, grid
+from solversearch.schedules import DiscreteVP, Flow
 from solversearch.solvers import SOLVERS, get
 from solversearch.teacher import Teacher, teach
 from tests.cli.calling import COINS

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from solversearch import models
+from solversearch.grids import grid
 from solversearch.judging.distances import Moments, Reference, frechet_distance
 from solversearch.judging.measures import ComparisonRow, Measured, finite, measured, rivals
 from solversearch.judging.objectives.endpoint import endpoint_mse
@@ -16,7 +17,6 @@ from solversearch.models.base import Model
 from solversearch.plan import Score
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import grid
 from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from solversearch import models
+from solversearch.grids import grid
 from solversearch.judging import race
 from solversearch.judging.baselines import Baseline, baselines
 from solversearch.judging.distances import FrechetToTwins, frechet_distance
@@ -18,7 +19,7 @@ from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.judging.race import FRECHET, GEOMETRIC, MEAN, MEDIAN, Runs
 from solversearch.models.base import Clock, Model, NotFinite
 from solversearch.sampling import sample
-from solversearch.schedules import DiscreteVP, grid
+from solversearch.schedules import DiscreteVP
 from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach
 from tests.cli.calling import COINS

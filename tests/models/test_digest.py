@@ -11,13 +11,14 @@ from torch import Tensor
 
 from solversearch import models
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.judging.compatibility import check_model
 from solversearch.models import DEFAULT, digest
 from solversearch.models.base import Model
 from solversearch.models.custom import load_custom
 from solversearch.models.digest import NOT_FINITE, is_of, numbers, old_digest, probe, same
 from solversearch.plan import Plan, Provenance
-from solversearch.schedules import Flow, grid
+from solversearch.schedules import Flow
 from solversearch.search.evaluating.run_folder import Run
 from solversearch.search.settings import Settings
 from solversearch.solvers import get

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models import pipelines
 from solversearch.models.base import Denoiser, Model
@@ -23,7 +24,7 @@ from solversearch.models.pipelines import weights
 from solversearch.models.pipelines.packing import Packing
 from solversearch.models.pipelines.source import local, read_json
 from solversearch.sampling import sample
-from solversearch.schedules import Flow, grid
+from solversearch.schedules import Flow
 from solversearch.search.fitting.fit import fit
 from solversearch.solvers import get
 from solversearch.teacher import teach

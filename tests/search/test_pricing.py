@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.models.base import Variant
 from solversearch.overriding import Cached
 from solversearch.plan import PlanVariant
-from solversearch.schedules import grid
 from solversearch.search.pricing import EvaluationKind, affordable, counts, declared, drawn, kinds, patterned, too_many
 from solversearch.search.settings import Settings, check
 from solversearch.solvers import get

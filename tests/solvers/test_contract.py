@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from solversearch import solvers
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.importing import from_diffusers, scheduler_by_name
 from solversearch.runtime import Node, run
-from solversearch.schedules import CLEAN, VE, CosineVP, DiscreteVP, Flow, LinearVP, NoiseSchedule, grid
+from solversearch.schedules import CLEAN, VE, CosineVP, DiscreteVP, Flow, LinearVP, NoiseSchedule
 from solversearch.solvers import SOLVERS, get
 from solversearch.solvers.base import Past, Solver, first_order, multistep
 from solversearch.solvers.bdia import bdia

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.runtime import Node
-from solversearch.schedules import DiscreteVP, grid
+from solversearch.schedules import DiscreteVP
 from solversearch.solvers import get
 from solversearch.solvers.base import Past
 from solversearch.solvers.dc import compensated, compensation

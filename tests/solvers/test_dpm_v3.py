@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from solversearch.grids import grid
 from solversearch.parametrization import DATA, NOISE, Parametrization, constant
 from solversearch.runtime import Node, Tableau
-from solversearch.schedules import VE, DiscreteVP, Flow, LinearVP, NoiseSchedule, grid
+from solversearch.schedules import VE, DiscreteVP, Flow, LinearVP, NoiseSchedule
 from solversearch.solvers import get
 from solversearch.solvers.base import Past, Stage, multistep, run_stages
 from solversearch.solvers.dpm_v3 import advance, corrector, dpm_v3, predictor

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from solversearch.grids import grid
 from solversearch.runtime import Node, run
-from solversearch.schedules import DiscreteVP, Flow, LinearVP, grid
+from solversearch.schedules import DiscreteVP, Flow, LinearVP
 from solversearch.solvers import SOLVERS, get
 from solversearch.solvers.mixed import Decision, mixed
 from solversearch.tableau import Problem, trace

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solversearch.errors import UserError
-from solversearch.schedules import CLEAN, VE, DiscreteVP, Flow, NoiseSchedule, grid
+from solversearch.grids import grid
+from solversearch.schedules import CLEAN, VE, DiscreteVP, Flow, NoiseSchedule
 from solversearch.solvers import get
 from solversearch.solvers.base import Solver, lam
 from solversearch.solvers.dc import compensated

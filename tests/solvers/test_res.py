@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from solversearch.grids import GRIDS, grid
 from solversearch.runtime import Node
-from solversearch.schedules import CLEAN, GRIDS, VE, DiscreteVP, LinearVP, grid
+from solversearch.schedules import CLEAN, VE, DiscreteVP, LinearVP
 from solversearch.solvers import get
 from solversearch.tableau import Problem
 

@@ -9,11 +9,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from solversearch.grids import explicit
 from solversearch.judging.baselines import Baseline, screening
 from solversearch.judging.objectives.ays import ays_times
 from solversearch.models.base import NotFinite
 from solversearch.runtime import Tableau
-from solversearch.schedules import CLEAN, Floats, explicit
+from solversearch.schedules import CLEAN, Floats
 from solversearch.search.evaluating.evaluations import Evaluations, InProcess, Source
 from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.fitting.compensation import SAMPLES, greedy_ratios

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solversearch.grids import grid
 from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.models.base import Model, NotFinite, TensorOutput
 from solversearch.runtime import Node, Tableau, run
-from solversearch.schedules import Floats, grid
+from solversearch.schedules import Floats
 from solversearch.search.surrogates.gaussian import HUGE, Tables, at_places
 from solversearch.search.surrogates.guided_mixture import Mixture
 from solversearch.solvers import get

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solversearch.grids import explicit
 from solversearch.judging.baselines import baselines
 from solversearch.judging.objectives.endpoint import tempered
 from solversearch.models.base import Denoiser, Model
 from solversearch.runtime import Tableau
-from solversearch.schedules import Floats, explicit
+from solversearch.schedules import Floats
 from solversearch.search.fitting.fit import fit
 from solversearch.search.pricing import Pattern, drawn, patterned
 from solversearch.search.surrogates.anchored import Anchored, Errors

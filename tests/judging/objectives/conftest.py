@@ -6,10 +6,10 @@ import pytest
 from torch import Tensor
 
 from solversearch import models
+from solversearch.grids import grid
 from solversearch.judging.objectives import Outcome
 from solversearch.models.base import Model
 from solversearch.sampling import sample
-from solversearch.schedules import grid
 from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach
 from tests.cli.calling import COINS

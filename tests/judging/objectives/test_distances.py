@@ -9,11 +9,11 @@ import scipy
 import torch
 from scipy.linalg import sqrtm
 
+from solversearch.grids import grid
 from solversearch.judging.distances import Moments, Reference, frechet, frechet_distance, frechet_influence, kernel_distance
 from solversearch.judging.objectives import OBJECTIVES, Outcome, parse
 from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.models.base import Model
-from solversearch.schedules import grid
 from solversearch.solvers import get
 from solversearch.teacher import teach
 from tests.judging.objectives.conftest import Ran

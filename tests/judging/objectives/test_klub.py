@@ -11,12 +11,13 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.judging.klub import inverse_psi, klub, noises, psi, spread
 from solversearch.judging.objectives import OBJECTIVES
 from solversearch.judging.objectives.ays import ays_times, step_costs
 from solversearch.models.base import Clock, Model
 from solversearch.runtime import Node
-from solversearch.schedules import VE, DiscreteVP, Floats, Flow, NoiseSchedule, grid
+from solversearch.schedules import VE, DiscreteVP, Floats, Flow, NoiseSchedule
 from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach
 from tests.judging.objectives.conftest import Ran

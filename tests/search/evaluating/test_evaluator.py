@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from solversearch.grids import grid
 from solversearch.judging.objectives import Objective, Outcome, parse_many
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.judging.objectives.trajectory import OBJECTIVE as TRAJECTORY
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import grid
 from solversearch.search.evaluating.evaluator import Evaluated, Evaluator, Failure
 from solversearch.search.fitting.fit import fit
 from solversearch.solvers import get

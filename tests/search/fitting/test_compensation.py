@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from solversearch import models
+from solversearch.grids import grid
 from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.models.base import Model
 from solversearch.runtime import Node
 from solversearch.sampling import sample
-from solversearch.schedules import grid
 from solversearch.search.fitting.compensation import SAMPLES, corrected_table, greedy_ratios, table
 from solversearch.solvers import get
 from solversearch.teacher import Teacher, teach

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from solversearch.grids import explicit
 from solversearch.models.base import Clock, Model
 from solversearch.runtime import Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import Floats, explicit
+from solversearch.schedules import Floats
 from solversearch.search.fitting.descent import descend
 from solversearch.solvers import get
 from solversearch.teacher import Teacher

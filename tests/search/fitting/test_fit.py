@@ -9,11 +9,12 @@ from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from solversearch.components import Components
+from solversearch.grids import explicit, grid
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Clock, Denoiser, Model
 from solversearch.runtime import Row, Tableau, run, scalars, steps
 from solversearch.sampling import alone, sample
-from solversearch.schedules import CLEAN, VE, explicit, grid
+from solversearch.schedules import CLEAN, VE
 from solversearch.search.fitting import design_matrix as columns
 from solversearch.search.fitting.design_matrix import Recorder, row, weights
 from solversearch.search.fitting.fit import fit

@@ -12,12 +12,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import solversearch.search.fitting.polish as module
 from solversearch.errors import UserError
+from solversearch.grids import grid
 from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.memory import Backward
 from solversearch.models.base import Clock, Denoiser, Model, NotFinite
 from solversearch.runtime import Tableau, run, steps
 from solversearch.sampling import alone, sample
-from solversearch.schedules import VE, grid
+from solversearch.schedules import VE
 from solversearch.search.fitting.coordinates import Coordinates
 from solversearch.search.fitting.design_matrix import Recorder, differences, frugal, weights
 from solversearch.search.fitting.polish import GaussNewton, polish

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from solversearch.grids import grid
 from solversearch.models.base import Denoiser
 from solversearch.runtime import run
-from solversearch.schedules import CosineVP, grid
+from solversearch.schedules import CosineVP
 from solversearch.search.fitting.time_shift import variance_shifts
 from solversearch.solvers import get
 from solversearch.teacher import teach

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from solversearch.empirical import parametrization
+from solversearch.grids import grid
 from solversearch.judging.baselines import Baseline, baselines, screening
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Clock, NotFinite
 from solversearch.sampling import sample
-from solversearch.schedules import grid
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.settings import Settings

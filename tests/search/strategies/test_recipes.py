@@ -16,12 +16,13 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 import solversearch.search.strategies.by_gradient as module
+from solversearch.grids import grid
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.memory import Backward
 from solversearch.models.base import Clock, Model
 from solversearch.runtime import Node, Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import CLEAN, DiscreteVP, Floats, Flow, NoiseSchedule, grid
+from solversearch.schedules import CLEAN, DiscreteVP, Floats, Flow, NoiseSchedule
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Evaluated
 from solversearch.search.fitting.learnable import Learnable

@@ -18,7 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
 from solversearch.errors import UserError
-from solversearch.schedules import DiscreteVP, Floats, grid
+from solversearch.grids import grid
+from solversearch.schedules import DiscreteVP, Floats
 from solversearch.search.strategies import STRATEGIES, Context, Strategy, known, predicts, strategy
 from solversearch.search.strategies.evolution import CROSSOVERS, MUTATIONS, POPULATION
 from solversearch.search.strategies.genome import Genome

@@ -7,13 +7,14 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
+from solversearch.grids import explicit, grid
 from solversearch.judging.baselines import baselines
 from solversearch.judging.objectives.endpoint import endpoint_mse
 from solversearch.models.base import Denoiser, Model
 from solversearch.models.variants import with_skips
 from solversearch.runtime import Node, Row, Tableau
 from solversearch.sampling import sample
-from solversearch.schedules import VE, DiscreteVP, NoiseSchedule, explicit, grid
+from solversearch.schedules import VE, DiscreteVP, NoiseSchedule
 from solversearch.search.fitting.polish import polish
 from solversearch.search.surrogates.anchored import WORST, Anchored
 from solversearch.search.surrogates.gaussian import HUGE, SUMMARY, Gaussian, Tables, summary
