@@ -1,6 +1,7 @@
 """What cheaper evaluations bring, and whether their price is real: plans at one price, searched and polished alike, on fresh noise.
 
     python -m tests.benchmarks.price [--model digits] [--budget 4] [--guidance 1] [--samples 4096] [--seeds 1]
+        [--nfe N]
 
 First the plan of the network's own evaluations, then that of any kinds (variants of the network, reused guidance differences), and the
 ratio of both: geometric mean, mean and median of the errors, the share of samples won, evaluations of the stages, and seconds of the whole
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=4.0)
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--samples", type=int, default=4096)
+    parser.add_argument("--nfe", type=int, help="evaluations of the first plan; what the budget has room for")
     parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()
     model = with_skips(models.load(given.model))
@@ -67,7 +69,7 @@ def main() -> None:
         for seed in range(given.seeds):
             found: list[tuple[Tensor, float, float]] = []
             for budget in (None, given.budget):
-                nfe = affordable(given.budget, given.guidance)
+                nfe = given.nfe if budget is None and given.nfe else affordable(given.budget, given.guidance)
                 settings = Settings.of(SearchSpace(), nfe=nfe, guidance=given.guidance, budget=budget, seed=seed)
                 searched = run_stages(Task(model, settings.sized(model), lambda *_: None))
                 assert searched.best is not None

@@ -249,7 +249,10 @@ def test_the_recipe_of_a_plan_of_several_networks_brings_them(tmp_path: Path, as
     found = recipes(tmp_path, plan)
     assert 'scheduler.attach(pipe, variants={"small": its_network})' in found["diffusers"]
     assert f"--model sd21 --variant small={'hf:a/small' if asked else 'MODEL'}" in found["Command line"]
-    assert "that node.variant names" in found["Python, any model"] and "--to numpy" in found["Command line"]
+    assert (
+        "of the network, or the blocks of it, that node.variant names" in found["Python, any model"]
+        and "--to numpy" in found["Command line"]
+    )
 
 
 def test_the_recipe_of_a_split_plan_says_what_denoise_returns(tmp_path: Path) -> None:
