@@ -167,7 +167,7 @@ def optimize(
     earlier = [Path(each) for each in given.get("warm_start") or ()]
     if earlier and not predicts(settings.strategy):
         raise UserError(f"--warm-start: strategy {settings.strategy!r} has no predictor that could learn from it; choose --strategy s3")
-    records = tuple(record for each in earlier for record in read_records(each, asked.model.digest))
+    records = tuple(record for each in earlier for record in read_records(each, settings.started(asked.model)))
     if folder is None:
         folder = temporary = Path(tempfile.mkdtemp(prefix="solversearch-"))
     command = _spelled(asked.name, asked.given) if command is None else command

@@ -42,11 +42,12 @@ from solversearch.spaces import Domain, SearchSpace, presets
 from solversearch.studies.study import Study
 from solversearch.studies.sweep import SweepSpec
 from solversearch.teacher import _read
+from tests.assets import coins
 from tests.report.conftest import whole, write_journal
 from tests.report.test_page import study, sweep
 from tests.test_report import PLANS
 
-VP = DiscreteVP.named()
+VP, COINS = DiscreteVP.named(), coins.factory()
 NOISE, PROBE = torch.zeros(4, 1, 2), [3, -700]
 
 RAW = (
@@ -265,7 +266,7 @@ def read_comparison(path: Path) -> None:
 
 
 def read_evaluations(path: Path) -> None:
-    read_records(path.parent, "digest")
+    read_records(path.parent, COINS)
 
 
 def read_study(path: Path) -> None:
@@ -385,7 +386,7 @@ def targets(folder: Path) -> dict[str, Target]:
         ),
         "study": Target("study.json", (study().model_dump_json().encode(),), read_study, json_changed),
         "evaluations": Target(
-            "evaluations.json", (_written(lambda at: write_records(rows, at, "digest"), folder / "e"),), read_evaluations, json_changed
+            "evaluations.json", (_written(lambda at: write_records(rows, at, COINS), folder / "e"),), read_evaluations, json_changed
         ),
         "run": Target("run.json", (_run(),), read_run, json_changed),
         "log": Target("evaluations.log", (_log(),), read_log, lines_changed),

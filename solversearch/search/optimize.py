@@ -69,11 +69,11 @@ def optimize(
         if resume:
             run = Run.unfinished(folder)
             run.check(model, settings, folder)
-            records = read_records(folder, model.digest, EARLIER) if (folder / EARLIER).exists() else ()
+            records = read_records(folder, model, EARLIER) if (folder / EARLIER).exists() else ()
         else:
             claim(folder)
             if records:
-                write_records(records, folder, model.digest, EARLIER)
+                write_records(records, folder, model, EARLIER)
             run = _begun(model, settings, folder, without_password(command), name, options, storage)
         settings = within(model, settings, run.granted)
         if run.granted:
@@ -115,7 +115,7 @@ def _searched(task: Task, found: Found, folder: Path, command: str) -> tuple[Pla
     """Writes what the stages found: the plan, the plans of the Pareto set, and the evaluations from which later runs may learn."""
     assert found.best is not None
     if found.predictor is not None:
-        write_records(found.predictor.records(), folder, task.model.digest)
+        write_records(found.predictor.records(), folder, task.model)
     pareto = _pareto(task, found, folder, command)
     plan = plan_of(task, found.stages, found.best.table, found.best.origin, command)
     plan.write(folder / "plan.json")

@@ -478,7 +478,9 @@ def test_a_search_starts_with_what_earlier_ones_have_learnt(tmp_path: Path, monk
     monkeypatch.setattr(module, "run_stages", lambda *arguments: seen.append(run_stages(*arguments)))
     run(tmp_path / "three", "s3", nfe=3, trials=7)
     run(tmp_path / "guided", "s3", guidance=2.0)
-    records = [record for name in ("three", "guided") for record in read_records(tmp_path / name, MODEL.digest)]
+    records = [record for name in ("three", "guided") for record in read_records(tmp_path / name, MODEL)]
+    with pytest.raises(UserError, match=r"three/evaluations.json: of a search from another start; .* the same --start"):
+        read_records(tmp_path / "three", MODEL.started(MODEL.schedule.start_of(0.5)))
     assert [(record.nfe, record.guidance) for record in records] == [(3, 1.0)] * 7 + [(4, 2.0)] * 6
     run(tmp_path / "warm", "s3", records=tuple(records), trials=8)
     run(tmp_path / "cold", "s3")

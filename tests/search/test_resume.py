@@ -247,7 +247,7 @@ def test_a_search_may_be_killed_in_any_stage(space: str, tmp_path: Path) -> None
 
 def test_what_was_warm_started_is_resumed_with_the_same_records(tmp_path: Path) -> None:
     run(tmp_path / "earlier", "s3", nfe=2, trials=10)
-    records: tuple[Record, ...] = read_records(tmp_path / "earlier", MODEL.digest)
+    records: tuple[Record, ...] = read_records(tmp_path / "earlier", MODEL)
     plan = run(tmp_path / "whole", "s3", records=records)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         Watched(patch, 16)

@@ -7,8 +7,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from solversearch.errors import UserError
+from solversearch.models.base import Model
 from solversearch.models.digest import same
 from solversearch.plan import Many, read_json, write_text
+from solversearch.runtime import Start
 from solversearch.search.surrogates.predictor import Record
 
 NAME = "evaluations.json"
@@ -21,17 +23,20 @@ class _File(BaseModel):
     format: Literal["solversearch-evaluations"] = "solversearch-evaluations"
     version: Literal[1] = 1
     model_digest: str
+    start: Start | None = None
     records: Many[Record]
 
 
-def write_records(records: Sequence[Record], folder: Path, model_digest: str, name: str = NAME) -> None:
-    write_text(folder / name, _File(model_digest=model_digest, records=tuple(records)).model_dump_json() + "\n")
+def write_records(records: Sequence[Record], folder: Path, model: Model, name: str = NAME) -> None:
+    write_text(folder / name, _File(model_digest=model.digest, start=model.start, records=tuple(records)).model_dump_json() + "\n")
 
 
-def read_records(folder: Path, model_digest: str, name: str = NAME) -> tuple[Record, ...]:
-    """Of a run folder; raises `UserError` where there are none, or where they are of another model."""
+def read_records(folder: Path, model: Model, name: str = NAME) -> tuple[Record, ...]:
+    """Of a run folder; raises `UserError` where there are none, or where they are of another model, or of another start."""
     path = folder / name
     found = read_json(_File, path, "evaluations of an earlier run")
-    if not same(found.model_digest, model_digest):
+    if not same(found.model_digest, model.digest):
         raise UserError(f"{path}: of a model with other weights; --warm-start takes runs of the same model")
+    if found.start != model.start:
+        raise UserError(f"{path}: of a search from another start; --warm-start takes runs of the same --start")
     return found.records
