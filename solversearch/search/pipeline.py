@@ -7,7 +7,7 @@ The settings say which of them run; from the instant plan the polish may go on a
 recipe of its own takes the place of all after the first.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,7 +79,8 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         return found
     if settings.fit and settings.fits and not (settings.straight and len(candidates) > 1):
         with stage("fit"):
-            add(fit.run(task, evaluator, budget, starts))
+            before = search.share(task, budget) / (2 if settings.searches else 1)
+            add(fit.run(task, evaluator, budget, starts, before))
     if settings.searches:
         with stage("search"):
             found.loop = search.prepare(task, evaluator, starts, surrogates, setup)
@@ -96,20 +97,9 @@ def run_stages(task: Task, setup: Setup = ALONE, found: Found | None = None) -> 
         if components.choices(settings.space.components, task.model.shape):
             with stage("components"):
                 add(components.run(task, evaluator, budget, tuple(candidates)))
-        kinds = _polished(candidates, settings.budget is not None)
-        for k, (name, some) in enumerate(kinds.items()):
-            with stage(name):
-                add(polish.run(task, evaluator, budget, some, name, 1 / (len(kinds) - k)))
+        with stage("polish"):
+            add(polish.run(task, evaluator, budget, tuple(candidates)))
     return found
-
-
-def _polished(candidates: Sequence[Evaluated], apart: bool) -> dict[str, tuple[Evaluated, ...]]:
-    """Of which candidates the best is polished, by the names of the stages: those with cheaper evaluations apart from the others."""
-    kinds: dict[str, tuple[Evaluated, ...]] = {}
-    for each in candidates:
-        name = "polish, priced" if apart and each.table.cheaper else "polish"
-        kinds[name] = (*kinds.get(name, ()), each)
-    return kinds
 
 
 @contextmanager

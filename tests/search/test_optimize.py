@@ -280,7 +280,7 @@ def test_a_plan_that_reuses_is_compared_at_its_price(tmp_path: Path, monkeypatch
     assert comparison.nfe == plan.rival_nfe == 4 and {row.network_calls for row in comparison.rows} == {8}
     assert comparison.rows[0].nfe == plan.nfe and {row.nfe for row in comparison.rows[1:]} == {4}
     names = [stage.name for stage in comparison.stages]
-    assert names == ["best baseline", "instant", "price", "polish", "polish, priced"] == plan.decisions["stages"]
+    assert names == ["best baseline", "instant", "price", "polish"] == plan.decisions["stages"]
     assert Plan.read(tmp_path / "plan.json") == plan and "reuses differences" in repr(run_page(tmp_path))
 
 

@@ -96,7 +96,7 @@ class Gradients:
         """Endpoint errors alone, from start noise (B, *shape)."""
         table = self.coordinates.table_at(theta)
         denoise = _denoiser(self.model, self.teacher, list(places), self.split, self.way.batch, self.clock)
-        return endpoint_mse(run(table.nodes, table.rows, denoise, noise), self.teacher.endpoint[list(places)])
+        return endpoint_mse(run(table.nodes, table.rows, denoise, noise, components=table.components), self.teacher.endpoint[list(places)])
 
     def _some(self, theta: Tensor, places: list[int]) -> tuple[Tensor, ...]:
         teacher, clock = self.teacher, self.clock
@@ -154,9 +154,9 @@ class GaussNewton:
 def polish(
     model: Model, table: Tableau, fitting: Teacher, count: int, bound: float = 3.0, batch: int = BATCH, seed: int = 0, split: bool = False,
     times: bool = True, batch_size: int = 512, clock: Clock | None = None, way: Backward | None = None,
-    progress: Callable[[int, float], None] = lambda step, median: None, memo: Memo = NO_MEMO,
+    progress: Callable[[int, float], None] = lambda step, median: None, memo: Memo = NO_MEMO, kept: Sequence[float] = KEPT,
 ) -> Iterator[Tableau]:  # fmt: skip
-    """Polishes a table in so many steps, and hands on what it has at each share of the way in `KEPT`.
+    """Polishes a table in so many steps, and hands on what it has at each share of the way in `kept`.
 
     The fitting teacher's endpoints are what is fitted to. bound is the error, in medians, beyond which samples count less. split gives the
     guidance difference coefficients of its own. way is how samples are differentiated, by default what fits into memory. progress is
@@ -177,7 +177,7 @@ def polish(
     gradients, order = Gradients(model, coordinates, fitting, split, clock, way), batches(len(fitting), batch, seed)
     theta = torch.zeros(sum(coordinates.sizes), dtype=torch.float64)
     many = len(theta) > MANY or (table.components is not None and bool(table.components.channels))
-    kept, speed, newton = theta, 1.0, GaussNewton(bound, DAMPING_MANY if many else DAMPING)
+    last, speed, newton = theta, 1.0, GaussNewton(bound, DAMPING_MANY if many else DAMPING)
     for _ in range(FIRST):
         newton.show(*found(gradients, theta, next(order), memo))
     for step in range(1, count + 1):
@@ -186,10 +186,10 @@ def polish(
             error, gradient = found(gradients, theta, next(order), memo)
             theta = theta + newton.step(error, gradient, rate)
         except NotFinite:
-            theta, speed, newton.gradient, newton.weight = kept, speed / 2, 0.0, 0.0
+            theta, speed, newton.gradient, newton.weight = last, speed / 2, 0.0, 0.0
         progress(step, newton.median)
-        if step in {math.ceil(share * count) for share in KEPT}:
-            kept = theta
+        if step in {math.ceil(share * count) for share in kept}:
+            last = theta
             yield coordinates.table_at(theta)
 
 

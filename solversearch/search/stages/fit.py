@@ -13,10 +13,10 @@ RIDGE = 1e-4
 """Of these fits: the middle of the range, 1e-6 to 1e-2, from which the search chooses its own."""
 
 
-def run(task: Task, evaluator: Evaluator, budget: Budget, starts: Sequence[Baseline]) -> Iterator[Evaluated]:
-    """A result a start, while the budget lasts; none of a table that runs away: that does not end a search."""
+def run(task: Task, evaluator: Evaluator, budget: Budget, starts: Sequence[Baseline], share: float = 1.0) -> Iterator[Evaluated]:
+    """A result a start, while a share of the budget lasts; none of a table that runs away: that does not end a search."""
     for k, start in enumerate(starts):
         origin: Origin = {"solver": start.solver, "grid": start.grid}
         with suppress(NotFinite):
-            if not budget.spent():
+            if budget.left(share) > 0:
                 yield task.once(f"fit {k}", partial(evaluator.fitted, start.table, RIDGE, origin))

@@ -1,11 +1,13 @@
 """The polish: times and coefficients of the best table, improved by gradient on samples of which the teacher knows the ends alone.
 
-What is kept of it is what the objective likes best on validation noise.
+Tables of other kinds, with components or of cheaper evaluations, show after a polish alone what they are worth: the best of each race for
+most of it. What is kept is what the objective likes best on validation noise.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from math import ceil
 
 from solversearch.memory import backward
@@ -13,7 +15,9 @@ from solversearch.models.base import NotFinite
 from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.fitting.polish import BATCH, FIRST, KEPT, cost, polish
 from solversearch.search.settings import Settings
+from solversearch.search.stages.components import choices
 from solversearch.search.stages.task import PROBED, SOLVES, Budget, Task
+from solversearch.teacher import Teacher
 
 STEPS = 20
 """Of the polish, an evaluation of the plan: more evaluations have more coefficients. Twice as many gain 1 to 3 % on digits at 5."""
@@ -21,33 +25,58 @@ DISTINCT = 8
 """Samples of the polish for each of those for fitting: a few hundred are learned by heart, and the mean error on others grows."""
 GUIDED = 1 / 3
 """Of the objective's bound under guidance, where more samples end in another mode: the whole costs the median 4 % and spares the mean 2."""
+RACED, ENTRANTS = 0.25, 3
+"""Of all steps, what each of several starts gets before the best alone goes on; and how many patterns of cheaper evaluations start."""
 EXACT = 300
 """The plan's error over that of its teacher at the start of the polish, by whose end it is some 100."""
 
 
-def run(
-    task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Evaluated], name: str = "polish", part: float = 1.0
-) -> Iterator[Evaluated]:
-    """Results from on the way and of the end, of the best candidate; none where the budget is spent, or of a table that runs away.
-
-    part is the share of what is left of the budget that may be spent.
-    """
-    settings = task.settings
-    best = min((each for each in candidates if not each.table.stochastic), key=lambda each: each.value)
-    share = _share(task, budget, part)
+def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Evaluated]) -> Iterator[Evaluated]:
+    """Results of the race, from on the way and of the end; none where the budget is spent, or of tables that run away."""
+    settings, starts = task.settings, entrants(candidates)
+    share = _share(task, budget, len(starts))
     if share <= 0:
         return
-    count, samples = (ceil(share * whole) for whole in (STEPS * settings.nfe, distinct(settings)))
+    fitting = task.ends("fit", ceil(share * distinct(settings)), min(candidates, key=lambda each: each.value), 1 / EXACT)
+    polished = partial(_polished, task, evaluator, fitting)
+    if len(starts) > 1:
+        raced = [list(polished(start, RACED * share, f"polish of start {k + 1}", (1.0,))) for k, start in enumerate(starts)]
+        yield from chain(*raced)
+        starts = [min(chain(starts, *raced), key=lambda each: each.value)]
+        share *= 1 - RACED
+    yield from polished(starts[0], share, "polish")
+
+
+def entrants(candidates: Sequence[Evaluated]) -> list[Evaluated]:
+    """The best deterministic candidate of each kind, where kinds differ in components or in which evaluations are cheaper: all of the
+    model's own evaluations, and no more than `ENTRANTS` of others."""
+    kinds: dict[tuple[object, ...], Evaluated] = {}
+    for each in sorted((each for each in candidates if not each.table.stochastic), key=lambda each: each.value):
+        evaluations = [(node.variant, node.reuses) for node in each.table.nodes] if each.table.cheaper else []
+        kinds.setdefault((each.table.components, *evaluations), each)
+    own = [each for each in kinds.values() if not each.table.cheaper]
+    return own + [each for each in kinds.values() if each.table.cheaper][:ENTRANTS]
+
+
+def most_entrants(settings: Settings, shape: Sequence[int]) -> int:
+    """Of a search of samples of that shape."""
+    return 1 + bool(choices(settings.space.components, shape)) + ENTRANTS * (settings.budget is not None)
+
+
+def _polished(
+    task: Task, evaluator: Evaluator, fitting: Teacher, start: Evaluated, share: float, name: str, kept: Sequence[float] = KEPT
+) -> Iterator[Evaluated]:
+    """Results at shares of the way through a share of all steps; none more once the table runs away."""
+    settings, count = task.settings, ceil(share * STEPS * task.settings.nfe)
     bound = task.objectives[0].bound * (1.0 if settings.guidance == 1 else GUIDED)
     with suppress(NotFinite):
         tables = polish(
-            task.model, best.table, task.ends("fit", samples, best, 1 / EXACT), count, bound, batch(settings), settings.seed,
-            split=evaluator.splits(best.table), times=settings.polish == "all" and not settings.integer, batch_size=settings.batch_size,
-            clock=task.clock, progress=lambda step, median: task.progress(name, step, count, f"median error {median:.3g}"),
-            memo=task.parts(name),
+            task.model, start.table, fitting, count, bound, batch(settings), settings.seed, split=evaluator.splits(start.table),
+            times=settings.polish == "all" and not settings.integer, batch_size=settings.batch_size, clock=task.clock,
+            progress=lambda step, median: task.progress(name, step, count, f"median error {median:.3g}"), memo=task.parts(name), kept=kept,
         )  # fmt: skip
         for k, table in enumerate(tables):
-            yield task.once(f"{name} {k}", partial(evaluator.table, table, best.origin))
+            yield task.once(f"{name} {k}", partial(evaluator.table, table, start.origin))
 
 
 def batch(settings: Settings) -> int:
@@ -60,17 +89,18 @@ def distinct(settings: Settings) -> int:
     return min(DISTINCT * settings.fit_samples, batch(settings) * (FIRST + STEPS * settings.nfe))
 
 
-def most(settings: Settings, calls: int, checkpointing: bool = False) -> tuple[int, int]:
+def most(settings: Settings, calls: int, checkpointing: bool = False, starts: int = 1) -> tuple[int, int]:
     """Network evaluations at most, at so many calls a sample: what the stage takes anyhow, and what grows with its steps and samples."""
-    samples, guided = distinct(settings), calls // settings.nfe
-    anyhow = guided * PROBED * sum(SOLVES[:-1]) + len(KEPT) * calls * settings.validation_samples
-    none, all_steps = (cost(calls, steps, samples, batch(settings), checkpointing) for steps in (0, STEPS * settings.nfe))
-    return anyhow + none, all_steps - none + guided * SOLVES[-2] * samples
+    samples, guided, racing = distinct(settings), calls // settings.nfe, starts if starts > 1 else 0
+    first, all_steps = (cost(calls, steps, samples, batch(settings), checkpointing) for steps in (0, STEPS * settings.nfe))
+    judging = (len(KEPT) + racing) * calls * settings.validation_samples
+    anyhow = guided * PROBED * sum(SOLVES[:-1]) + judging + (1 + racing) * first
+    return anyhow, ceil((1 + RACED * max(racing - 1, 0)) * (all_steps - first)) + guided * SOLVES[-2] * samples
 
 
-def _share(task: Task, budget: Budget, part: float = 1.0) -> float:
+def _share(task: Task, budget: Budget, starts: int = 1) -> float:
     """Of all steps and samples, what the budget has room for."""
     settings = task.settings
     way = backward(task.model, task.calls, batch(settings), settings.batch_size)
-    anyhow, more = most(settings, task.calls, checkpointing=way.checkpointing)
-    return min(1.0, (part * budget.left() - anyhow) / more)
+    anyhow, more = most(settings, task.calls, way.checkpointing, starts)
+    return min(1.0, (budget.left() - anyhow) / more)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from solversearch.components import Components
 from solversearch.empirical import parametrization
 from solversearch.grids import grid
 from solversearch.judging.baselines import Baseline, baselines, screening
@@ -16,6 +17,7 @@ from solversearch.models.base import Clock, NotFinite
 from solversearch.sampling import sample
 from solversearch.search.evaluating.evaluations import Log
 from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
+from solversearch.search.fitting.polish import KEPT
 from solversearch.search.settings import Settings
 from solversearch.search.stages import baseline, descent, fit, polish, price, search, surrogate
 from solversearch.search.stages.task import SOLVES, Budget, Task
@@ -161,8 +163,39 @@ def test_the_polish_takes_as_many_steps_as_the_budget_has_room_for(guidance: flo
     assert task.calls == calls and polish.most(task.settings, calls) == (anyhow, more)
     assert polish._share(task, ENDLESS) == polish._share(task, Budget(10**9, Clock(), 0)) == 1
     assert polish._share(task, Budget(anyhow + more // 4, Clock(), 0)) == pytest.approx(0.25, abs=1e-3)
-    assert polish._share(task, Budget(2 * (anyhow + more // 4), Clock(), 0), 0.5) == pytest.approx(0.25, abs=1e-3)
     assert polish._share(task, Budget(anyhow, Clock(), 0)) == 0 > polish._share(task, NOTHING)
+    first = calls * 256 + 16 * step  # of each of three starts, whose races are three quarters of a polish
+    raced = (anyhow + 3 * (first + calls * 32), more + 30 * step)
+    assert polish.most(task.settings, calls, starts=3) == raced
+    assert polish._share(task, Budget(raced[0] + raced[1] // 4, Clock(), 0), 3) == pytest.approx(0.25, abs=1e-3)
+
+
+def test_the_polish_has_the_first_claim_on_a_budget() -> None:
+    task = task_of("full", trials=9)
+    anyhow, more = polish.most(task.settings, task.calls)
+    for granted, share in ((2 * (anyhow + more), 0.5), (anyhow + more, 0.1), (anyhow + 1, 1.0)):
+        assert search.share(task, Budget(granted, Clock(), 0)) == pytest.approx(share, abs=1e-6)
+    assert search.share(task_of("full", polish=False), Budget(10**9, Clock(), 0)) == 1
+    assert search.share(task_of("dc", polish="decisions"), Budget(10**9, Clock(), 0)) == pytest.approx(1 - search.DESCENDED)
+
+
+def test_kinds_of_tables_race_for_the_polish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the race shows counts, not what they begin with: here the worse start wins it."""
+    task, asked = task_of(), list[tuple[Any, int, Any]]()
+    evaluator = evaluator_of(task)
+    plain, other = sorted(results(task, evaluator), key=lambda each: each.value)[:2]
+    parts = replace(other, table=replace(other.table, components=Components((), ((0.6, 0.8), (-0.8, 0.6)))))
+    won = replace(parts, values=(plain.value / 2,))
+
+    def polished(model: Any, table: Any, fitting: Any, count: int, *rest: Any, kept: Any, **options: Any) -> Any:
+        asked.append((table, count, kept))
+        yield table
+
+    monkeypatch.setattr(polish, "polish", polished)
+    monkeypatch.setattr(Evaluator, "table", lambda self, table, origin: won if table.components else plain)
+    found = list(polish.run(task, evaluator, ENDLESS, [parts, plain]))
+    assert asked == [(plain.table, 15, (1.0,)), (parts.table, 15, (1.0,)), (parts.table, 45, KEPT)]
+    assert [each.table for each in found] == [plain.table, parts.table, parts.table]
 
 
 def test_the_search_begins_no_more_candidates_than_the_budget_has_room_for() -> None:
