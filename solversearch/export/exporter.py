@@ -8,8 +8,12 @@ from solversearch.errors import UserError
 from solversearch.plan import Plan
 
 
-def check_networks(plan: Plan, place: str) -> None:
-    """Raises `UserError` for a plan that calls variants of its network, where a place has but one."""
+NO_ANCHOR = "the plan's states are drawn towards an anchor, such as a degraded picture for each sample, which {} does not have: sample in Python, or export to numpy"
+
+def check_consumer(plan: Plan, place: str) -> None:
+    """Raises `UserError` for a plan that calls variants of its network, where a place has but one, or that needs an anchor."""
+    if plan.tableau.anchored:
+        raise UserError(NO_ANCHOR.format(place))
     if plan.variants:
         raise UserError(
             f"the plan calls other networks than the model's own at some evaluations ({', '.join(plan.variants)}), which {place} cannot: "

@@ -30,6 +30,9 @@ def check_model(plan: Plan, model: Model) -> None:
             f"the plan was made for model {own.model!r} {what}, not for {model.name!r} with weights {others}; "
             f"make one for these with 'solversearch optimize --model {model.name} --nfe {plan.nfe}'"
         )
+    if plan.tableau.anchored != (model.anchor is not None):
+        have, has = ("have a beta", "no") if plan.tableau.anchored else ("have no beta", "an")
+        raise UserError(f"the plan's nodes {have}, but model {model.name!r} has {has} anchor")
     for i, node in enumerate(plan.nodes):
         angle, expected = atan2(node.sigma, node.alpha), float(model.schedule.angle(node.t))
         if not own.model_digest and abs(angle - expected) > 0.05:

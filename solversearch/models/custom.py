@@ -3,7 +3,8 @@
 The factory takes no arguments and returns a `Model`, or a dict or dataclass with some of its fields. `network`, `schedule`,
 `prediction_type` and `shape` must be there; `conditions` too unless the model is unconditional, and `null_condition` for
 guidance; `features`, `data`, `images`, `disjoint`, `dtype`, `device`, `pad`, `name` and `variants` (cheaper networks with the same
-arguments, by name) may. Complete, with a network of one layer:
+arguments, by name) may. A mean-reverting model, whose schedule has a `beta`, has an `anchor` besides: conditions (B, ...) to the degraded
+picture or recording y (B, *shape) of each sample, unless they are that themselves. Complete, with a network of one layer:
 
     import torch
     from solversearch.schedules import DiscreteVP
@@ -205,6 +206,7 @@ def _check_types(fields: Mapping[str, Any], where: str) -> None:
         "data": (callable, "a function without arguments"),
         "reference": (callable, "a function without arguments"),
         "images": (callable, "a function of samples"),
+        "anchor": (callable, "a function of conditions"),
         "dtype": (lambda value: isinstance(value, torch.dtype), "a torch.dtype"),
         "disjoint": (lambda value: isinstance(value, bool), "True or False"),
         "pad": (lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1"),
@@ -249,6 +251,10 @@ def _try(model: Model, where: str, file: str) -> None:
         rows = model.conditions[torch.tensor([0, len(model.conditions) - 1], device=model.conditions.device)]
         chosen = [rows] if model.null_condition is None else [rows, model.null_condition.expand_as(rows)]
     noise = torch.randn(2, *model.shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
+    if model.anchor is not None:
+        with blaming(f"{where}: anchor, tried on two conditions,", file):
+            anchors = model.anchor(chosen[0].clone())  # type: ignore[union-attr]
+        _check_output(anchors, model, f"{where}: anchor, tried on two conditions,")
     for t in (schedule.t_start, schedule.t_end):
         node = schedule.node(t)
         try:

@@ -29,7 +29,7 @@ def recipes(folder: Path, plan: Plan) -> dict[str, str]:
         "Python, any model": "from solversearch.plan import Plan\n\n"
         'plan = Plan.read("plan.json")\n'
         f"# denoise(x, node): {_denoise(plan)}; noise: standard normal\n"
-        f"samples = plan.sample(denoise, noise{', picture' * bool(plan.start)})",
+        f"samples = plan.sample(denoise, noise{', picture' * bool(plan.start)}{', anchor=y' * plan.tableau.anchored})",
     }
     if pipeline:
         found["diffusers"] = (
