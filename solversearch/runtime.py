@@ -246,9 +246,7 @@ def steps(
     return _cast(_combine(rows[-1], start, d, delta, z, transform), dtype)
 
 
-def _combine(
-    row: Row, noise: Array, d: Sequence[Array], delta: Sequence[Array], z: "_Draws", transform: Transform | None
-) -> Array:
+def _combine(row: Row, noise: Array, d: Sequence[Array], delta: Sequence[Array], z: "_Draws", transform: Transform | None) -> Array:
     """In float32 or wider."""
     total = (transform.weight(row.x) if transform else row.x) * _wide(noise)
     for weights, known in ((row.d, d), (row.delta, delta), (row.z, z)):

@@ -92,8 +92,8 @@ class NoiseSchedule(ABC):
         return np.where(np.asarray(u) == 1, self.t_start, times)
 
     def initial_scale(self, t: float) -> float:
-        """By what unit noise is multiplied where sampling starts at time t; 1 unless the schedule explodes, or reverts to a mean: then sigma.
-        Of noised pictures, by what those of t_start are: their scale over hypot(alpha, sigma) is held."""
+        """By what unit noise is multiplied where sampling starts at time t; 1 unless the schedule explodes, or reverts to a mean: then
+        sigma. Of noised pictures, by what those of t_start are: their scale over hypot(alpha, sigma) is held."""
         return self._reach(t) / self._reach(self.t_start) if self.noised else self._noise_scale(t)
 
     def _noise_scale(self, t: float) -> float:

@@ -7,8 +7,11 @@ from pathlib import Path
 from solversearch.errors import UserError
 from solversearch.plan import Plan
 
+NO_ANCHOR = (
+    "the plan needs an anchor for each sample, such as the degraded picture that is restored, which {} does not have: sample in Python, or "
+    "export to numpy"
+)
 
-NO_ANCHOR = "the plan's states are drawn towards an anchor, such as a degraded picture for each sample, which {} does not have: sample in Python, or export to numpy"
 
 def check_consumer(plan: Plan, place: str) -> None:
     """Raises `UserError` for a plan that calls variants of its network, where a place has but one, or that needs an anchor."""

@@ -60,8 +60,7 @@ class Model(Identified):
     facts are what plans for it remember of its pipeline, see `pipeline_facts`.
     lacks says what a search cannot do with it, and why. variants are cheaper stand-ins for the network, by name.
     anchor gives what samples are drawn towards, y (B, *shape), under conditions (B, ...), where the schedule has a beta: the network sees
-    x = alpha x0 + beta y + sigma noise. All else, states of a denoiser too, is of x - beta y. Left out, the conditions are y themselves.
-    Raises `UserError` for an anchor without a beta, or a beta without an anchor.
+    x = alpha x0 + beta y + sigma noise. All else, states of a denoiser too, is of x - beta y.
     whole is the model that samples from noise, where this one starts from noised pictures (`started`).
     pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
     64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
@@ -92,15 +91,6 @@ class Model(Identified):
     variants: Mapping[str, Variant] = field(default_factory=dict)
     anchor: Callable[[Tensor], Tensor] | None = None
     whole: "Model | None" = None
-
-    def __post_init__(self) -> None:
-        if self.anchor is None and self.schedule.reverts and self.conditions is not None and self.conditions.shape[1:] == self.shape:
-            object.__setattr__(self, "anchor", _themselves)
-        if self.schedule.reverts != (self.anchor is not None):
-            lacks = "schedule has a beta, so it needs an anchor" if self.schedule.reverts else "schedule has no beta, so leave out anchor"
-            raise UserError(f"{self.name}: the {lacks}: a function of conditions (B, ...) to what samples are drawn towards, (B, *shape)")
-        if self.anchor is not None and self.conditions is None:
-            raise UserError(f"{self.name}: anchor is a function of the conditions, and there are none")
 
     def started(self, start: Start | None) -> "Model":
         """The same model, sampled from pictures that are noised up to the start's time, or for None from noise."""
@@ -342,10 +332,6 @@ class Denoiser:
                 "use a device with more memory, --dtype bfloat16, --offload or a smaller --resolution"
             )
         _FITTED[self.model.name, self.model.shape] = half
-
-
-def _themselves(conditions: Tensor) -> Tensor:
-    return conditions
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

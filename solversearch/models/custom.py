@@ -89,7 +89,7 @@ def made_by(factory: Callable[[], Any], where: str, name: str, file: str, known:
     """The model that a factory returns. where is what messages call it, file has its code. Raises `UserError`."""
     with blaming(where, file):
         made = factory()
-    model = Model(**_checked(_fields_of(made, where), where, name))
+    model = with_anchor(Model(**_checked(_fields_of(made, where), where, name)), where)
     if not isinstance(model.network, nn.Module) and not model.weights:
         content = Path(file).read_bytes() if os.path.isfile(file) else b""
         model = dataclasses.replace(model, weights=hashlib.sha256(old_digest(model).encode() + content).hexdigest())
@@ -97,6 +97,24 @@ def made_by(factory: Callable[[], Any], where: str, name: str, file: str, known:
     if model.variants:
         model = dataclasses.replace(model, variants={key: _variant(model, each, where, file) for key, each in model.variants.items()})
     return model if known else checked(model, where, file)
+
+
+def with_anchor(model: Model, where: str = "") -> Model:
+    """The model; where its schedule has a beta and nothing else says so, the conditions are its anchors. Raises `UserError`."""
+    where, reverts = where or model.name, model.schedule.reverts
+    if reverts and model.conditions is None:
+        raise UserError(f"{where}: the schedule has a beta, so conditions are missing, of which the anchors are made")
+    if reverts and model.anchor is None and model.conditions is not None and model.conditions.shape[1:] == model.shape:
+        return dataclasses.replace(model, anchor=_themselves)
+    if reverts and model.anchor is None:
+        raise UserError(f"{where}: anchor is missing; the schedule has a beta, and the conditions are not of the sample's shape themselves")
+    if model.anchor is not None and not reverts:
+        raise UserError(f"{where}: anchor needs a schedule with a beta, such as MeanReverting")
+    return model
+
+
+def _themselves(conditions: Tensor) -> Tensor:
+    return conditions
 
 
 def _variant(model: Model, given: Any, where: str, file: str) -> Variant:

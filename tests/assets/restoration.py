@@ -1,12 +1,9 @@
 """Restoration of digits whose denoiser is known exactly: mean-reverting models of a digit's picture y of four grey squares, with noise.
 
-Clean samples are x0 = d_k + WIDTH n for one of the training digits d_k, and y = P x0 + GRAIN P n, where P averages each quarter of the picture
-(an orthogonal projection). A state is x = alpha x0 + beta y + sigma n. Given k, what P keeps of x0 and what it does not are independent
-normals, so that E[x0 | x, y] is a softmax over k away.
+Clean samples are x0 = d_k + WIDTH n for one of the training digits d_k, and y = P x0 + GRAIN P n, where P averages each quarter of the
+picture (an orthogonal projection). A state is x = alpha x0 + beta y + sigma n. Given k, what P keeps of x0 and what it does not are
+independent normals, so that E[x0 | x, y] is a softmax over k away.
 """
-
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -97,11 +94,11 @@ def degraded() -> Tensor:
     return squares(clean + WIDTH * noises[0]) + GRAIN * squares(noises[1])
 
 
-def build(schedule: Callable[[], NoiseSchedule] = partial(MeanReverting, SCALE), noise: bool = False) -> Model:
+def build() -> Model:
     """The conditions are y themselves; every split has others."""
-    made = schedule()
+    made = MeanReverting(SCALE)
     return Model(
-        "restoration", Restorer(made, noise), made, "epsilon" if noise else "sample", SHAPE, conditions=degraded(), disjoint=True, pad=64,
+        "restoration", Restorer(made, noise=False), made, "sample", SHAPE, conditions=degraded(), disjoint=True, pad=64,
         features=load_classifier().features, images=to_images,
     )  # fmt: skip
 
@@ -117,7 +114,7 @@ def numbered() -> dict[str, object]:
             self.network = network
 
         def forward(self, x: Tensor, t: Tensor, number: Tensor) -> Tensor:
-            return network(x, t, y[number])  # type: ignore[no-any-return]
+            return network(x, t, y[number])
 
     return {
         "network": Numbered(), "schedule": made, "prediction_type": "epsilon", "shape": SHAPE, "conditions": torch.arange(len(y)),

@@ -7,7 +7,8 @@ noise is standard normal. denoise(x, node) runs a network on x at the time node.
 predictions with the condition and without; where PLAN.split is true, it is the pair (D, D_c - D_u), but D alone where node.reuses, which
 one call with the condition gives. node.variant, where it is not empty, names another network to run, or the same without some blocks, as
 the plan's `variants` in PLAN_TEXT say. PLAN.stochastic plans need draw(k), which returns the k-th fresh standard normal; those with a
-PLAN.start need picture=, to which the noise is added, and those that are PLAN.anchored need anchor=, what each sample is made of. Run as a program, this file checks itself.
+PLAN.start need picture=, to which the noise is added. PLAN.anchored plans need anchor=, the y that each sample is restored from: x has its
+share node.beta * y, which data_prediction(..., anchor=y) knows. Run as a program, this file checks itself.
 """
 
 import math
@@ -34,8 +35,8 @@ def sample(
     picture: Array | None = None,
     anchor: Array | None = None,
 ) -> Array:
-    """Samples the plan from standard normal noise, a picture where it starts from one, and an anchor where it has betas, of which x has its
-    share when denoise gets it; grid is (rows, columns) of packed samples that are no square."""
+    """Samples the plan from standard normal noise, a picture where it starts from one, and an anchor where its nodes have a beta; grid is
+    (rows, columns) of packed samples that are no square."""
     x = initial(PLAN.start, noise, picture)
     return run(PLAN.nodes, PLAN.rows, denoise, x, draw, PLAN.threshold, components=PLAN.components, grid=grid, anchor=anchor)
 
@@ -54,7 +55,9 @@ def check() -> float:
         return (d, d / 10) if PLAN.split and not node.reuses else d
 
     noise = np.linspace(-2, 2, math.prod(SHAPE)).reshape(SHAPE)
-    result = sample(denoise, noise, lambda k: np.cos(noise + k), None, np.cos(noise) if PLAN.start else None, np.sin(noise) if PLAN.anchored else None)
+    result = sample(
+        denoise, noise, lambda k: np.cos(noise + k), None, np.cos(noise) if PLAN.start else None, np.sin(noise) if PLAN.anchored else None
+    )
     return float(np.max(np.abs(result.ravel() - EXPECTED)))
 
 
