@@ -251,12 +251,14 @@ class Plan(_Part, Shown):
         left_out["nodes"] = {"__all__": {name for name, first in _NEW.items() if self.version < first}}
         return self.model_dump(mode="json", exclude=left_out)
 
-    def sample(self, denoise: Callable[[Array, Node], Any], noise: Array, picture: Array | None = None, **hooks: Any) -> Array:
-        """Runs the plan from unit noise, where it has a start from that and a picture; hooks are `runtime.run`'s ``draw``, ``callback``,
-        ``grid`` and, where its nodes have a beta, ``anchor``."""
+    def sample(
+        self, denoise: Callable[[Array, Node], Any], noise: Array, picture: Array | None = None, *, anchor: Array | None = None, **hooks: Any
+    ) -> Array:  # fmt: skip
+        """Runs the plan from unit noise, where it has a start from that and a picture; where its nodes have a beta with an anchor, which is
+        the picture, too. hooks are `runtime.run`'s ``draw``, ``callback`` and ``grid``."""
         threshold = self.threshold.function() if self.threshold else None
-        x = initial(self.start, noise, picture)
-        return run(self.nodes, self.rows, denoise, x, threshold=threshold, components=self.components, **hooks)
+        x = initial(self.start, noise, picture, anchor)
+        return run(self.nodes, self.rows, denoise, x, threshold=threshold, components=self.components, anchor=anchor, **hooks)
 
     def with_scores(self, scores: tuple[Score, ...]) -> "Plan":
         """The same plan with other scores and the digest that belongs to them."""

@@ -267,8 +267,13 @@ def _combine(row: Row, noise: Array, d: Sequence[Array], delta: Sequence[Array],
     return transform.back(total) if transform else total
 
 
-def initial(start: Start | None, noise: Array, picture: Array | None) -> Array:
-    """What a plan of this start begins with. Raises ValueError for a picture too few or too many."""
+def initial(start: Start | None, noise: Array, picture: Array | None, anchor: Array | None = None) -> Array:
+    """What a plan of this start begins with; where there is an anchor, that is its picture. Raises ValueError for a picture too few or too
+    many."""
+    if start is not None and anchor is not None:
+        if picture is not None:
+            raise ValueError("the plan starts from the noised anchor: leave the picture out")
+        picture = anchor
     if (start is None) != (picture is None):
         what = "noise: leave the picture out" if start is None else "a noised picture: give it one"
         raise ValueError(f"the plan starts from {what}")

@@ -127,8 +127,8 @@ def _expected(plan: Plan, shape: tuple[int, ...]) -> list[float]:
         return (d, d / 10) if split and not node.reuses else d
 
     noise = np.linspace(-2, 2, math.prod(shape)).reshape(shape)
-    picture = np.cos(noise) if plan.start else None
     anchor = np.sin(noise) if plan.tableau.anchored else None
+    picture = np.cos(noise) if plan.start and anchor is None else None
     return [float(value) for value in plan.sample(denoise, noise, picture, draw=lambda k: np.cos(noise + k), anchor=anchor).ravel()]
 
 

@@ -35,14 +35,16 @@ def sample(
     picture: Array | None = None,
     anchor: Array | None = None,
 ) -> Array:
-    """Samples the plan from standard normal noise, a picture where it starts from one, and an anchor where its nodes have a beta; grid is
-    (rows, columns) of packed samples that are no square."""
-    x = initial(PLAN.start, noise, picture)
+    """Samples the plan from standard normal noise, a picture where it starts from one, and an anchor where its nodes have a beta, which is
+    the picture, too; grid is (rows, columns) of packed samples that are no square."""
+    x = initial(PLAN.start, noise, picture, anchor)
     return run(PLAN.nodes, PLAN.rows, denoise, x, draw, PLAN.threshold, components=PLAN.components, grid=grid, anchor=anchor)
 
 
 def data_prediction(*, output: Array, x: Array, node: Node, anchor: Array | None = None) -> Array:
     """The estimate of the clean sample that a network's output at (x, node.t) stands for; with the anchor where the plan has betas."""
+    if (anchor is not None) != PLAN.anchored:
+        raise ValueError(f"the plan's nodes have {'a beta: give anchor=' if anchor is None else 'no beta: leave the anchor out'}")
     a, b = coefficients(PLAN.prediction_type, node.alpha, node.sigma)
     return a * (x if anchor is None else x - node.beta * anchor) + b * output
 
@@ -55,9 +57,9 @@ def check() -> float:
         return (d, d / 10) if PLAN.split and not node.reuses else d
 
     noise = np.linspace(-2, 2, math.prod(SHAPE)).reshape(SHAPE)
-    result = sample(
-        denoise, noise, lambda k: np.cos(noise + k), None, np.cos(noise) if PLAN.start else None, np.sin(noise) if PLAN.anchored else None
-    )
+    anchor = np.sin(noise) if PLAN.anchored else None
+    picture = np.cos(noise) if PLAN.start and anchor is None else None
+    result = sample(denoise, noise, lambda k: np.cos(noise + k), picture=picture, anchor=anchor)
     return float(np.max(np.abs(result.ravel() - EXPECTED)))
 
 
