@@ -252,8 +252,14 @@ class Plan(_Part, Shown):
         return self.model_dump(mode="json", exclude=left_out)
 
     def sample(
-        self, denoise: Callable[[Array, Node], Any], noise: Array, picture: Array | None = None, *, anchor: Array | None = None, **hooks: Any
-    ) -> Array:  # fmt: skip
+        self,
+        denoise: Callable[[Array, Node], Any],
+        noise: Array,
+        picture: Array | None = None,
+        *,
+        anchor: Array | None = None,
+        **hooks: Any,
+    ) -> Array:
         """Runs the plan from unit noise, where it has a start from that and a picture; where its nodes have a beta with an anchor, which is
         the picture, too. hooks are `runtime.run`'s ``draw``, ``callback`` and ``grid``."""
         threshold = self.threshold.function() if self.threshold else None
