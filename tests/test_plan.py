@@ -333,7 +333,7 @@ def test_the_digest_of_a_table_is_of_its_components_too() -> None:
 
 def test_every_key_is_documented() -> None:
     page = (Path(plan_module.__file__).parent / "PLAN_FORMAT.md").read_text()
-    names = {*Plan.model_fields, "alpha", "sigma", "t", "d", "delta", "z", "clamp", "dynamic", "model_digest"}
+    names = {*Plan.model_fields, "alpha", "sigma", "beta", "t", "d", "delta", "z", "clamp", "dynamic", "model_digest"}
     assert not [name for name in names if f"`{name}`" not in page]
     example = re.search(r'    \{"format".*?\.\.\."\}\n', page, re.DOTALL)
     assert example and Plan.model_validate_json(example[0].replace('"digest": "sha256:..."', '"guidance": 1.0')).nfe == 1
