@@ -83,7 +83,7 @@ def test_the_teacher_solves_the_ode_of_x_itself(kind: str) -> None:
     network = restoration.Restorer(schedule, noise=False).double()
 
     def clean(t: float, x: Tensor) -> Tensor:
-        return network(x, torch.full((n,), t, dtype=torch.float64), y)  # type: ignore[no-any-return]
+        return network(x, torch.full((n,), t, dtype=torch.float64), y)
 
     def slope(t: float, flat: Any) -> Any:
         x = torch.from_numpy(flat).view_as(y)
@@ -232,6 +232,7 @@ def test_the_file_for_numpy_takes_the_anchor(tmp_path: Path) -> None:
     plan, (noise, conditions) = plan_of(of), draw(of, "held_out", 4)
     y = y_of(of, conditions)
     EXPORTERS["numpy"].write(plan, tmp_path / "a_plan.py")
+    assert EXPORTERS["numpy"].notes(plan) == ["The plan needs an anchor for each sample: sample and data_prediction take anchor=."]
     module = imported(tmp_path / "a_plan.py")
 
     def denoise(x: Any, node: Any) -> Any:

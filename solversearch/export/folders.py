@@ -176,5 +176,6 @@ EXPORTERS = (
         "plan.py",
         "from {name} import data_prediction, sample; sample(denoise, noise), where denoise(x, node) returns "
         "data_prediction(output=..., x=x, node=node). Run as a program, the file checks itself.",
+        notes=lambda plan: ["The plan needs an anchor for each sample: sample and data_prediction take anchor=."] * plan.tableau.anchored,
     ),
 )
