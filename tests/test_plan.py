@@ -366,7 +366,8 @@ def plans(draw: st.DrawFn) -> Plan:
         for _ in range(n)
     ]
     betas = draw(st.none() | st.lists(number, min_size=n, max_size=n))
-    nodes = [replace(node, beta=beta) for node, beta in zip(nodes, betas or [None] * n, strict=True)]
+    if betas:
+        nodes = [replace(node, beta=beta) for node, beta in zip(nodes, betas, strict=True)]
     rows, components = [], draw(st.none() | st.sampled_from(PARTS))
     each: st.SearchStrategy[Any] = number
     if components:
