@@ -60,7 +60,7 @@ class Model(Identified):
     facts are what plans for it remember of its pipeline, see `pipeline_facts`.
     lacks says what a search cannot do with it, and why. variants are cheaper stand-ins for the network, by name.
     anchor gives what samples are drawn towards, y (B, *shape), under conditions (B, ...), where the schedule has a beta: the network sees
-    x = alpha x0 + beta y + sigma noise. All else, states of a denoiser too, is of x - beta y.
+    x = alpha x0 + beta y + sigma noise. All else, states of a denoiser too, is of x - beta y. It is called for every batch of a search.
     whole is the model that samples from noise, where this one starts from noised pictures (`started`).
     pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
     64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
@@ -162,7 +162,8 @@ class Denoiser:
     ):  # fmt: skip
         self.model, self.conditions, self.split, self.lenient, self.checkpointing = model, conditions, split, lenient, checkpointing
         self.asked = model.filled(batch_size)
-        self.anchor = None if model.anchor is None or conditions is None else model.anchor(conditions).float()
+        with torch.no_grad():
+            self.anchor = None if model.anchor is None or conditions is None else model.anchor(conditions).float()
         self.clock = clock or Clock()
         self.cached: dict[str, Cached] = {}
         self.left: dict[tuple[int, bool], list[Part]] = {}
