@@ -156,7 +156,7 @@ class Plan(_Part, Shown):
     """
 
     format: Literal["solversearch-plan"] = "solversearch-plan"
-    version: Annotated[Literal[1, 2, 3, 4], BeforeValidator(_as_whole)] = 1
+    version: Annotated[Literal[1, 2, 3, 4, 5], BeforeValidator(_as_whole)] = 1
     prediction_type: Literal["epsilon", "v_prediction", "sample", "flow", "edm"]
     guidance: float
     nfe: Annotated[int, Field(ge=1, le=MAX_NFE), BeforeValidator(_as_whole)]
@@ -177,7 +177,7 @@ class Plan(_Part, Shown):
         if self.version != version_of(self.nodes, self.components, self.start):
             raise ValueError(
                 "version: 2 is that of plans with components, 3 that of plans with nodes that reuse differences or call variants, "
-                "4 that of plans with a start, 1 that of all others"
+                "4 that of plans with a start, 5 that of plans with nodes that have a beta, 1 that of all others"
             )
         table = self.tableau  # checks the rows
         if any(node.reuses for node in self.nodes) and not table.split:
@@ -248,16 +248,23 @@ class Plan(_Part, Shown):
     def _content(self) -> dict[str, Any]:
         """Every key but the digest, and those that are newer than the version."""
         left_out: dict[str, Any] = {"digest": True, **{name: True for name, first in _SINCE.items() if self.version < first}}
-        if self.version < 3:
-            left_out["nodes"] = {"__all__": set(_NEW)}
+        left_out["nodes"] = {"__all__": {name for name, first in _NEW.items() if self.version < first}}
         return self.model_dump(mode="json", exclude=left_out)
 
-    def sample(self, denoise: Callable[[Array, Node], Any], noise: Array, picture: Array | None = None, **hooks: Any) -> Array:
-        """Runs the plan from unit noise, where it has a start from that and a picture; hooks are `runtime.run`'s ``draw``, ``callback``
-        and ``grid``."""
+    def sample(
+        self,
+        denoise: Callable[[Array, Node], Any],
+        noise: Array,
+        picture: Array | None = None,
+        *,
+        anchor: Array | None = None,
+        **hooks: Any,
+    ) -> Array:
+        """Runs the plan from unit noise, where it has a start from that and a picture; where its nodes have a beta with an anchor, which is
+        the picture, too. hooks are `runtime.run`'s ``draw``, ``callback`` and ``grid``."""
         threshold = self.threshold.function() if self.threshold else None
-        x = initial(self.start, noise, picture)
-        return run(self.nodes, self.rows, denoise, x, threshold=threshold, components=self.components, **hooks)
+        x = initial(self.start, noise, picture, anchor)
+        return run(self.nodes, self.rows, denoise, x, threshold=threshold, components=self.components, anchor=anchor, **hooks)
 
     def with_scores(self, scores: tuple[Score, ...]) -> "Plan":
         """The same plan with other scores and the digest that belongs to them."""
@@ -303,15 +310,16 @@ class Plan(_Part, Shown):
         for name, first in _SINCE.items():
             if plan.version < first and name in plan.model_fields_set:
                 raise UserError(f"{where}: {name}: unknown key; version {plan.version} has none")
-        if plan.version < 3:
-            for name in _NEW:
-                if any(name in node for node in content["nodes"]):
-                    raise UserError(f"{where}: nodes: {name}: unknown key; version {plan.version} has none")
+        for name, first in _NEW.items():
+            if plan.version < first and any(name in node for node in content["nodes"]):
+                raise UserError(f"{where}: nodes: {name}: unknown key; version {plan.version} has none")
         return plan
 
 
-def version_of(nodes: Sequence[Node], components: Components | None, start: Start | None = None) -> Literal[1, 2, 3, 4]:
+def version_of(nodes: Sequence[Node], components: Components | None, start: Start | None = None) -> Literal[1, 2, 3, 4, 5]:
     """The first version that can say what a plan has."""
+    if any(node.beta is not None for node in nodes):
+        return 5
     if start:
         return 4
     if any(node.reuses or node.variant for node in nodes):
@@ -319,8 +327,8 @@ def version_of(nodes: Sequence[Node], components: Components | None, start: Star
     return 2 if components else 1
 
 
-_NEW = ("guidance_difference", "variant")
-"""Keys of nodes from version 3."""
+_NEW = {"guidance_difference": 3, "variant": 3, "beta": 5}
+"""Keys of nodes that are newer than the format, by their first version."""
 _SINCE = {"components": 2, "variants": 3, "start": 4}
 """Keys of plans, by their first version."""
 _MARKS = ("format", "version", "digest")

@@ -10,7 +10,7 @@ last row forms the result:
 unconditional data predictions (only in plans with split guidance, and not of every node, see `Node`),
 ``z_k`` a fresh standard normal.
 Where a plan has `Components`, a coefficient may be a number for each of them; where it has a `Start`, a noised picture takes the place of
-the noise.
+the noise; where its nodes have a ``beta``, the network sees x_i + beta_i * y, y being the anchor that each sample has: what it is made of.
 """
 
 import sys
@@ -32,7 +32,8 @@ class Node:
 
     A node of guidance 1 whose ``guidance_difference`` is "reuse" calls the network with the condition alone, also where rows split the
     guidance: it has no difference of its own, and rows make do with those of other nodes. ``variant`` names another network than the
-    model's own, which the denoiser calls in its place.
+    model's own, which the denoiser calls in its place. ``beta`` is None but for mean-reverting models, whose states are
+    x = alpha * x0 + beta * anchor + sigma * noise.
     """
 
     t: float
@@ -41,6 +42,7 @@ class Node:
     guidance: float = 1.0
     guidance_difference: Literal["compute", "reuse"] = "compute"
     variant: str = ""
+    beta: float | None = None
 
     @property
     def reuses(self) -> bool:
@@ -108,6 +110,9 @@ class Tableau:
                 raise ValueError(f"node {i} reuses guidance differences, so its guidance is 1, got {node.guidance:g}")
             if node.reuses and self.uses_difference(i):
                 raise ValueError(f"node {i} reuses guidance differences, but a row has a coefficient for its own")
+        betas = [node.beta for node in self.nodes if node.beta is not None]
+        if len(betas) not in (0, len(self.nodes)) or not all(map(isfinite, betas)):
+            raise ValueError("all nodes have a finite beta, or none has one")
         count = len(self.components or ())
         for i, row in enumerate(self.rows):
             for each in (row.x, *row.d, *row.delta, *row.z):
@@ -135,6 +140,11 @@ class Tableau:
     def cheaper(self) -> bool:
         """Whether some evaluation calls a variant, or reuses guidance differences."""
         return any(node.reuses or node.variant for node in self.nodes)
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the network sees states that are drawn towards an anchor."""
+        return self.nodes[0].beta is not None
 
     @property
     def stochastic(self) -> bool:
@@ -165,6 +175,7 @@ def run(
     callback: Callable[[int, Array, Array], None] | None = None,
     components: Components | None = None,
     grid: tuple[int, int] | None = None,
+    anchor: Array | None = None,
 ) -> Array:
     """Samples by the table; returns an array of the shape and dtype of ``noise``.
 
@@ -175,7 +186,7 @@ def run(
     """
     if hasattr(denoise, "anew"):
         denoise = denoise.anew(nodes)
-    sampler, output = steps(nodes, rows, noise, draw, threshold, callback, components, grid), None
+    sampler, output = steps(nodes, rows, noise, draw, threshold, callback, components, grid, anchor), None
     while True:
         try:
             x, node = sampler.send(output)
@@ -194,6 +205,7 @@ def steps(
     callback: Callable[[int, Array, Array], None] | None = None,
     components: Components | None = None,
     grid: tuple[int, int] | None = None,
+    anchor: Array | None = None,
 ) -> Generator[tuple[Array, Node], Output, Array]:
     """The loop itself, for callers that run the network on their own: yields each (x, node), is sent what `run`'s denoise
     returns for it, and returns the result.
@@ -203,9 +215,14 @@ def steps(
     threshold maps each data prediction, see `clamp` and `dynamic_threshold`.
     callback(i, x_i, D_i) is called after each evaluation, with the data prediction as later rows see it.
     components are those of the coefficients, grid is that of packed samples, see `Transform`.
+    anchor is what nodes with a ``beta`` draw their states towards, of the noise's shape; rows combine states without it, and the result
+    is the clean sample. Raises ValueError for one too few or too many.
     Weights, and the numbers of nodes, may be arrays that broadcast (weights of components: (B, components)): then the result is
     differentiable in them.
     """
+    if (anchor is None) == any(node.beta is not None for node in nodes):
+        has = "no beta: leave the anchor out" if anchor is not None else "a beta: give anchor=, what each sample is made of"
+        raise ValueError(f"the plan's nodes have {has}")
     transform = Transform(components, _wide(noise), grid) if components else None
 
     def kept(array: Array) -> Array:
@@ -216,7 +233,8 @@ def steps(
     delta: list[Array] = []
     z = _Draws(draw, kept)
     for i, node in enumerate(nodes):
-        x = _combine(rows[i], start, d, delta, z, transform, dtype)
+        x = _combine(rows[i], start, d, delta, z, transform)
+        x = _cast(x if anchor is None else x + node.beta * _wide(anchor), dtype)
         output = yield x, node
         prediction, difference = output if isinstance(output, tuple) else (output, None)
         prediction = threshold(prediction) if threshold else prediction
@@ -225,12 +243,11 @@ def steps(
         if callback:
             callback(i, x, prediction)
         del x, output, prediction, difference  # what later rows need is in d and delta: no state outlives its evaluation
-    return _combine(rows[-1], start, d, delta, z, transform, dtype)
+    return _cast(_combine(rows[-1], start, d, delta, z, transform), dtype)
 
 
-def _combine(
-    row: Row, noise: Array, d: Sequence[Array], delta: Sequence[Array], z: "_Draws", transform: Transform | None, dtype: Any
-) -> Array:
+def _combine(row: Row, noise: Array, d: Sequence[Array], delta: Sequence[Array], z: "_Draws", transform: Transform | None) -> Array:
+    """In float32 or wider."""
     total = (transform.weight(row.x) if transform else row.x) * _wide(noise)
     for weights, known in ((row.d, d), (row.delta, delta), (row.z, z)):
         for j, weight in enumerate(weights):
@@ -247,12 +264,16 @@ def _combine(
                 total = total.addcmul_(transform.weight(weight), array)
             else:
                 total = total + (transform.weight(weight) if transform else weight) * array
-    total = transform.back(total) if transform else total
-    return total if total.dtype == dtype else _cast(total, dtype)
+    return transform.back(total) if transform else total
 
 
-def initial(start: Start | None, noise: Array, picture: Array | None) -> Array:
-    """What a plan of this start begins with. Raises ValueError for a picture too few or too many."""
+def initial(start: Start | None, noise: Array, picture: Array | None, anchor: Array | None = None) -> Array:
+    """What a plan of this start begins with; where there is an anchor, that is its picture. Raises ValueError for a picture too few or too
+    many."""
+    if start is not None and anchor is not None:
+        if picture is not None:
+            raise ValueError("the plan starts from the noised anchor: leave the picture out")
+        picture = anchor
     if (start is None) != (picture is None):
         what = "noise: leave the picture out" if start is None else "a noised picture: give it one"
         raise ValueError(f"the plan starts from {what}")
@@ -304,4 +325,6 @@ def _wide(array: Array) -> Array:
 
 
 def _cast(array: Array, dtype: Any) -> Array:
+    if array.dtype == dtype:
+        return array
     return array.to(dtype) if hasattr(array, "to") else array.astype(dtype)

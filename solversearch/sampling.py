@@ -43,6 +43,7 @@ def sample(
         threshold=threshold.function() if threshold else None,
         callback=callback,
         components=table.components,
+        anchor=denoise.anchor if table.anchored else None,
     )
     return samples
 
@@ -54,9 +55,12 @@ def sample_together(
     denoise = Denoiser(model, teacher.conditions, batch_size, any(table.split for table in tables), clock, lenient)
     denoise = denoise.anew(node for table in tables for node in table.nodes)
     draw = cache(drawing(model, teacher))
-    return lockstep(
-        denoise, [steps(table.nodes, table.rows, teacher.noise, draw, components=table.components) for table in tables], len(teacher)
-    )
+
+    def started(table: Tableau) -> Sampler[Tensor]:
+        anchor = denoise.anchor if table.anchored else None
+        return steps(table.nodes, table.rows, teacher.noise, draw, components=table.components, anchor=anchor)
+
+    return lockstep(denoise, list(map(started, tables)), len(teacher))
 
 
 def drawing(model: Model, teacher: Teacher) -> Callable[[int], Tensor]:

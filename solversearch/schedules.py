@@ -6,7 +6,9 @@ phi = atan2(sigma, alpha) in [0, pi/2], which is regular at both ends (alpha = 0
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from math import floor, hypot, log, pi
 from typing import Self
 
@@ -51,6 +53,19 @@ class NoiseSchedule(ABC):
         """phi = atan2(sigma, alpha), increasing in the noise."""
         return np.arctan2(self.sigma(t), self.alpha(t))
 
+    def beta(self, t: ArrayLike) -> Floats:
+        """Share at time t, elementwise, of a known y that each sample has: x_t = alpha x0 + beta y + sigma eps. 0 but in mean-reverting
+        models; all else here is of x_t - beta y."""
+        return np.zeros_like(np.asarray(t, dtype=np.float64))
+
+    @property
+    def reverts(self) -> bool:
+        return bool(np.any(self.beta(np.linspace(self.t_end, self.t_start, 9))))
+
+    def anchored(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
+        """The nodes with their beta, that of the time that the network is told, where the schedule has one."""
+        return tuple(replace(node, beta=float(self.beta(node.t))) for node in nodes) if self.reverts else tuple(nodes)
+
     def lam(self, t: ArrayLike) -> Floats:
         """Half log-SNR ln(alpha / sigma); -inf at alpha = 0, +inf at sigma = 0."""
         with np.errstate(divide="ignore"):
@@ -77,12 +92,12 @@ class NoiseSchedule(ABC):
         return np.where(np.asarray(u) == 1, self.t_start, times)
 
     def initial_scale(self, t: float) -> float:
-        """By what unit noise is multiplied where sampling starts at time t; 1 unless the schedule explodes. Of noised pictures, by what
-        those of t_start are: their scale over hypot(alpha, sigma) is held."""
+        """By what unit noise is multiplied where sampling starts at time t; 1 unless the schedule explodes, or reverts to a mean: then
+        sigma. Of noised pictures, by what those of t_start are: their scale over hypot(alpha, sigma) is held."""
         return self._reach(t) / self._reach(self.t_start) if self.noised else self._noise_scale(t)
 
     def _noise_scale(self, t: float) -> float:
-        return 1.0
+        return float(self.sigma(t)) if self.reverts else 1.0
 
     def _reach(self, t: float) -> float:
         return hypot(float(self.alpha(t)), float(self.sigma(t)))
@@ -300,6 +315,34 @@ class Flow(NoiseSchedule):
     def _time_of_share(self, share: float) -> float:
         """Of all times, which end at 0, before t_end."""
         return float(self._shifted(share))
+
+
+class MeanReverting(NoiseSchedule):
+    """Mean-reverting diffusion dx = theta (y - x) dt + scale sqrt(2 theta) dw towards a known y, theta constant (IR-SDE: Luo et al. 2023,
+    arXiv:2301.11699, proposition 3.1, where scale is lambda):
+
+        alpha = exp(-theta t) = alpha_end^t    beta = 1 - alpha    sigma = scale sqrt(1 - alpha^2)    t in 0 .. 1
+
+    Where theta depends on the time, the same alpha is at another t: override the four functions.
+    """
+
+    def __init__(self, scale: float, alpha_end: float = 0.005, t_end: float = 1e-3) -> None:
+        self.scale, self.rate = scale, log(1 / alpha_end)
+        self.t_start, self.t_end = 1.0, t_end
+
+    def alpha(self, t: ArrayLike) -> Floats:
+        return np.exp(-self.rate * np.asarray(t, dtype=np.float64))
+
+    def beta(self, t: ArrayLike) -> Floats:
+        return -np.expm1(-self.rate * np.asarray(t, dtype=np.float64))
+
+    def sigma(self, t: ArrayLike) -> Floats:
+        return self.scale * np.sqrt(-np.expm1(-2 * self.rate * np.asarray(t, dtype=np.float64)))
+
+    def time_of_angle(self, angle: ArrayLike) -> Floats:
+        # tan = scale sqrt(1 / alpha^2 - 1)
+        ratio = np.tan(np.asarray(angle, dtype=np.float64)) / self.scale
+        return np.clip(np.log1p(ratio**2) / (2 * self.rate), self.t_end, self.t_start)
 
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow", "edm")

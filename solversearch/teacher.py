@@ -108,11 +108,14 @@ def teach(
     held-out split only where it does so for every sample.
 
     A model that starts from noised pictures starts from its own: samples from noise of the same seeds, conditions and guidance, by a
-    teacher of `ROUGH` steps, with other noise added to them.
+    teacher of `ROUGH` steps, with other noise added to them. One that has an anchor starts from that.
     """
     most, drawn = limit(), draw(model, split, count, seed)
     if model.whole is not None and model.start is not None:
-        pictures = teach(model.whole, split, count, guidance, seed, False, ROUGH, batch_size, clock).endpoint
+        if model.anchor is not None and drawn.conditions is not None:
+            pictures = model.anchor(drawn.conditions)
+        else:
+            pictures = teach(model.whole, split, count, guidance, seed, False, ROUGH, batch_size, clock).endpoint
         drawn = drawn._replace(noise=model.start.noised(pictures, fresh_noise(model, split, range(count), PICTURES, seed)))
     exact, _, probe = model.fingerprint.partition(":")
     key = f"{VERSION} {exact} {split} {count} {guidance!r} {seed} {{}} {steps}"

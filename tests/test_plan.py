@@ -21,10 +21,10 @@ from solversearch.errors import UserError
 from solversearch.export.shipped import reader
 from solversearch.plan import MAX_BYTES, MAX_DEPTH, Interval, Plan, PlanVariant, Provenance, Score, Threshold, one_line, schema, write_text
 from solversearch.runtime import Node, Row, Start, used
-from tests.assets import make_attacks, make_plan_v1, make_plan_v2, make_plan_v3, make_plan_v4
+from tests.assets import make_attacks, make_plan_v1, make_plan_v2, make_plan_v3, make_plan_v4, make_plan_v5
 
 ASSETS = Path(__file__).parent / "assets"
-GOLDEN, GOLDEN_2, GOLDEN_3, GOLDEN_4 = (ASSETS / f"plan_v{version}.json" for version in (1, 2, 3, 4))
+GOLDEN, GOLDEN_2, GOLDEN_3, GOLDEN_4, GOLDEN_5 = (ASSETS / f"plan_v{version}.json" for version in (1, 2, 3, 4, 5))
 ATTACKS = {
     "alpha_negative": "node 1 ",
     "binary": "Invalid JSON",
@@ -147,10 +147,20 @@ ATTACKS = {
     "start_as_a_share": "start: ",
     "start_with_an_unknown_key": "start.guidance: unknown key",
     "digest_mismatch_in_a_start": "the digest does not match",
+    "beta_in_version_1": "nodes: beta: unknown key; version 1 has none",
+    "beta_in_version_2": "nodes: beta: unknown key; version 2 has none",
+    "beta_in_version_3": "nodes: beta: unknown key; version 3 has none",
+    "beta_in_version_4": "nodes: beta: unknown key; version 4 has none",
+    "version_4_with_a_beta": "5 that of plans with nodes that have a beta",
+    "version_5_without_a_beta": "5 that of plans with nodes that have a beta",
+    "beta_of_one_node": "all nodes have a finite beta, or none has one",
+    "beta_as_a_text": "nodes.1.beta: ",
+    "beta_of_infinity": "nodes.1.beta: ",
+    "digest_mismatch_in_a_beta": "the digest does not match",
 }
 """What the message for each file of attacks/ names."""
 NOT_JSON = {name for name, fragment in ATTACKS.items() if fragment == "Invalid JSON"}
-NOT_JSON |= {"nan_literal", "infinity_literal", "overflow_to_infinity", "nan_in_decisions"}
+NOT_JSON |= {"nan_literal", "infinity_literal", "overflow_to_infinity", "nan_in_decisions", "beta_of_infinity"}
 BEYOND_A_SCHEMA = {  # legal JSON of legal parts: only the whole is wrong
     "deep_decisions", "digest_mismatch", "duplicate_key", "duplicate_key_in_decisions", "epsilon_at_pure_noise", "network_calls_mismatch",
     "nfe_mismatch", "row_reads_a_future_difference", "row_reads_the_future", "sigma_zero", "alpha_negative", "too_few_rows",
@@ -164,7 +174,9 @@ BEYOND_A_SCHEMA = {  # legal JSON of legal parts: only the whole is wrong
     "variants_in_version_2", "variant_of_a_node_in_version_1", "variant_that_nobody_declares", "variant_that_no_node_calls",
     "digest_mismatch_in_a_cost", "start_in_version_1", "start_in_version_2", "start_in_version_3", "version_4_without_a_start",
     "version_3_with_a_start", "start_without_a_picture", "start_without_noise", "digest_mismatch_in_a_start",
-    "features_of_no_block", "features_that_nobody_computed", "digest_mismatch_in_features",
+    "features_of_no_block", "features_that_nobody_computed", "digest_mismatch_in_features", "beta_in_version_1", "beta_in_version_2",
+    "beta_in_version_3", "beta_in_version_4", "version_4_with_a_beta", "version_5_without_a_beta", "beta_of_one_node",
+    "digest_mismatch_in_a_beta",
 }  # fmt: skip
 
 
@@ -231,7 +243,12 @@ def test_the_digest_of_a_table_is_of_what_its_nodes_compute() -> None:
     """Nodes and rows alone, by PLAN_FORMAT.md: a node that reuses is another one, and files of other versions have no such key."""
     import hashlib
 
-    for golden, keys in ((GOLDEN, ("nodes", "rows")), (GOLDEN_3, ("nodes", "rows", "variants")), (GOLDEN_4, ("nodes", "rows", "start"))):
+    for golden, keys in (
+        (GOLDEN, ("nodes", "rows")),
+        (GOLDEN_3, ("nodes", "rows", "variants")),
+        (GOLDEN_4, ("nodes", "rows", "start")),
+        (GOLDEN_5, ("nodes", "rows")),
+    ):
         content = json.loads(golden.read_text(encoding="utf-8").replace("-0.0", "0.0"))
         text = json.dumps({key: content[key] for key in keys}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         assert Plan.read(golden).table_digest() == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
@@ -276,6 +293,22 @@ def test_a_plan_that_starts_from_pictures_reads_back_and_samples_as_it_says() ->
         plan().sample(lambda x, node: x, noise, picture)
 
 
+def test_a_plan_with_betas_reads_back_and_samples_as_it_says() -> None:
+    """By hand: the network sees each state with its share of the anchor, rows do not, and the result has none."""
+    made, kept = make_plan_v5.make(), Plan.read(GOLDEN_5)
+    assert made == kept and made.text() == GOLDEN_5.read_text(encoding="utf-8") and made.digest == kept.content_digest()
+    assert "beta" not in make_plan_v4.make().text() and kept.tableau.anchored
+    y, noise = np.array([[0.5, -1.0]]), np.array([[2.0, 0.25]])
+    first = np.tanh(0.4 * noise + 0.995 * y + 1.0)
+    second = np.tanh(0.375 * noise + 0.245 * first + 0.75 * y + 0.25)
+    sampled = kept.sample(lambda x, node: np.tanh(x + node.t), noise, anchor=y)
+    assert np.abs(sampled - (-0.125 * first + 1.125 * second)).max() < 1e-12
+    with pytest.raises(ValueError, match="the plan's nodes have a beta: give anchor=, what each sample is made of"):
+        kept.sample(lambda x, node: x, noise)
+    with pytest.raises(ValueError, match="the plan's nodes have no beta: leave the anchor out"):
+        plan().sample(lambda x, node: x, noise, anchor=y)
+
+
 def test_features_are_written_only_where_they_are_reused() -> None:
     made = make_plan_v3.make()
     fields = {name: getattr(made, name) for name in Plan.model_fields if name != "digest"}
@@ -300,7 +333,7 @@ def test_the_digest_of_a_table_is_of_its_components_too() -> None:
 
 def test_every_key_is_documented() -> None:
     page = (Path(plan_module.__file__).parent / "PLAN_FORMAT.md").read_text()
-    names = {*Plan.model_fields, "alpha", "sigma", "t", "d", "delta", "z", "clamp", "dynamic", "model_digest"}
+    names = {*Plan.model_fields, "alpha", "sigma", "beta", "t", "d", "delta", "z", "clamp", "dynamic", "model_digest"}
     assert not [name for name in names if f"`{name}`" not in page]
     example = re.search(r'    \{"format".*?\.\.\."\}\n', page, re.DOTALL)
     assert example and Plan.model_validate_json(example[0].replace('"digest": "sha256:..."', '"guidance": 1.0')).nfe == 1
@@ -332,6 +365,9 @@ def plans(draw: st.DrawFn) -> Plan:
         Node(draw(number), draw(st.floats(1e-300, 1e300)), draw(st.floats(1e-300, 1e300)), draw(st.sampled_from([1.0, guidance])))
         for _ in range(n)
     ]
+    betas = draw(st.none() | st.lists(number, min_size=n, max_size=n))
+    if betas:
+        nodes = [replace(node, beta=beta) for node, beta in zip(nodes, betas, strict=True)]
     rows, components = [], draw(st.none() | st.sampled_from(PARTS))
     each: st.SearchStrategy[Any] = number
     if components:
@@ -346,7 +382,7 @@ def plans(draw: st.DrawFn) -> Plan:
     reuse = [node.guidance_difference == "reuse" for node in nodes]
     start = draw(st.none() | st.builds(Start, number, st.floats(1e-300, 1e300), st.floats(1e-300, 1e300)))
     return Plan(
-        version=4 if start else 3 if any(reuse) else 2 if components else 1,
+        version=5 if betas else 4 if start else 3 if any(reuse) else 2 if components else 1,
         start=start,
         components=components,
         prediction_type=draw(st.sampled_from(["epsilon", "v_prediction", "sample", "flow", "edm"])),
@@ -507,7 +543,7 @@ def test_how_many_more_findings_there_are(tmp_path: Path, changes: dict[str, Any
 
 
 def test_a_newer_or_another_file_is_told_what_it_may_be(tmp_path: Path) -> None:
-    for changes, hint in (({"version": 5}, "; a newer solversearch wrote this; update to read it"), ({"format": "x"}, "; is this a plan?")):
+    for changes, hint in (({"version": 6}, "; a newer solversearch wrote this; update to read it"), ({"format": "x"}, "; is this a plan?")):
         (tmp_path / "plan.json").write_text(json.dumps(json.loads(plan().text()) | changes))
         with pytest.raises(UserError, match=re.escape(hint) + "$"):
             Plan.read(tmp_path / "plan.json")

@@ -108,6 +108,10 @@ def reusing(table: Tableau) -> Tableau:
     return replace(whole, nodes=(*whole.nodes[:-1], node), rows=(*whole.rows[:-1], replace(row, delta=row.delta[:-1])))
 
 
+def anchored(table: Tableau) -> Tableau:
+    return replace(table, nodes=tuple(replace(node, beta=1 - node.alpha) for node in table.nodes))
+
+
 PLANS = {
     "unipc": plan_of(tabled()),
     "one evaluation": plan_of(tabled("ddim", 1)),
@@ -116,6 +120,7 @@ PLANS = {
     "stochastic": plan_of(tabled("ddim_eta1", 4)),
     "many": plan_of(tabled("dpmpp_2m", 40)),
     "pure noise": plan_of(tabled("dpmpp_2m", 4, Flow()), digest=""),
+    "anchored": plan_of(anchored(tabled())),
 }
 SCHEDULES: dict[str, NoiseSchedule] = {"pure noise": Flow()}
 

@@ -24,6 +24,7 @@ from solversearch.schedules import (
     Floats,
     Flow,
     LinearVP,
+    MeanReverting,
     NoiseSchedule,
     data_prediction,
 )
@@ -36,6 +37,7 @@ SCHEDULES: dict[str, NoiseSchedule] = {
     "cosine_table": DiscreteVP.named("squaredcos_cap_v2"),
     "zero_snr": DiscreteVP.named(zero_terminal_snr=True),
     "linear": LinearVP(),
+    "reverting": MeanReverting(0.4),
     "cosine": CosineVP(),
     "continuous": ContinuousVP(),
     "ve": VE(),
@@ -71,7 +73,8 @@ def test_noise_grows_with_time(schedule: NoiseSchedule, u: float, v: float) -> N
 @given(schedules, fractions)
 def test_the_frame_is_that_of_its_family(schedule: NoiseSchedule, u: float) -> None:
     node = schedule.node(float(schedule.at_fraction(u)))
-    expected = {"Flow": node.alpha + node.sigma, "VE": node.alpha}.get(type(schedule).__name__, node.alpha**2 + node.sigma**2)
+    of_kind = {"Flow": node.alpha + node.sigma, "VE": node.alpha, "MeanReverting": node.alpha**2 + (node.sigma / 0.4) ** 2}
+    expected = of_kind.get(type(schedule).__name__, node.alpha**2 + node.sigma**2)
     assert expected == pytest.approx(1, abs=1e-13)
 
 

@@ -206,7 +206,9 @@ def _print_facts(facts: dict[str, str | int | float], as_json: bool) -> None:
 
 
 def _print_files(result: api.Result) -> None:
-    folder, model, picture = result.folder, result.model, ", picture" * bool(result.plan.start)
+    from solversearch.report.page.recipes import beside_noise
+
+    folder, model = result.folder, result.model
     name = shlex.quote(str(folder / "plan.json"))
     order = ("evaluations.json", "pareto", "comparison.png", "plan.png", "search.png", "samples.png")
     optional = [each for each in order if (folder / each).exists()]
@@ -214,6 +216,6 @@ def _print_files(result: api.Result) -> None:
         f"Wrote {folder}: {', '.join(['plan.json', 'comparison.json', 'journal.log', *optional])}",
         f"Look at it: solversearch plan show {name}",
         f"Use it:     solversearch sample --plan {name} --model {shlex.quote(model)}, or in Python Plan.read({str(folder / 'plan.json')!r})"
-        f".sample(denoise, noise{picture})",
+        f".sample(denoise, noise{beside_noise(result.plan)})",
     ]
     print("\n".join(lines))

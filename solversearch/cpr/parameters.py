@@ -77,7 +77,7 @@ def told(table: Tableau, curves: Curves, schedule: NoiseSchedule, whole: bool = 
 
 def _untold(plan: Plan, schedule: NoiseSchedule) -> list[Node]:
     """The evaluations at the times of their inputs, and `CLEAN`."""
-    return [*(replace(node, t=float(schedule.time_at(position(node)))) for node in plan.nodes), CLEAN]
+    return [*(replace(node, t=float(schedule.time_at(position(node))), beta=None) for node in plan.nodes), CLEAN]
 
 
 # Plans that their decisions make again -------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from solversearch.cpr.polynomial import DEGREES, Cascade, fit_cascade
 from solversearch.errors import UserError
 from solversearch.models.base import Model
 from solversearch.models.digest import is_of
-from solversearch.plan import MAX_NFE, Many, Plan, Provenance, Threshold, one_line, read_json, write_text
+from solversearch.plan import MAX_NFE, Many, Plan, Provenance, Threshold, one_line, read_json, version_of, write_text
 from solversearch.run_files import regression_file
 from solversearch.schedules import Floats
 from solversearch.solvers.mixed import Decision, mixed
@@ -165,12 +165,14 @@ class Cpr(BaseModel):
             table = trace(mixed(steps), model.schedule, nodes)
             decisions |= {name: [asdict(step)[name] for step in steps] for name in asdict(steps[0])}
         table = parameters.told(table, curves, model.schedule, self.whole)
+        said = model.schedule.anchored(table.nodes)
         return Plan(
+            version=version_of(said, None),
             prediction_type=model.prediction_type,
             guidance=float(guidance),
             nfe=table.nfe,
             network_calls=table.network_calls,
-            nodes=table.nodes,
+            nodes=said,
             rows=table.rows,
             threshold=self.threshold,
             decisions={**decisions, **model.facts},

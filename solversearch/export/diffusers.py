@@ -23,6 +23,7 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor, nn
 
 from solversearch.export.attachment import Attachment, PipelineCall, steps_differ, without_variance
+from solversearch.export.exporter import NO_ANCHOR
 from solversearch.export.sampling_run import Generators, Numbers, SamplingRun, caller, close, even, needs_attachment
 from solversearch.export.stock_scheduler import Frame, StockConfig, check_stock, scheduler_from
 from solversearch.pipeline_facts import facts_of
@@ -67,6 +68,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             raise ValueError("this scheduler is made of a plan: PlanScheduler.from_plan('plan.json')")
         self.plan = Plan.parse(json.dumps(plan), "scheduler config")
         start = self.plan.rows[0]
+        if self.plan.tableau.anchored:
+            raise ValueError(NO_ANCHOR.format("a pipeline of diffusers"))
         if not isinstance(start.x, float) or start.x == 0 or used(start.z):
             raise ValueError("row 0 of the plan is not the initial noise alone, from which pipelines start; use solversearch.runtime")
         self._here, self._stock = _Here(), None

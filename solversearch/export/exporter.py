@@ -7,9 +7,16 @@ from pathlib import Path
 from solversearch.errors import UserError
 from solversearch.plan import Plan
 
+NO_ANCHOR = (
+    "the plan needs an anchor for each sample, such as the degraded picture that is restored, which {} does not have: sample in Python, or "
+    "export to numpy"
+)
 
-def check_networks(plan: Plan, place: str) -> None:
-    """Raises `UserError` for a plan that calls variants of its network, where a place has but one."""
+
+def check_consumer(plan: Plan, place: str) -> None:
+    """Raises `UserError` for a plan that calls variants of its network, where a place has but one, or that needs an anchor."""
+    if plan.tableau.anchored:
+        raise UserError(NO_ANCHOR.format(place))
     if plan.variants:
         raise UserError(
             f"the plan calls other networks than the model's own at some evaluations ({', '.join(plan.variants)}), which {place} cannot: "

@@ -13,7 +13,7 @@ from solversearch import components, plan_text, runtime
 from solversearch.components import Components
 from solversearch.errors import UserError
 from solversearch.export import shipped
-from solversearch.export.exporter import Exporter, check_networks
+from solversearch.export.exporter import Exporter, check_consumer
 from solversearch.export.shipped import levels
 from solversearch.outputs import check_place, slug
 from solversearch.plan import Plan, write_text
@@ -27,7 +27,7 @@ _COMMON = {"components": components, "runtime": runtime, "plan_text": plan_text}
 
 def write_comfyui(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     """A folder for ComfyUI's custom_nodes. Into one that is there already, the plan comes beside its others."""
-    check_networks(plan, "ComfyUI")
+    check_consumer(plan, "ComfyUI")
     own = plan.provenance
     name = f"{slug(own.model) if own.model else 'plan'}-nfe{plan.nfe}-g{plan.guidance:g}-{plan.digest[7:15]}.json"
     return _write_package(out, "comfyui", ("levels", "loop", "reader"), f"plans/{name}", plan, overwrite)
@@ -35,7 +35,7 @@ def write_comfyui(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
 
 def write_k_diffusion(plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     """A package with `sample_plan` and `get_sigmas`."""
-    check_networks(plan, "a model of k-diffusion")
+    check_consumer(plan, "a model of k-diffusion")
     _check_importable(out)
     return _write_package(out, "k_diffusion", ("levels", "loop", "reader"), "plan.json", plan, overwrite)
 
@@ -127,8 +127,9 @@ def _expected(plan: Plan, shape: tuple[int, ...]) -> list[float]:
         return (d, d / 10) if split and not node.reuses else d
 
     noise = np.linspace(-2, 2, math.prod(shape)).reshape(shape)
-    picture = np.cos(noise) if plan.start else None
-    return [float(value) for value in plan.sample(denoise, noise, picture, draw=lambda k: np.cos(noise + k)).ravel()]
+    anchor = np.sin(noise) if plan.tableau.anchored else None
+    picture = np.cos(noise) if plan.start and anchor is None else None
+    return [float(value) for value in plan.sample(denoise, noise, picture, draw=lambda k: np.cos(noise + k), anchor=anchor).ravel()]
 
 
 # What a person should know -----------------------------------------------------------------------------------------
@@ -175,5 +176,6 @@ EXPORTERS = (
         "plan.py",
         "from {name} import data_prediction, sample; sample(denoise, noise), where denoise(x, node) returns "
         "data_prediction(output=..., x=x, node=node). Run as a program, the file checks itself.",
+        notes=lambda plan: ["The plan needs an anchor for each sample: sample and data_prediction take anchor=."] * plan.tableau.anchored,
     ),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from solversearch.errors import UserError
-from solversearch.export.exporter import Exporter, check_networks
+from solversearch.export.exporter import Exporter, check_consumer
 from solversearch.export.shipped import levels
 from solversearch.outputs import check_place
 from solversearch.plan import Plan, write_text
@@ -30,7 +30,7 @@ def sigma_text(plan: Plan) -> str:
 
     Raises `UserError` where the noise levels do not fall: then no list of sigmas makes a sampler visit them.
     """
-    check_networks(plan, "a stock sampler")
+    check_consumer(plan, "a stock sampler")
     if plan.start is not None:
         raise UserError("the plan starts from noised pictures, for which stock samplers cut sigmas by themselves; export to comfyui")
     solver = stock_solver(plan)

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from solversearch.errors import UserError
-from solversearch.export.exporter import Exporter, check_networks
+from solversearch.export.exporter import Exporter, check_consumer
 from solversearch.importing import from_diffusers, scheduler_by_name
 from solversearch.outputs import check_place
 from solversearch.pipeline_facts import facts_of
@@ -83,7 +83,7 @@ def as_stock(plan: Plan, *arguments: Argument) -> Stock:
 def write(argument: Argument, plan: Plan, out: Path, overwrite: bool = False) -> list[Path]:
     """The plan as `sigmas` or `timesteps` of a stock scheduler: a JSON file of its class, settings, list, and lines of Python for them."""
     check_place(out, "stock", overwrite)
-    check_networks(plan, "a stock scheduler")
+    check_consumer(plan, "a stock scheduler")
     stock = as_stock(plan, argument)
     call = stock.arguments | {"guidance_scale": plan.nodes[0].guidance}
     content = {"scheduler": stock.scheduler, "config": stock.config, **call, "python": _python(stock, call), "plan": plan.digest}
@@ -112,6 +112,7 @@ def _settings(scheduler: Any) -> dict[str, Any]:
 def _check_plain(plan: Plan) -> None:
     table = plan.tableau
     own = {
+        "needs an anchor for each sample": table.anchored,
         "thresholds its data predictions": plan.threshold is not None,
         "starts from noised pictures": plan.start is not None,
         "adds fresh noise": table.stochastic,

@@ -16,7 +16,7 @@ from solversearch.importing.reading import Listed, read_numbers
 from solversearch.importing.sigmas import check_falling, from_sigmas, from_timesteps
 from solversearch.importing.tables import table
 from solversearch.pipeline_facts import facts
-from solversearch.plan import Plan, Provenance, Threshold
+from solversearch.plan import Plan, Provenance, Threshold, version_of
 from solversearch.runtime import Tableau
 from solversearch.schedules import NoiseSchedule
 from solversearch.version import __version__
@@ -145,12 +145,14 @@ def _plan(
     versions = {"solversearch": __version__}
     if "scheduler" in decisions:
         versions["diffusers"] = library().__version__
+    nodes = model.schedule.anchored(table.nodes) if model else table.nodes
     return Plan(
+        version=version_of(nodes, None),
         prediction_type=kind,
         guidance=guidance,
         nfe=table.nfe,
         network_calls=table.network_calls,
-        nodes=table.nodes,
+        nodes=nodes,
         rows=table.rows,
         threshold=threshold,
         decisions={**decisions, **(model.facts if model else {})},

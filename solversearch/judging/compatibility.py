@@ -22,6 +22,9 @@ def check_model(plan: Plan, model: Model) -> None:
         raise UserError(
             f"the plan is for a network that predicts {plan.prediction_type!r}, but model {model.name!r} predicts {model.prediction_type!r}"
         )
+    if plan.tableau.anchored != (model.anchor is not None):
+        have, has = ("have a beta", "no") if plan.tableau.anchored else ("have no beta", "an")
+        raise UserError(f"the plan's nodes {have}, but model {model.name!r} has {has} anchor")
     own = plan.provenance
     if own.model_digest and not is_of(own.model_digest, model):
         weights, others = own.model_digest[:12], model.digest[:12]
@@ -31,12 +34,16 @@ def check_model(plan: Plan, model: Model) -> None:
             f"make one for these with 'solversearch optimize --model {model.name} --nfe {plan.nfe}'"
         )
     for i, node in enumerate(plan.nodes):
-        angle, expected = atan2(node.sigma, node.alpha), float(model.schedule.angle(node.t))
-        if not own.model_digest and abs(angle - expected) > 0.05:
-            raise UserError(
-                f"the plan is for another noise schedule: its evaluation {i}, t={node.t:g}, is at the angle {angle:.3f} "
-                f"= atan2(sigma, alpha), where model {model.name!r} has {expected:.3f}"
-            )
+        own_and_expected = {
+            "is at the angle {:.3f} = atan2(sigma, alpha)": (atan2(node.sigma, node.alpha), float(model.schedule.angle(node.t))),
+            "has the beta {:.3f}": (node.beta or 0.0, float(model.schedule.beta(node.t))),
+        }
+        for what, (found, expected) in own_and_expected.items():
+            if not own.model_digest and abs(found - expected) > 0.05:
+                raise UserError(
+                    f"the plan is for another noise schedule: its evaluation {i}, t={node.t:g}, {what.format(found)}, where model "
+                    f"{model.name!r} has {expected:.3f}"
+                )
 
 
 def reguided(plan: Plan, guidance: float) -> Plan:

@@ -80,9 +80,9 @@ def _of_object(source: Any, options: Options) -> "Model":
     name = str(getattr(source, "name", None) or getattr(source, "__name__", type(source).__name__))
     options.only(name)
     if isinstance(source, Model):
-        from solversearch.models.custom import checked
+        from solversearch.models.custom import checked, with_anchor
 
-        return checked(source)
+        return checked(with_anchor(source))
     from inspect import getsourcefile, isfunction
 
     from solversearch.models.custom import made_by

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -19,6 +20,8 @@ from solversearch.runtime import Node, Start
 from solversearch.schedules import NoiseSchedule, data_prediction
 
 Network = Callable[..., Tensor]
+STEP = 1e-5
+"""Of the range of times, for the slope of a beta."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Model(Identified):
     new ones. Otherwise all conditions are drawn in every split, as the few classes of a class-conditional model.
     facts are what plans for it remember of its pipeline, see `pipeline_facts`.
     lacks says what a search cannot do with it, and why. variants are cheaper stand-ins for the network, by name.
+    anchor gives what samples are drawn towards, y (B, *shape), under conditions (B, ...), where the schedule has a beta: the network sees
+    x = alpha x0 + beta y + sigma noise. All else, states of a denoiser too, is of x - beta y. It is called for every batch of a search.
     whole is the model that samples from noise, where this one starts from noised pictures (`started`).
     pad fills network batches up to a multiple of it. Processors round a few rows, or the last of many, differently; with
     64, small networks on a CPU give every sample the same result bit for bit, whatever batch it was in.
@@ -84,6 +89,7 @@ class Model(Identified):
     facts: Mapping[str, Any] = field(default_factory=dict)
     lacks: str = ""
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    anchor: Callable[[Tensor], Tensor] | None = None
     whole: "Model | None" = None
 
     def started(self, start: Start | None) -> "Model":
@@ -144,6 +150,9 @@ class Denoiser:
     Raises `NotFinite` where the network returns NaN or inf for a sample; a lenient one returns NaN for that sample from then on, unless
     none is left. checkpointing keeps no activations for a gradient, but makes them again.
 
+    Where the model has an anchor, samples are given without their share of it, but at nodes that have a beta: those of a plan, whose
+    runtime has added it.
+
     Nodes whose variant reuses features are for one sampling run, and a denoiser of its own (`anew`).
     """
 
@@ -153,6 +162,8 @@ class Denoiser:
     ):  # fmt: skip
         self.model, self.conditions, self.split, self.lenient, self.checkpointing = model, conditions, split, lenient, checkpointing
         self.asked = model.filled(batch_size)
+        with torch.no_grad():
+            self.anchor = None if model.anchor is None or conditions is None else model.anchor(conditions).float()
         self.clock = clock or Clock()
         self.cached: dict[str, Cached] = {}
         self.left: dict[tuple[int, bool], list[Part]] = {}
@@ -185,6 +196,7 @@ class Denoiser:
         if guided and null is None:
             raise UserError(f"model {self.model.name!r} has no null condition, so guidance is not possible; use guidance 1")
         start = time.perf_counter()
+        requests = [(x if node.beta is None else x - self._pull(x, node), node) for x, node in requests]
         conditional = self._predict(requests, self.conditions, [(run, True) for run in runs])
         if guided:
             assert self.conditions is not None and null is not None
@@ -227,11 +239,25 @@ class Denoiser:
         model = self.model
         told = [torch.as_tensor(node.t, dtype=model.time_dtype, device=x.device).expand(len(x)) for x, node in requests]
         repeated = None if conditions is None else _joined([conditions] * len(requests))
-        output, predictions = self._run(_joined([x for x, _ in requests]), _joined(told), repeated, requests[0][1].variant, run), []
+        seen = [x if self.anchor is None else x + self._pull(x, node) for x, node in requests]
+        output, predictions = self._run(_joined(seen), _joined(told), repeated, requests[0][1].variant, run), []
         for (x, node), each in zip(requests, torch.split(output, [len(x) for x, _ in requests]), strict=True):
             a, b = data_prediction(model.prediction_type, node.alpha, node.sigma)
             predictions.append(b * each if isinstance(a, float) and a == 0 else a * x + b * each)
         return predictions
+
+    def _pull(self, x: Tensor, node: Node) -> Tensor | float:
+        """The anchor's share of a state, by the node's beta or that of its time, which may be one a sample and carry a gradient."""
+        if self.anchor is None:
+            raise UserError(f"the plan's nodes have a beta, but model {self.model.name!r} has no anchor")
+        if node.beta is not None or not isinstance(node.t, Tensor):
+            return (float(self.model.schedule.beta(node.t)) if node.beta is None else node.beta) * self.anchor
+        schedule, t = self.model.schedule, node.t.detach().cpu().double().numpy()
+        step = STEP * (schedule.t_start - schedule.t_end)
+        high, low = (np.clip(t + h, schedule.t_end, schedule.t_start) for h in (step, -step))
+        slope = (schedule.beta(high) - schedule.beta(low)) / (high - low)
+        beta, slope = (torch.as_tensor(each).to(x) for each in (schedule.beta(t), slope))
+        return (beta + slope * (node.t - node.t.detach())).view(-1, *[1] * (x.ndim - 1)) * self.anchor
 
     def _run(self, x: Tensor, t: Tensor, conditions: Tensor | None, variant: str, run: tuple[int, bool]) -> Tensor:
         """The network's output for every row, in batches; where features are reused, in those that have left them."""

@@ -3,7 +3,8 @@
 The factory takes no arguments and returns a `Model`, or a dict or dataclass with some of its fields. `network`, `schedule`,
 `prediction_type` and `shape` must be there; `conditions` too unless the model is unconditional, and `null_condition` for
 guidance; `features`, `data`, `images`, `disjoint`, `dtype`, `device`, `pad`, `name` and `variants` (cheaper networks with the same
-arguments, by name) may. Complete, with a network of one layer:
+arguments, by name) may. A mean-reverting model, whose schedule has a `beta`, has an `anchor` besides: conditions (B, ...) to the degraded
+picture or recording y (B, *shape) of each sample, unless they are that themselves. Complete, with a network of one layer:
 
     import torch
     from solversearch.schedules import DiscreteVP
@@ -88,7 +89,7 @@ def made_by(factory: Callable[[], Any], where: str, name: str, file: str, known:
     """The model that a factory returns. where is what messages call it, file has its code. Raises `UserError`."""
     with blaming(where, file):
         made = factory()
-    model = Model(**_checked(_fields_of(made, where), where, name))
+    model = with_anchor(Model(**_checked(_fields_of(made, where), where, name)), where)
     if not isinstance(model.network, nn.Module) and not model.weights:
         content = Path(file).read_bytes() if os.path.isfile(file) else b""
         model = dataclasses.replace(model, weights=hashlib.sha256(old_digest(model).encode() + content).hexdigest())
@@ -96,6 +97,24 @@ def made_by(factory: Callable[[], Any], where: str, name: str, file: str, known:
     if model.variants:
         model = dataclasses.replace(model, variants={key: _variant(model, each, where, file) for key, each in model.variants.items()})
     return model if known else checked(model, where, file)
+
+
+def with_anchor(model: Model, where: str = "") -> Model:
+    """The model; where its schedule has a beta and nothing else says so, the conditions are its anchors. Raises `UserError`."""
+    where, reverts = where or model.name, model.schedule.reverts
+    if reverts and model.conditions is None:
+        raise UserError(f"{where}: the schedule has a beta, so conditions are missing, of which the anchors are made")
+    if reverts and model.anchor is None and model.conditions is not None and model.conditions.shape[1:] == model.shape:
+        return dataclasses.replace(model, anchor=_themselves)
+    if reverts and model.anchor is None:
+        raise UserError(f"{where}: anchor is missing; the schedule has a beta, and the conditions are not of the sample's shape themselves")
+    if model.anchor is not None and not reverts:
+        raise UserError(f"{where}: anchor needs a schedule with a beta, such as MeanReverting")
+    return model
+
+
+def _themselves(conditions: Tensor) -> Tensor:
+    return conditions
 
 
 def _variant(model: Model, given: Any, where: str, file: str) -> Variant:
@@ -205,6 +224,7 @@ def _check_types(fields: Mapping[str, Any], where: str) -> None:
         "data": (callable, "a function without arguments"),
         "reference": (callable, "a function without arguments"),
         "images": (callable, "a function of samples"),
+        "anchor": (callable, "a function of conditions"),
         "dtype": (lambda value: isinstance(value, torch.dtype), "a torch.dtype"),
         "disjoint": (lambda value: isinstance(value, bool), "True or False"),
         "pad": (lambda value: isinstance(value, int) and value >= 1, "a whole number of at least 1"),
@@ -249,6 +269,10 @@ def _try(model: Model, where: str, file: str) -> None:
         rows = model.conditions[torch.tensor([0, len(model.conditions) - 1], device=model.conditions.device)]
         chosen = [rows] if model.null_condition is None else [rows, model.null_condition.expand_as(rows)]
     noise = torch.randn(2, *model.shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
+    if model.anchor is not None:
+        with blaming(f"{where}: anchor, tried on two conditions,", file):
+            anchors = model.anchor(chosen[0].clone())  # type: ignore[union-attr]
+        _check_output(anchors, model, f"{where}: anchor, tried on two conditions,")
     for t in (schedule.t_start, schedule.t_end):
         node = schedule.node(t)
         try:

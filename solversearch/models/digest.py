@@ -41,6 +41,7 @@ class Identified:
     shape: tuple[int, ...]
     conditions: Tensor | None
     null_condition: Tensor | None
+    anchor: Callable[[Tensor], Tensor] | None
     dtype: torch.dtype
     device: str
     clip: float | None
@@ -113,7 +114,8 @@ def _frozen(model: Identified) -> str:
     end, start = float(schedule.t_end), float(schedule.t_start)
     sha = hashlib.sha256(repr((model.prediction_type, model.shape, model.clip, schedule.discrete, end, start)).encode())
     times, scale = np.linspace(end, start, LEVELS), np.array([schedule.initial_scale(start)])
-    for values in (schedule.alpha(times), schedule.sigma(times), schedule.at_fraction(np.linspace(0, 1, LEVELS)), scale):
+    betas = [schedule.beta(times)] if schedule.reverts else []
+    for values in (schedule.alpha(times), schedule.sigma(times), schedule.at_fraction(np.linspace(0, 1, LEVELS)), scale, *betas):
         sha.update((np.round(values, 9) + 0.0).tobytes())  # the last digits differ between processors, and -0 is 0
     if model.weights or not isinstance(network, nn.Module):
         sha.update((model.weights or model.name).encode())
@@ -158,6 +160,9 @@ def probe(model: Identified) -> list[int]:
         conditions, node = _conditions(model, number), model.schedule.node(t)
         scale = float(np.hypot(node.alpha, node.sigma))
         x = (scale * noise[: 1 if conditions is None else len(conditions)]).to(torch.float32)
+        if model.anchor is not None and conditions is not None:
+            drawn = model.anchor(conditions if model.null_condition is None else conditions[:-1]).cpu()
+            x[: len(drawn)] += float(model.schedule.beta(t)) * drawn  # under the null condition it may be anything
         output = torch.cat([_called(model, x[i : i + model.pad], t, conditions, i) for i in range(0, len(x), model.pad)])
         size = output.square().mean(1, keepdim=True).sqrt().clamp(min=LEAST * scale)
         values = torch.cat([size.log(), output / size @ directions.T], dim=1) / STEP.get(model.dtype, max(STEP.values()))

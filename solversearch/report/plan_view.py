@@ -43,12 +43,14 @@ def summary(plan: Plan) -> dict[str, str]:
     """What it is and where it comes from."""
     origin = plan.provenance
     rest = (f" at the price of {plan.price:.4g}" if plan.variants else "") + start_text(plan.start)
-    kinds = [name for name, on in (("split guidance", plan.tableau.split), ("stochastic", plan.tableau.stochastic)) if on]
+    table = plan.tableau
+    each = (("split guidance", table.split), ("stochastic", table.stochastic), ("towards an anchor", table.anchored))
+    kinds = [name for name, on in each if on]
     return {
         "plan": f"version {plan.version}, {plan.nfe} evaluations, {plan.network_calls} network calls a sample{rest}",
         "guidance": f"{plan.guidance:g}",
         "prediction type": plan.prediction_type,
-        "kind": ", ".join(["deterministic" if not plan.tableau.stochastic else "", *kinds]).strip(", "),
+        "kind": ", ".join(["deterministic" if not table.stochastic else "", *kinds]).strip(", "),
         "components": components_text(plan.components),
         **{f"variant {name}": variant_text(each) for name, each in plan.variants.items()},
         "threshold": "none" if plan.threshold is None else f"{plan.threshold.kind}, limit {plan.threshold.limit:g}",
@@ -76,12 +78,13 @@ def components_text(components: Components | None) -> str:
 
 
 def _nodes(plan: Plan) -> Fitted:
-    names = ("i", "t", "alpha", "sigma", "lambda = ln(alpha/sigma)", "guidance", *["network"] * bool(plan.variants))
+    beta, several = plan.tableau.anchored, bool(plan.variants)
+    names = ("i", "t", "alpha", "sigma", *["beta"] * beta, "lambda = ln(alpha/sigma)", "guidance", *["network"] * several)
     table = Fitted(names, "Nodes: where the network is evaluated")
     for i, node in enumerate(plan.nodes):
         lam = log(node.alpha / node.sigma) if node.alpha else -inf
-        network = [node.variant or "its own"] * bool(plan.variants)
-        table.add_row(str(i), f"{node.t:.6g}", f"{node.alpha:.5f}", f"{node.sigma:.5f}", f"{lam:.4f}", guidance_text(node), *network)
+        numbers = [f"{node.t:.6g}", *(f"{x:.5f}" for x in (node.alpha, node.sigma, *[node.beta or 0.0] * beta)), f"{lam:.4f}"]
+        table.add_row(str(i), *numbers, guidance_text(node), *[node.variant or "its own"] * several)
     return table
 
 

@@ -115,7 +115,7 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
     """Network evaluations of each stage, at most, where so many baselines are different: by default all of them."""
     nfe, count = settings.nfe, len(pairs(model, settings.nfe, settings.integer)) if count is None else count
     guided = 2 if settings.guidance != 1 or settings.splits else 1
-    pictures = model.whole is not None
+    pictures = model.whole is not None and model.anchor is None
     goes_on, bounds = not settings.only_instant, sum("klub" in objective.name for objective in parse_many(settings.objective))
     learning = (
         nfe * (settings.fit_samples * settings.fit + settings.validation_samples) + bounds * (2 * nfe + 1) * settings.validation_samples

@@ -145,11 +145,12 @@ def plan_of(task: Task, stages: Sequence[StageResult], table: Tableau, origin: O
     settings, model = task.settings, task.model
     versions = {"solversearch": __version__, "torch": torch.__version__, "python": platform.python_version()}
     passed: list[Origin | str] = [stage.name for stage in stages]
+    nodes = model.schedule.anchored(table.nodes)
     return Plan(
-        version=version_of(table.nodes, table.components, model.start), components=table.components, variants=declared(model, table),
+        version=version_of(nodes, table.components, model.start), components=table.components, variants=declared(model, table),
         start=model.start,
         prediction_type=model.prediction_type, guidance=settings.guidance, nfe=table.nfe, network_calls=table.network_calls,
-        nodes=table.nodes, rows=table.rows, threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
+        nodes=nodes, rows=table.rows, threshold=None if model.clip is None else Threshold(kind="clamp", limit=model.clip),
         decisions={**origin, "space": settings.space.name, "timesteps": "whole" if settings.integer else "any", "stages": passed}
         | ({"start": settings.start} if model.start else {})
         | dict(model.facts),

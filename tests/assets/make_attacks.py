@@ -11,6 +11,7 @@ GOOD = (Path(__file__).parent / "plan_v1.json").read_text(encoding="utf-8")
 GOOD_2 = (Path(__file__).parent / "plan_v2.json").read_text(encoding="utf-8")
 GOOD_3 = (Path(__file__).parent / "plan_v3.json").read_text(encoding="utf-8")
 GOOD_4 = (Path(__file__).parent / "plan_v4.json").read_text(encoding="utf-8")
+GOOD_5 = (Path(__file__).parent / "plan_v5.json").read_text(encoding="utf-8")
 
 
 def changed(*path: Any, to: Any, good: str = GOOD) -> bytes:
@@ -41,6 +42,7 @@ def attacks() -> Iterator[tuple[str, bytes]]:
     yield from wrong_differences()
     yield from wrong_variants()
     yield from wrong_starts()
+    yield from wrong_betas()
 
 
 def not_json() -> Iterator[tuple[str, bytes]]:
@@ -79,7 +81,7 @@ def wrong_parts() -> Iterator[tuple[str, bytes]]:
     yield "unknown_key_in_interval", changed("scores", 1, "endpoint_mse", "extra", to=1)
     yield "unknown_key_in_provenance", changed("provenance", "extra", to=1)
     yield "unknown_format", changed("format", to="other")
-    yield "unknown_version", changed("version", to=5)
+    yield "unknown_version", changed("version", to=6)
     yield "unknown_prediction_type", changed("prediction_type", to="eps")
     yield "unknown_threshold", changed("threshold", "kind", to="soft")
     for key in ("format", "version", "nodes", "rows", "nfe", "network_calls", "provenance", "digest"):
@@ -182,6 +184,17 @@ def wrong_starts() -> Iterator[tuple[str, bytes]]:
     yield "start_as_a_share", changed("start", to=0.6, good=GOOD_4)
     yield "start_with_an_unknown_key", changed("start", "guidance", to=1.0, good=GOOD_4)
     yield "digest_mismatch_in_a_start", changed("start", "t", to=598.0, good=GOOD_4)
+
+
+def wrong_betas() -> Iterator[tuple[str, bytes]]:
+    for version, good in ((1, GOOD), (2, GOOD_2), (3, GOOD_3), (4, GOOD_4)):
+        yield f"beta_in_version_{version}", changed("nodes", 1, "beta", to=None, good=good)
+    yield "version_4_with_a_beta", changed("version", to=4, good=GOOD_5)
+    yield "version_5_without_a_beta", changed("version", to=5, good=GOOD_4)
+    yield "beta_of_one_node", changed("nodes", 1, "beta", to=None, good=GOOD_5)
+    yield "beta_as_a_text", changed("nodes", 1, "beta", to="0.75", good=GOOD_5)
+    yield "beta_of_infinity", GOOD_5.replace('"beta": 0.75', '"beta": 1e999').encode()
+    yield "digest_mismatch_in_a_beta", changed("nodes", 1, "beta", to=0.5, good=GOOD_5)
 
 
 def signed_as_computed() -> bytes:

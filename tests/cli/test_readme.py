@@ -43,6 +43,14 @@ def test_the_readme_has_a_network_of_ones_own() -> None:
     assert torch.allclose(other(x, t, condition), model.network(x, t, condition), atol=1e-6)
 
 
+def test_the_readme_has_a_model_that_reverts_to_a_mean() -> None:
+    Path("my_restorer.py").write_text(_example("Restoration and enhancement: models that revert to a mean"))
+    arguments = ("--model", "python:my_restorer.py:factory", "--nfe", 5)
+    assert json.loads(good("optimize", *arguments, "--dry-run", "--json"))["model"] == "my_restorer.factory"
+    model = solversearch.load_model("python:my_restorer.py:factory")
+    assert model.anchor is not None and model.conditions is not None and torch.equal(model.anchor(model.conditions), model.conditions)
+
+
 def test_what_the_readme_types_is_there() -> None:
     """Every command of its blocks is one, with options that it has."""
     blocks = [line.partition("#")[0] for line in README.splitlines() if line.startswith("    ")]

@@ -156,8 +156,8 @@ def test_changed_plans_are_refused(tmp_path: Path) -> None:
     for changed, message in (
         (text.replace('"nfe": 5', '"nfe": 6'), "the digest does not match"),
         (text.replace('"version": 1', '"version": 2'), "version 2 is that of plans with components"),
-        (text.replace('"version": 1', '"version": 5'), "not a plan of version 1 to 4"),
-        ("{}", "not a plan of version 1 to 4"),
+        (text.replace('"version": 1', '"version": 6'), "not a plan of version 1 to 5"),
+        ("{}", "not a plan of version 1 to 5"),
     ):
         path.write_text(changed)
         with pytest.raises(ValueError, match=message):

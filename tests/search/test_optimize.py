@@ -24,6 +24,7 @@ import solversearch.judging.compare as compared
 import solversearch.judging.verdict as verdicts
 import solversearch.search.optimize as module
 import solversearch.search.surrogates.instant as stage_zero
+from solversearch import models
 from solversearch.errors import Interrupted, UserError
 from solversearch.judging.compare import Comparison
 from solversearch.judging.measures import rivals
@@ -54,7 +55,8 @@ from solversearch.search.strategies import Context, recipe
 from solversearch.search.surrogates.predictor import Record
 from solversearch.spaces import Domain, Params, SearchSpace, presets
 from solversearch.teacher import teach
-from tests.assets import coins
+from tests.assets import coins, restoration
+from tests.cli.calling import ASSETS
 
 SMALL: dict[str, Any] = {"nfe": 4, "trials": 6, "samples": 128, "fit_samples": 64, "validation_samples": 64}
 MODEL = coins.factory()
@@ -382,6 +384,27 @@ def test_a_score_that_is_no_number_fails_its_trial_and_the_search_goes_on(tmp_pa
     # The first best is not known, and the file says so in a way that JSON has.
     assert json.loads((tmp_path / "comparison.json").read_text())["progress"][0] is None
     assert Comparison.model_validate_json((tmp_path / "comparison.json").read_text()) == comparison
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("build", {}), ("numbered", {"start": 0.8})])
+def test_the_plan_of_a_mean_reverting_model_gives_what_the_search_sampled(kind: str, asked: dict[str, Any], tmp_path: Path) -> None:
+    """Through the file and the network alone, given the anchors; whatever the batch size."""
+    model = models.load(f"python:{ASSETS / 'restoration.py'}:{kind}")
+    plan, comparison = run(tmp_path, "default", model, samples=256, validation_samples=128, **asked)
+    assert comparison.verdict == "better" and plan.version == 5 and (plan.start is None) == (not asked)
+    assert all(node.beta == float(model.schedule.beta(node.t)) for node in plan.nodes)
+    again = run(tmp_path / "again", "default", model, samples=256, validation_samples=128, batch_size=100, **asked)[0]
+    assert again.nodes == plan.nodes and again.rows == plan.rows
+    noise, conditions = draw(model, "held_out", 40)
+    assert conditions is not None and model.anchor is not None
+    y, own = model.anchor(conditions), model.started(plan.start)
+    network = restoration.Restorer(model.schedule, noise=False)
+    clean = Plan.read(tmp_path / "plan.json").sample(lambda x, node: network(x, torch.full((40,), node.t), y), noise, anchor=y)
+    teacher = teach(own, "held_out", 40, trajectory=False)
+    if plan.start is not None:
+        teacher = replace(teacher, noise=plan.start.noised(y, noise))
+    table = replace(plan.tableau, nodes=tuple(replace(node, beta=None) for node in plan.nodes))
+    assert float((sample(own, table, teacher) - clean).abs().max()) < (1e-6 if kind == "build" else 1e-5)
 
 
 def test_starts_that_run_away_do_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:

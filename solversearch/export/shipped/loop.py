@@ -30,6 +30,10 @@ def sample(
     come from the seed, or from torch's own state."""
     if any(node.variant for node in plan.nodes):
         raise ValueError("the plan calls other networks than the model's own at some evaluations, which only Python and diffusers do")
+    if plan.anchored:
+        raise ValueError(
+            "the plan needs an anchor for each sample, such as a degraded picture, which only Python and the NumPy export take"
+        )
     wide = torch.promote_types(noise.dtype, torch.float32)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     turns = iter(calls)

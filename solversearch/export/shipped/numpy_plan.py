@@ -7,7 +7,8 @@ noise is standard normal. denoise(x, node) runs a network on x at the time node.
 predictions with the condition and without; where PLAN.split is true, it is the pair (D, D_c - D_u), but D alone where node.reuses, which
 one call with the condition gives. node.variant, where it is not empty, names another network to run, or the same without some blocks, as
 the plan's `variants` in PLAN_TEXT say. PLAN.stochastic plans need draw(k), which returns the k-th fresh standard normal; those with a
-PLAN.start need picture=, to which the noise is added. Run as a program, this file checks itself.
+PLAN.start need picture=, to which the noise is added. PLAN.anchored plans need anchor=, the y that each sample is restored from: x has its
+share node.beta * y, which data_prediction(..., anchor=y) knows. Run as a program, this file checks itself.
 """
 
 import math
@@ -32,17 +33,20 @@ def sample(
     draw: Callable[[int], Array] | None = None,
     grid: tuple[int, int] | None = None,
     picture: Array | None = None,
+    anchor: Array | None = None,
 ) -> Array:
-    """Samples the plan from standard normal noise, and a picture where it starts from one; grid is (rows, columns) of packed samples that
-    are no square."""
-    x = initial(PLAN.start, noise, picture)
-    return run(PLAN.nodes, PLAN.rows, denoise, x, draw, PLAN.threshold, components=PLAN.components, grid=grid)
+    """Samples the plan from standard normal noise, a picture where it starts from one, and an anchor where its nodes have a beta, which is
+    the picture, too; grid is (rows, columns) of packed samples that are no square."""
+    x = initial(PLAN.start, noise, picture, anchor)
+    return run(PLAN.nodes, PLAN.rows, denoise, x, draw, PLAN.threshold, components=PLAN.components, grid=grid, anchor=anchor)
 
 
-def data_prediction(*, output: Array, x: Array, node: Node) -> Array:
-    """The estimate of the clean sample that a network's output at (x, node.t) stands for."""
+def data_prediction(*, output: Array, x: Array, node: Node, anchor: Array | None = None) -> Array:
+    """The estimate of the clean sample that a network's output at (x, node.t) stands for; with the anchor where the plan has betas."""
+    if (anchor is not None) != PLAN.anchored:
+        raise ValueError(f"the plan's nodes have {'a beta: give anchor=' if anchor is None else 'no beta: leave the anchor out'}")
     a, b = coefficients(PLAN.prediction_type, node.alpha, node.sigma)
-    return a * x + b * output
+    return a * (x if anchor is None else x - node.beta * anchor) + b * output
 
 
 def check() -> float:
@@ -53,7 +57,9 @@ def check() -> float:
         return (d, d / 10) if PLAN.split and not node.reuses else d
 
     noise = np.linspace(-2, 2, math.prod(SHAPE)).reshape(SHAPE)
-    result = sample(denoise, noise, lambda k: np.cos(noise + k), picture=np.cos(noise) if PLAN.start else None)
+    anchor = np.sin(noise) if PLAN.anchored else None
+    picture = np.cos(noise) if PLAN.start and anchor is None else None
+    result = sample(denoise, noise, lambda k: np.cos(noise + k), picture=picture, anchor=anchor)
     return float(np.max(np.abs(result.ravel() - EXPECTED)))
 
 

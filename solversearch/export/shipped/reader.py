@@ -36,7 +36,7 @@ _PLAN: dict[Any, Any] = {
     "nodes": [
         {
             "t": float, "alpha": float, "sigma": float, "guidance": (float, 1.0),
-            "guidance_difference": ({"compute", "reuse"}, "compute"), "variant": (str, ""),
+            "guidance_difference": ({"compute", "reuse"}, "compute"), "variant": (str, ""), "beta": (float, None),
         }
     ],
     "rows": [{"x": _Coefficient, "d": ([_Coefficient], ()), "delta": ([_Coefficient], ()), "z": ([_Coefficient], ())}],
@@ -49,8 +49,8 @@ _PLAN: dict[Any, Any] = {
     "digest": str,
 }  # fmt: skip
 """What a plan holds: a type, a list of one kind, an object by its keys, a set of words, or (kind, default) of what may be missing."""
-_NEW = ("guidance_difference", "variant")
-"""Keys of nodes from version 3."""
+_NEW = {"guidance_difference": 3, "variant": 3, "beta": 5}
+"""Keys of nodes that are newer than the format, by their first version."""
 _SINCE = {"components": 2, "variants": 3, "start": 4}
 """Keys of plans, by their first version."""
 _MOST, _DEEPEST = 1000, 32
@@ -60,8 +60,8 @@ _MOST, _DEEPEST = 1000, 32
 def parse(text: str | bytes) -> ShippedPlan:
     """The plan of a JSON text. Raises ValueError where it is not one, is of another version, or was changed."""
     given = loaded(decoded(text))
-    if not isinstance(given, dict) or given.get("format") != "solversearch-plan" or given.get("version") not in (1, 2, 3, 4):
-        raise ValueError("this is not a plan of version 1 to 4; a newer solversearch may have written it: export it again")
+    if not isinstance(given, dict) or given.get("format") != "solversearch-plan" or given.get("version") not in range(1, 6):
+        raise ValueError("this is not a plan of version 1 to 5; a newer solversearch may have written it: export it again")
     content = _checked(given, _PLAN, "plan")
     _check_version(given, content)
     version = content["version"]
@@ -71,10 +71,9 @@ def parse(text: str | bytes) -> ShippedPlan:
     for name, first in _SINCE.items():
         if version < first:
             del content[name]
-    if version < 3:
-        for node in content["nodes"]:
-            for name in _NEW:
-                del node[name]
+    for name, first in _NEW.items():
+        for node in content["nodes"] if version < first else ():
+            del node[name]
     _leave_out_what_says_nothing(content.get("variants", {}))
     digest = content.pop("digest")
     if not _fits(content["decisions"], _DEEPEST):
@@ -109,7 +108,9 @@ def _check_version(given: dict[str, Any], content: dict[str, Any]) -> None:
     version, nodes = content["version"], content["nodes"]
     called = {node["variant"] for node in nodes} - {""}
     newest = (
-        4
+        5
+        if any(node["beta"] is not None for node in nodes)
+        else 4
         if content["start"]
         else 3
         if called or any(node["guidance_difference"] == "reuse" for node in nodes)
@@ -120,10 +121,10 @@ def _check_version(given: dict[str, Any], content: dict[str, Any]) -> None:
     if version != newest:
         raise ValueError(
             "version 2 is that of plans with components, 3 of plans with nodes that reuse or call variants, 4 of plans with a start, "
-            "1 of others"
+            "5 of plans with nodes that have a beta, 1 of others"
         )
     newer = [name for name, first in _SINCE.items() if version < first and name in given]
-    newer += [name for name in _NEW if version < 3 and any(name in node for node in given["nodes"])]
+    newer += [name for name, first in _NEW.items() if version < first and any(name in node for node in given["nodes"])]
     if newer:
         raise ValueError(f"nodes and plans of version {version} have no {newer[0]}")
     if called != set(content["variants"]) or not all(each["cost"] > 0 for each in content["variants"].values()):

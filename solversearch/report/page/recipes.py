@@ -29,7 +29,7 @@ def recipes(folder: Path, plan: Plan) -> dict[str, str]:
         "Python, any model": "from solversearch.plan import Plan\n\n"
         'plan = Plan.read("plan.json")\n'
         f"# denoise(x, node): {_denoise(plan)}; noise: standard normal\n"
-        f"samples = plan.sample(denoise, noise{', picture' * bool(plan.start)})",
+        f"samples = plan.sample(denoise, noise{beside_noise(plan)})",
     }
     if pipeline:
         found["diffusers"] = (
@@ -45,6 +45,11 @@ def recipes(folder: Path, plan: Plan) -> dict[str, str]:
     target = "comfyui --out ComfyUI/custom_nodes/plan" if pipeline and not plan.variants else "numpy --out plan_sampler.py"
     found["Command line"] = "\n".join([*lines, f"solversearch export plan.json --to {target}"])
     return found
+
+
+def beside_noise(plan: Plan) -> str:
+    """What else a plan samples from."""
+    return ", anchor=y" if plan.tableau.anchored else ", picture" * bool(plan.start)
 
 
 def _denoise(plan: Plan) -> str:

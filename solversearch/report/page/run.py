@@ -178,16 +178,16 @@ def _stages(stages: tuple[StageResult, ...]) -> Table:
 
 def plan_blocks(plan: Plan) -> list[Element]:
     """Nodes, coefficients and decisions."""
+    beta = plan.tableau.anchored
     nodes = [
         [
-            count(i), *(TableCell(f"{x:.6g}", x) for x in (node.t, node.alpha, node.sigma)), _lam(charts.lam(node)),
-            TableCell(plan_view.guidance_text(node), node.guidance),
+            count(i), *(TableCell(f"{x:.6g}", x) for x in (node.t, node.alpha, node.sigma, *[node.beta or 0.0] * beta)),
+            _lam(charts.lam(node)), TableCell(plan_view.guidance_text(node), node.guidance),
         ]
         for i, node in enumerate(plan.nodes)
     ]  # fmt: skip
-    blocks: list[Element] = [
-        Table(["evaluation", "t", "α", "σ", "λ = ln(α/σ)", "guidance"], nodes, "Where the network is evaluated.", wide=False),
-    ]
+    columns = ["evaluation", "t", "α", "σ", *["β"] * beta, "λ = ln(α/σ)", "guidance"]
+    blocks: list[Element] = [Table(columns, nodes, "Where the network is evaluated.", wide=False)]
     names = plan_view.column_names(plan)
     if len(names) > COLUMNS:
         blocks.append(Note(f"The table has {len(plan.rows)} rows of {len(names)} coefficients; the plan file has them."))

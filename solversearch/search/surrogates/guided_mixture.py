@@ -102,9 +102,10 @@ class Mixture:
         """ln w_k(c) of each sample, (count, K); those of no condition where it is unknown."""
         if conditions is None or self.conditions is None:
             return self.log_weights[-1].expand(count, -1)
-        same = (conditions.cpu().reshape(count, 1, -1) == self.conditions.reshape(1, len(self.conditions), -1)).all(-1)
-        index = torch.where(same.any(1), same.int().argmax(1), len(self.conditions))
-        return self.log_weights[index]
+        known = len(self.conditions)
+        both, which = torch.cat([self.conditions, conditions.cpu()]).unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
+        place = torch.full((len(both),), known).scatter(0, which[:known], torch.arange(known))
+        return self.log_weights[place[which[known:]]]
 
     def denoise(
         self, y: Tensor, alpha: Tensor, sigma: Tensor, log_weights: Tensor, guidance: Tensor | None = None, split: bool = False
