@@ -25,4 +25,4 @@ def _table(sweep: Sweep, model: str, guidance: float) -> Fitted:
 def _cells(row: SweepRow) -> list[str]:
     numbers = ("-" if each is None else number(each) for each in (row.ratio_geometric, row.ratio, row.endpoint_mse, row.frechet_teacher,
                                                                   row.seconds))  # fmt: skip
-    return [row.path, str(row.network_calls or "-"), row.verdict or "-", *numbers, "*" * row.pareto]
+    return [row.path, "-" if row.network_calls is None else f"{row.network_calls:g}", row.verdict or "-", *numbers, "*" * row.pareto]

@@ -10,6 +10,7 @@ from solversearch.errors import UserError
 from solversearch.judging.compare import Comparison
 from solversearch.judging.race import GEOMETRIC, MEAN
 from solversearch.models.base import Model
+from solversearch.models.variants import with_skips
 from solversearch.outputs import check_free, slug
 from solversearch.plan import Plan, read_json, write_text
 from solversearch.search.estimate import estimate
@@ -23,7 +24,7 @@ from solversearch.search.stages.task import Progress
 from solversearch.studies.sweep import NAME, Cell, Sweep, SweepRow, SweepSpec
 from solversearch.studies.sweep_trials import LOGS, search_cells
 
-OWN = ("*-nfe*-g*-s*", "cpr-*.json")
+OWN = ("*-nfe*-g*-s*", "*-budget*-g*-s*", "cpr-*.json")
 """Cells and regressions in the folder of a sweep."""
 
 
@@ -64,6 +65,8 @@ def estimates(asked: SweepSpec, options: models.Options = models.DEFAULT) -> dic
 def _loaded(asked: SweepSpec, options: models.Options) -> tuple[dict[str, Model], dict[str, Cell]]:
     """The models by their names, and the cells, whose settings suit them."""
     loaded = {name: models.load(name, options) for name in asked.models}
+    if asked.budget:
+        loaded = {name: with_skips(model) for name, model in loaded.items()}
     cells = asked.cells({name: model.guidance for name, model in loaded.items()})
     return loaded, {name: Cell(cell.model, cell.settings.sized(loaded[cell.model])) for name, cell in cells.items()}
 
@@ -93,7 +96,7 @@ def _row(name: str, cell: Cell, folder: Path, failures: Mapping[str, str]) -> Sw
             "plan": f"{name}/plan.json", "endpoint_mse": own.endpoint_mse.mean, "endpoint_median": own.endpoint_mse.median,
             "frechet_teacher": own.frechet_teacher and own.frechet_teacher.mean, "ratio": mean, "ratio_geometric": geometric,
             "verdict": comparison.verdict,
-            "network_calls": own.network_calls, "seconds": comparison.timing.wall_s, "failure": "",
+            "network_calls": comparison.calls(own), "seconds": comparison.timing.wall_s, "failure": "",
         }
     )  # fmt: skip
 

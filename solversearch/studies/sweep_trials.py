@@ -12,6 +12,7 @@ from solversearch import models
 from solversearch.errors import Halted, UserError
 from solversearch.judging.compare import Comparison
 from solversearch.judging.race import MEAN
+from solversearch.models.variants import with_skips
 from solversearch.report.draw import draw_run
 from solversearch.search.evaluating.fleet import Fleet, Head, cluster
 from solversearch.search.evaluating.run_folder import NAME as RUN
@@ -116,6 +117,8 @@ def _searched(
 
     try:
         model = models.load(name, options, known=True)
+        if settings.budget is not None:
+            model = with_skips(model)
         plan, comparison = optimize(
             model, settings, place, command, told, name=name, options=options, storage=storage, resume=(place / RUN).exists()
         )
@@ -129,6 +132,6 @@ def _searched(
 def _numbers(comparison: Comparison) -> dict[str, float]:
     own = comparison.exported_row
     return {
-        "endpoint_mse": own.endpoint_mse.mean, "ratio": comparison.exported_ratio(MEAN), "network_calls": own.network_calls,
+        "endpoint_mse": own.endpoint_mse.mean, "ratio": comparison.exported_ratio(MEAN), "network_calls": comparison.calls(own),
         "seconds": comparison.timing.wall_s, "trials": len(comparison.progress),
     }  # fmt: skip

@@ -69,6 +69,16 @@ def test_settings_have_the_names_and_meanings_of_options(tmp_path: Path) -> None
     assert not cell.settings.instant and not cell.settings.only_instant
 
 
+def test_cells_may_be_told_apart_by_their_price(tmp_path: Path) -> None:
+    """A budget under guidance has room for half as many evaluations; a plan costs what its evaluations do."""
+    wanted = asked(tmp_path, FILE.replace("nfe: [2, 3]", "budget: [4, 6.5]").replace("false}", "false, split: true}"), (MODEL,))
+    cells = wanted.cells()
+    assert [(cell.settings.budget, cell.settings.nfe, cell.settings.guidance) for cell in cells.values()] == [
+        (4, 4, 1), (4, 2, 2), (6.5, 6, 1), (6.5, 3, 2)
+    ]  # fmt: skip
+    assert [name.rpartition("-default-")[2] for name in cells] == ["budget4-g1-s0", "budget4-g2-s0", "budget6.5-g1-s0", "budget6.5-g2-s0"]
+
+
 def test_what_a_sweep_would_cost_is_what_its_searches_would(tmp_path: Path) -> None:
     costs = estimates(asked(tmp_path, FILE, (MODEL,)))
     assert list(costs) == list(asked(tmp_path, FILE, (MODEL,)).cells())
@@ -102,7 +112,10 @@ def test_trials_of_all_cells_are_in_one_database(tmp_path: Path) -> None:
     (FILE + "nfes: [4]", r"sweep\.yaml:6: nfes: Extra inputs"),
     (FILE.replace("[2, 3]", "[2, 2]"), r"sweep\.yaml:3: nfe: .*stands twice"),
     (FILE.replace("[2, 3]", "few"), r"sweep\.yaml:3: nfe.*valid integer"),
-    (FILE.replace("trials: 12", "budget: 3"), r"settings: budget: the cells of a sweep are told apart by nfe; search by price with"),
+    (FILE.replace("trials: 12", "budget: 3"), r"settings: budget: it is named in the list budget, beside settings"),
+    (FILE + "budget: 3", r"sweep\.yaml.*nfe and budget: name one of them, the other follows from it"),
+    ("models: digits", r"sweep\.yaml.*nfe is missing, or a budget"),
+    (FILE.replace("nfe: [2, 3]", "budget: 1"), r"--budget 1 has no room for an evaluation, which costs 2; ask for more"),
     (FILE.replace("trials: 12", "seed: 3"), r"settings: seed: it is named in the list seeds, beside settings"),
     (FILE.replace("[1, 2]", ""), r"sweep\.yaml:4: guidance: no value; leave the key out"),
     ("nfe: &a [4]\nseeds: *a", r"sweep\.yaml:2: aliases"),

@@ -244,7 +244,7 @@ def by_nfe(lines: Mapping[str, Sequence[tuple[int, float]]], y: str, baseline: s
     return chart(*traces, x="network evaluations a sample (NFE)", y=LESS, height=400, xaxis={"tickvals": ticks}, yaxis=values)
 
 
-def front(best: Sequence[tuple[int, float]], groups: Mapping[str, Sequence[tuple[int, float, str]]]) -> Figure:
+def front(best: Sequence[tuple[float, float]], groups: Mapping[str, Sequence[tuple[float, float, str]]]) -> Figure:
     """Points (network calls, error, name) by group, and the line through the best of them."""
     traces = [line("Pareto front", best, ORANGE, mode="lines", line={"color": ORANGE, "shape": "hv", "dash": "dot"})]  # fmt: skip
     for k, (group, points) in enumerate(groups.items()):

@@ -70,7 +70,7 @@ def _place(folder: Path, name: str, base: Path) -> str:
 
 
 def _cells(row: SweepRow, place: str) -> list[TableCell]:
-    calls = TableCell("–") if row.network_calls is None else count(row.network_calls)
+    calls = figure(row.network_calls)
     return [
         TableCell(row.model), TableCell(row.space), count(row.nfe), figure(row.guidance), count(row.seed), calls,
         TableCell(row.verdict or "–"), figure(row.ratio_geometric), figure(row.ratio), figure(row.endpoint_mse),
@@ -82,7 +82,7 @@ def _cells(row: SweepRow, place: str) -> list[TableCell]:
 def _front(rows: Sequence[SweepRow]) -> charts.Figure:
     """Points by space, and the line through those that no other beats."""
 
-    def point(row: SweepRow) -> tuple[int, float]:
+    def point(row: SweepRow) -> tuple[float, float]:
         return row.network_calls or 0, row.endpoint_mse or 0.0
 
     groups = {
