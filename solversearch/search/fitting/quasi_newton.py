@@ -5,8 +5,6 @@ from contextlib import suppress
 from math import inf
 from typing import Any
 
-from scipy.optimize import minimize
-
 from solversearch.schedules import Floats
 
 TOO_FAR = 1e6
@@ -24,6 +22,8 @@ def best_iterate(
     It ends after so many iterations, or as many as `patience` without a better one, or anywhere where enough() holds. Every so many
     iterations are validated, and told to progress with the least value so far.
     """
+    from scipy.optimize import minimize
+
     best, best_loss, best_iteration, iteration = start, validated(start), 0, 0
 
     def function(x: Floats) -> tuple[float, Floats]:
