@@ -13,7 +13,7 @@ from solversearch.models.base import NotFinite
 from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.fitting.polish import BATCH, FIRST, KEPT, cost, polish
 from solversearch.search.settings import Settings
-from solversearch.search.stages.task import PROBED, SOLVES, Budget, Task
+from solversearch.search.stages.task import OF_PLAN, PROBED, SOLVES, Budget, Task
 
 STEPS = 20
 """Of the polish, an evaluation of the plan: more evaluations have more coefficients. Twice as many gain 1 to 3 % on digits at 5."""
@@ -21,8 +21,6 @@ DISTINCT = 8
 """Samples of the polish for each of those for fitting: a few hundred are learned by heart, and the mean error on others grows."""
 GUIDED = 1 / 3
 """Of the objective's bound under guidance, where more samples end in another mode: the whole costs the median 4 % and spares the mean 2."""
-EXACT = 300
-"""The plan's error over that of its teacher at the start of the polish, by whose end it is some 100."""
 
 
 def run(
@@ -41,7 +39,7 @@ def run(
     bound = task.objectives[0].bound * (1.0 if settings.guidance == 1 else GUIDED)
     with suppress(NotFinite):
         tables = polish(
-            task.model, best.table, task.ends("fit", samples, best, 1 / EXACT), count, bound, batch(settings), settings.seed,
+            task.model, best.table, task.ends("fit", samples, best, OF_PLAN), count, bound, batch(settings), settings.seed,
             split=evaluator.splits(best.table), times=settings.polish == "all" and not settings.integer, batch_size=settings.batch_size,
             clock=task.clock, progress=lambda step, median: task.progress(name, step, count, f"median error {median:.3g}"),
             memo=task.parts(name),

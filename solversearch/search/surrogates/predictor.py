@@ -20,6 +20,7 @@ from solversearch.judging.compare import Prediction, Tau
 from solversearch.plan import Many
 from solversearch.runtime import Tableau
 from solversearch.schedules import Floats
+from solversearch.search.fitting.fit import RIDGE
 from solversearch.search.surrogates.gaussian import BANDS, PLACES, SUMMARY, summary
 from solversearch.search.surrogates.surrogates import Surrogates
 
@@ -39,8 +40,6 @@ WIDTH = 3 + 2 * PLACES + 1 + BANDS + SUMMARY
 """Numbers of a row of features: `Anchored.features`, `Gaussian.features` and `summary`."""
 WINDOW = 32
 """Evaluations over which Kendall's tau is told."""
-RIDGE = 1e-4
-"""Of the fit of candidates on the surrogate."""
 BAD = 0.2
 """Kendall tau below which a surrogate ranks badly."""
 

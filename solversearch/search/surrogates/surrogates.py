@@ -37,8 +37,6 @@ class Surrogates:
     gaussian: Gaussian
     mixture: Mixture
     anchored: Anchored
-    samples: tuple[Teacher, ...]
-    """Unguided; what the Gaussian and the mixture were fitted to."""
     version: int = 0
     """Counts what changes their answers."""
 
@@ -50,7 +48,7 @@ class Surrogates:
         samples = tuple(unguided) or (fitting, validation)
         mixture = Mixture.fit(samples, seed)
         anchored = Anchored(mixture, model, validation, guidance)
-        return cls(model, fitting, validation, guidance, Gaussian.fit(model, samples), mixture, anchored, samples)
+        return cls(model, fitting, validation, guidance, Gaussian.fit(model, samples), mixture, anchored)
 
     def features(self, tables: Sequence[Tableau], ridge: float | None = None, split: bool = False) -> Floats:
         """What they say of tables, ln of the best guess of the loss first; fitted first, where a ridge is given. (C, F)"""
