@@ -63,8 +63,8 @@ class Anchored:
     A teacher without trajectories anchors nothing; then the mixture's own flow is the reference.
     """
 
-    def __init__(self, mixture: Mixture, model: Model, teacher: Teacher, guidance: float = 1.0, count: int = NOISES) -> None:
-        teacher = teacher.first(count)
+    def __init__(self, mixture: Mixture, model: Model, teacher: Teacher, guidance: float = 1.0) -> None:
+        teacher = teacher.first(NOISES)
         self.mixture, self.model, self.teacher, self.guidance = mixture, model, teacher, guidance
         self.noise = self._project(teacher.noise, 1)
         self.log_weights = mixture.weights_of(teacher.conditions, len(teacher))
