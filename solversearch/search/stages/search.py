@@ -35,7 +35,7 @@ SEARCHED = 0.4
 """Share of a bounded number of network evaluations after which the polish begins: the rest is the polish's."""
 OBSERVED, OBSERVED_TOGETHER = 16, 8
 """Candidates, beside the starts, whose outputs the surrogates learn from, and how many at a time: each costs evaluations, and the
-surrogates keep the states of the best few alone."""
+surrogates keep the states of the best few alone. How many at a time, halved or doubled: within noise on digits."""
 
 
 @dataclass(frozen=True)
