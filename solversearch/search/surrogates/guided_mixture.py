@@ -11,8 +11,8 @@ from torch import Tensor
 from solversearch.teacher import Teacher
 
 PRINCIPAL, RANDOM = 24, 8
-"""Principal axes, and random directions that stand for all others: without those Kendall's tau with the network, over the better half of the
-baselines, falls from .65 to .57 (digits, mixture). The numbers here but `CLUSTERING`, halved or doubled: within noise on digits."""
+"""Principal axes, and random directions that stand for all others: without those Kendall's tau with the network, over the better half of
+the baselines, falls from .65 to .57 (digits, mixture). The numbers here but `CLUSTERING`, halved or doubled: within noise on digits."""
 COMPONENTS = 32
 POOLING = 1.0
 """Samples' worth of the variances common to all components that each is shrunk towards."""
