@@ -14,7 +14,6 @@ quasi-Newton methods.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,6 @@ from solversearch.judging.objectives.endpoint import endpoint_mse, tempered
 from solversearch.models.base import Model, NotFinite, TensorOutput
 from solversearch.runtime import Node, Tableau, run
 from solversearch.schedules import Floats
-from solversearch.search.fitting.design_matrix import row, weights
 from solversearch.search.surrogates.gaussian import HUGE, Tables, at_places
 from solversearch.search.surrogates.guided_mixture import Mixture
 from solversearch.solvers import get
@@ -64,8 +62,8 @@ class Anchored:
     A teacher without trajectories anchors nothing; then the mixture's own flow is the reference.
     """
 
-    def __init__(self, mixture: Mixture, model: Model, teacher: Teacher, guidance: float = 1.0) -> None:
-        teacher = teacher.first(NOISES)
+    def __init__(self, mixture: Mixture, model: Model, teacher: Teacher, guidance: float = 1.0, count: int = NOISES) -> None:
+        teacher = teacher.first(count)
         self.mixture, self.model, self.teacher, self.guidance = mixture, model, teacher, guidance
         self.noise = self._project(teacher.noise, 1)
         self.log_weights = mixture.weights_of(teacher.conditions, len(teacher))
@@ -173,14 +171,6 @@ class Anchored:
         """Mean endpoint error, tempered where `scale` is set; (C,)."""
         return tempered(self.errors(tables, ridge, split).double(), self.scale).mean(1).nan_to_num(nan=np.inf).numpy()
 
-    def fitted(self, table: Tableau, ridge: float, split: bool) -> Tableau:
-        """The deterministic table whose `errors` are those of the given one with that ridge."""
-        changes: list[Tensor] = []
-        self._run(Tables.of([table]), ridge=ridge, split=split, changes=changes)
-        which = range(table.nfe) if split else ()
-        rows = [row(weights(given, i, which) + changes[i], i, which) for i, given in enumerate(table.rows)]
-        return replace(table, rows=tuple(rows))
-
     def _runs(self, tables: Sequence[Tableau], **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
         for first in range(0, len(tables), CHUNK):
             yield self._run(Tables.of(tables[first : first + CHUNK]), **options)
@@ -200,12 +190,8 @@ class Anchored:
         return np.nan_to_num(np.concatenate(parts), nan=WORST, posinf=WORST, neginf=-WORST).clip(-WORST, WORST)
 
     @torch.no_grad()
-    def _run(
-        self, tables: Tables, distances: bool = False, ridge: float | None = None, split: bool = False,
-        changes: list[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Results (C, S, axes), and mean ln squared distances of states and outputs from the teacher's, (C, N, 2). changes is told what the
-        fit adds to the coefficients of each row, (C, columns)."""
+    def _run(self, tables: Tables, distances: bool = False, ridge: float | None = None, split: bool = False) -> tuple[Tensor, Tensor]:
+        """Results (C, S, axes), and mean ln squared distances of states and outputs from the teacher's, (C, N, 2)."""
         schedule, nfe = self.model.schedule, tables.t.shape[1]
         split = split or tables.delta is not None
         alpha, sigma, share, rest = (torch.from_numpy(each).float() for each in tables.output(schedule, self.model.prediction_type))
@@ -222,19 +208,13 @@ class Anchored:
             at = Between(self.angles, angle[:, i]) if i < nfe and len(self.angles) else None
             if ridge is not None and (at or i == nfe):
                 target = at(self.states) * torch.from_numpy(reach[:, i, None, None]).float() if at else self.endpoint
-                known = torch.stack([*columns, *outputs, *differences], 1).flatten(2)
-                change = _fitted(known, (target - y).flatten(1), ridge)
-                y = y + (change.float()[:, None] @ known).view_as(y)
-                if changes is not None:
-                    changes.append(change)
+                y = y + _fitted(torch.stack([*columns, *outputs, *differences], 1).flatten(2), (target - y).flatten(1), ridge).view_as(y)
             if i == nfe:
                 return y, torch.stack(found, 1) if distances else y.new_zeros(len(y), 0, 2)
             guided = guidance[:, i] if tables.guided or split else None
             one, difference = self.mixture.denoise(y, alpha[:, i], sigma[:, i], self.log_weights, guided, split)
             if at is not None:
                 one = one + at(self.lack)
-                if difference is not None:  # the output under the condition has all of the lack, the one under none has nothing
-                    difference = difference + at(self.lack) / self.guidance
                 one = one + self._of_variants(tables, i, angle) if self.errors_of else one
             if at is not None and (distances or self.observed):
                 apart = y / torch.from_numpy(reach[:, i, None, None]).float() - at(self.states)
@@ -274,11 +254,12 @@ class Anchored:
 
 
 def _fitted(columns: Tensor, residual: Tensor, ridge: float) -> Tensor:
-    """The weights (C, k) of a ridge regression of the residual (C, n) on the columns (C, k, n), as `fit` has it without its robust ones."""
+    """What ridge regression of the residual (C, n) on the columns (C, k, n) gives, as `fit` has it without its robust weights."""
     known = columns.nan_to_num(posinf=0.0, neginf=0.0)  # a table that runs away must not stop the others
     gram = (known @ known.mT).double().clamp(-HUGE, HUGE)
     moments = (known @ residual.nan_to_num(posinf=0.0, neginf=0.0)[:, :, None]).double()
-    return torch.linalg.solve(gram + torch.diag_embed(ridge * gram.diagonal(dim1=1, dim2=2) + 1e-9), moments)[:, :, 0]
+    weights = torch.linalg.solve(gram + torch.diag_embed(ridge * gram.diagonal(dim1=1, dim2=2) + 1e-9), moments)
+    return (weights.float().mT @ columns)[:, 0]
 
 
 class Between:

@@ -1,6 +1,7 @@
 """Stage zero: the plan that is best on the surrogate, found without an evaluation of the network.
 
-Tables run on the anchored mixture (`anchored`) in the network's place, from validation noises of the teacher.
+The package's own stages run on the anchored mixture (`anchored`) in the network's place, whose samples carry their own
+number as the condition: the validation samples of the teacher, with the trajectories that it has kept.
 
     grids of the baselines -> times (evolution strategy), every candidate fitted in closed form
 
@@ -9,21 +10,25 @@ trajectories for places where the surrogate is wrong.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from solversearch.grids import explicit
 from solversearch.judging.baselines import baselines
 from solversearch.judging.objectives.endpoint import tempered
-from solversearch.models.base import Model
+from solversearch.models.base import Denoiser, Model
 from solversearch.runtime import Tableau
 from solversearch.schedules import Floats
-from solversearch.search.fitting.fit import RIDGE
+from solversearch.search.fitting.fit import RIDGE, fit
 from solversearch.search.pricing import Pattern, drawn, patterned
-from solversearch.search.surrogates.anchored import Errors
+from solversearch.search.surrogates.anchored import Anchored, Errors
 from solversearch.search.surrogates.surrogates import Surrogates
 from solversearch.solvers import get
+from solversearch.teacher import Teacher
 
 GENERATIONS, CHILDREN, PARENTS, STEP = 5, 100, 10, 0.04
 """Of the evolution strategy: 500 tables, which take seconds; STEP is the first standard deviation of a child's times, and falls.
@@ -35,9 +40,61 @@ TEMPERED = 10.0
 Halved or doubled: within noise on digits."""
 CLOSEST = 1e-4
 """Least distance of two times, as a fraction of t_start: closer ones cannot be fitted."""
+GRID = 4096
+"""Times between which the network's noise scales are interpolated."""
 
 Point = tuple[tuple[float, ...], Pattern]
 """Times, and of what kind each evaluation is; an empty pattern, where all are the network's own."""
+
+
+class _Network:
+    """x (B, axes), t (B,), number of the sample (B,) or -1 for no condition, to the data prediction."""
+
+    def __init__(self, pair: Anchored, guidance: float) -> None:
+        self.mixture, self.angles = pair.mixture, pair.angles.float()
+        self.log_weights = torch.cat([pair.log_weights, pair.mixture.log_weights[-1:]])
+        # D_u + w (D_c - D_u) then lacks nothing at the teacher's guidance.
+        self.lack = torch.cat([pair.lack / guidance, torch.zeros_like(pair.lack[:, :1])], dim=1)
+        schedule = pair.model.schedule
+        low, high = schedule.position([schedule.t_end, schedule.t_start]).tolist()
+        times = np.unique(schedule.time_at(np.linspace(low, high, GRID)))
+        self.times, self.alpha, self.sigma = (
+            torch.from_numpy(np.asarray(each)) for each in (times, schedule.alpha(times), schedule.sigma(times))
+        )
+
+    def __call__(self, x: Tensor, t: Tensor, number: Tensor) -> Tensor:
+        values, group = t.detach().unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        order, parts = [], []
+        for k in range(len(values)):
+            rows = torch.nonzero(group == k)[:, 0]
+            order.append(rows)
+            parts.append(self._at(x[rows], t[rows].double().mean(), number[rows]))
+        return torch.cat(parts)[torch.argsort(torch.cat(order))]
+
+    def _at(self, x: Tensor, t: Tensor, number: Tensor) -> Tensor:
+        i, part = _place(self.times, t)
+        alpha, sigma = (torch.lerp(known[i - 1], known[i], part).float()[None] for known in (self.alpha, self.sigma))
+        prediction = self.mixture.denoise(x[None], alpha, sigma, self.log_weights[number])[0][0]
+        k, part = _place(self.angles, torch.atan2(sigma, alpha)[0])
+        return prediction + torch.lerp(self.lack[k - 1][number], self.lack[k][number], part)
+
+
+def _place(known: Tensor, value: Tensor) -> tuple[int, Tensor]:
+    """The known number above a value, and how far it is from the one below to that, differentiable."""
+    i = int(torch.searchsorted(known, value.detach()).clamp(1, len(known) - 1))
+    return i, ((value - known[i - 1]) / (known[i] - known[i - 1])).clamp(0, 1)
+
+
+def stand_in(surrogates: Surrogates) -> tuple[Model, Teacher]:
+    """The surrogate as a model that tells the network's own samples apart, with its teacher."""
+    model = surrogates.model
+    pair = Anchored(surrogates.mixture, model, surrogates.validation, surrogates.guidance, len(surrogates.validation))
+    numbers, name, shape = torch.arange(len(pair.noise)), f"surrogate of {model.name}", tuple(pair.noise.shape[1:])
+    taught = replace(
+        pair.teacher, noise=pair.noise, conditions=numbers, endpoint=pair.endpoint, angles=pair.teacher.angles.cpu(),
+        states=pair.states.flip(0), slopes=pair.slopes,
+    )  # fmt: skip
+    return Model(name, _Network(pair, surrogates.guidance), model.schedule, "sample", shape, numbers, torch.tensor(-1)), taught
 
 
 def instant(
@@ -46,8 +103,10 @@ def instant(
 ) -> Tableau:  # fmt: skip
     """The table whose times, fitted, have the least mean error on the surrogate. progress is told generations done and their count."""
     split = guidance != 1 if split is None else split
-    best = _searched(surrogates, nfe, guidance, seed, split, integer, progress)[0]
-    return surrogates.anchored.fitted(_prior(surrogates.model, *best, guidance), RIDGE, split)
+    model, taught = stand_in(surrogates)
+    prior = _prior(surrogates.model, *_searched(surrogates, nfe, guidance, seed, split, integer, progress)[0], guidance)
+    with torch.no_grad():
+        return fit(prior, taught, Denoiser(model, taught.conditions, split=split), taught.noise, RIDGE, robust=True)[0]
 
 
 def priced(
