@@ -41,6 +41,12 @@ def short(text: object, limit: int = 300) -> str:
     return " ".join(str(text).split())[:limit]
 
 
+def one_line(text: str, limit: int = 200) -> str:
+    """Foreign text made fit for a message: printable, in one line, not too long."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: limit + 1])
+    return shown if len(shown) <= limit else shown[:limit] + "..."
+
+
 def nearest(name: str, known: list[str], what: str) -> str:
     """The message for an unknown name, with the nearest known one."""
     from difflib import get_close_matches

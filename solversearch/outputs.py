@@ -1,7 +1,7 @@
 """Where commands write: told before the work begins, and never over what is not theirs."""
 
+import os
 import re
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def is_ours(file: Path, kind: str) -> bool:
 def _probe(folder: Path) -> None:
     """Raises OSError where the folder, or the next one above that exists, cannot be written."""
     place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    probe = place / f".solversearch-{secrets.token_hex(8)}"
+    probe = place / f".solversearch-{os.urandom(8).hex()}"
     probe.touch()
     probe.unlink()
 

@@ -6,7 +6,6 @@ no torch, NumPy or YAML.
 
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil, fsum
@@ -30,7 +29,7 @@ from pydantic import (
 
 from solversearch import plan_text
 from solversearch.components import Components
-from solversearch.errors import UserError
+from solversearch.errors import UserError, one_line
 from solversearch.notebook import Shown
 from solversearch.run_files import plan_file
 from solversearch.runtime import Array, Node, Row, Start, Tableau, clamp, dynamic_threshold, initial, run
@@ -341,12 +340,6 @@ def _depth(value: Any) -> int:
     return 1 + max(map(_depth, inner), default=0)
 
 
-def one_line(text: str, limit: int = 200) -> str:
-    """Foreign text made fit for a message: printable, in one line, not too long."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: limit + 1])
-    return shown if len(shown) <= limit else shown[:limit] + "..."
-
-
 def first_error(error: ValidationError) -> str:
     """One line for a validation error: the first finding, where it is, and how many more there are."""
     findings = error.errors(include_url=False, include_context=False, include_input=False)
@@ -406,7 +399,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A failed write leaves what was there before, and nothing else.
     """
-    temporary = path.parent / f".solversearch-{secrets.token_hex(8)}"
+    temporary = path.parent / f".solversearch-{os.urandom(8).hex()}"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary

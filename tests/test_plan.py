@@ -17,9 +17,9 @@ from pydantic import ValidationError
 
 from solversearch import plan as plan_module
 from solversearch.components import Components
-from solversearch.errors import UserError
+from solversearch.errors import UserError, one_line
 from solversearch.export.shipped import reader
-from solversearch.plan import MAX_BYTES, MAX_DEPTH, Interval, Plan, PlanVariant, Provenance, Score, Threshold, one_line, schema, write_text
+from solversearch.plan import MAX_BYTES, MAX_DEPTH, Interval, Plan, PlanVariant, Provenance, Score, Threshold, schema, write_text
 from solversearch.runtime import Node, Row, Start, used
 from tests.assets import make_attacks, make_plan_v1, make_plan_v2, make_plan_v3, make_plan_v4, make_plan_v5
 

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from solversearch.cpr import parameters
 from solversearch.cpr.parameters import SMOOTH, Curves
 from solversearch.cpr.polynomial import DEGREES, Cascade, fit_cascade
-from solversearch.errors import UserError
+from solversearch.errors import UserError, one_line
 from solversearch.models.base import Model
 from solversearch.models.digest import is_of
-from solversearch.plan import MAX_NFE, Many, Plan, Provenance, Threshold, one_line, read_json, version_of, write_text
+from solversearch.plan import MAX_NFE, Many, Plan, Provenance, Threshold, read_json, version_of, write_text
 from solversearch.run_files import regression_file
 from solversearch.schedules import Floats
 from solversearch.solvers.mixed import Decision, mixed

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from solversearch.errors import UserError
-from solversearch.plan import one_line, read_file
+from solversearch.errors import UserError, one_line
+from solversearch.plan import read_file
 
 _BREAKS = re.compile(r"[\s,;\[\](){}\"'`]+")
 _KEYWORDS = re.compile(r"\b(dtype|device|requires_grad|grad_fn)\s*=\s*[^,)\s]+")  # of a printed tensor

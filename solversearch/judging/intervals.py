@@ -14,7 +14,7 @@ mean b), which covers the most of those tried; where a few samples carry the mea
 from math import exp, inf, log
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from solversearch.plan import Interval
 from solversearch.schedules import Floats
@@ -32,7 +32,7 @@ MOST = 10**6
 def share(a: Floats, b: Floats) -> Interval:
     """Of the samples on which a is less than b, (n,) each."""
     wins = (np.sum(a < b) + np.sum(a <= b)) / 2
-    n, z = len(a), float(stats.norm.ppf((1 + LEVEL) / 2))
+    n, z = len(a), float(ndtri((1 + LEVEL) / 2))
     centre, half = (wins + z**2 / 2) / (n + z**2), z * np.sqrt(wins * (n - wins) / n + z**2 / 4) / (n + z**2)
     return Interval(mean=float(wins / n), low=float(max(centre - half, 0.0)), high=float(min(centre + half, 1.0)))
 
@@ -40,7 +40,7 @@ def share(a: Floats, b: Floats) -> Interval:
 def geometric_ratio(a: Floats, b: Floats) -> Interval:
     """Of the geometric means."""
     ratios = np.log(np.maximum(a, TINY)) - np.log(np.maximum(b, TINY))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(a) - 1) * ratios.std(ddof=1)) / len(a) ** 0.5
+    half = float(stdtrit(len(a) - 1, (1 + LEVEL) / 2) * ratios.std(ddof=1)) / len(a) ** 0.5
     return _exponential(float(ratios.mean()), -half, half)
 
 

@@ -6,7 +6,7 @@ from functools import cached_property, partial
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy.special import ndtri
 from torch import Tensor
 
 from solversearch.empirical import parametrization
@@ -115,7 +115,7 @@ class Measured:
 
 def _around(value: float, error: float) -> Interval:
     """error is of the logarithm. A distance is about a sum of squares: its logarithm is nearer to a normal than itself."""
-    factor = float(np.exp(min(stats.norm.ppf((1 + intervals.LEVEL) / 2) * error, 690.0)))
+    factor = float(np.exp(min(ndtri((1 + intervals.LEVEL) / 2) * error, 690.0)))
     return Interval(mean=value, low=value / factor, high=min(value * factor, 1e300))
 
 

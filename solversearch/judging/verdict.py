@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 from solversearch.judging import intervals
@@ -127,7 +127,7 @@ def objective_ratio(
     positive = min(ours.min(), theirs.min()) > 0
     apart = np.log(ours / theirs) if positive else ours - theirs
     spread = np.sqrt((GROUPS - 1) / GROUPS * ((apart[1:] - apart[1:].mean()) ** 2).sum())
-    half = float(stats.t.ppf((1 + intervals.LEVEL) / 2, GROUPS - 1) * spread)
+    half = float(stdtrit(GROUPS - 1, (1 + intervals.LEVEL) / 2) * spread)
     ends = [float(np.exp(min(each, 690.0)) if positive else each) for each in (apart[0], apart[0] - half, apart[0] + half)]
     return Ratio(measure=objective.name, value=ends[0], low=ends[1], high=ends[2], baseline=best.name, plan_value=float(ours[0]),
                  baseline_value=float(theirs[0]), difference=not positive)  # fmt: skip

@@ -11,9 +11,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna_dashboard import save_note
 
-from solversearch.errors import UserError
+from solversearch.errors import UserError, one_line
 from solversearch.judging.compare import Comparison
-from solversearch.plan import one_line, read_json
+from solversearch.plan import read_json
 from solversearch.report import tables
 from solversearch.report.plan_view import start_text
 

@@ -6,8 +6,8 @@ The stages see fitting and validation noise; the comparison alone sees the held-
 the best baseline is exported: the plan where it is better (`verdict`), or undecided and the person takes it so.
 """
 
+import os
 import platform
-import secrets
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -102,7 +102,7 @@ def optimize(
 
 def _begun(model: Model, settings: Settings, folder: Path, command: str, name: str | None, options: Options, storage: str | None) -> Run:
     """Writes what was asked. A database holds the studies of many runs, so theirs have names of their own."""
-    study = "search" if storage is None else f"{folder.name}-{secrets.token_hex(4)}"
+    study = "search" if storage is None else f"{folder.name}-{os.urandom(4).hex()}"
     run = Run(
         model=name or model.name, options=options, model_digest=model.fingerprint, settings=settings, command=command, versions=versions(),
         granted=room(model, settings), storage=storage and without_password(storage), study=study,

@@ -8,8 +8,7 @@ from typing import Any, Literal, NoReturn, Self, get_args
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from solversearch.errors import nearest
-from solversearch.plan import one_line
+from solversearch.errors import nearest, one_line
 from solversearch.solvers.integrals import Prediction
 from solversearch.solvers.mixed import FAMILIES, Derivative, Start
 

@@ -42,31 +42,40 @@ NOT_TUNED = {
     r"estimate:.*": "what --dry-run estimates, not the search",
     r"evaluating\..*": "patience with workers and disks, not the search",
     r".*:CHUNK": "memory: tables together, which changes no result",
-    r"fitting\..*:_TOO_FAR": "a bad place for a line search, far above any loss",
+    r"quasi_newton:TOO_FAR": "a bad place for a line search, far above any loss",
     r"gaussian:HUGE|anchored:WORST": "the loss of a table that runs away",
     r"instant:CLOSEST": "keeps times from coinciding",
     r"instant:GRID": "fineness of an interpolation",
     r"settings:LEAST": "the least that is asked for",
+    r"task:OF_PLAN": "how exact the teacher of the comparison is, not the search",
     r"loop:REPEATS|proposer:_TRIES": "when a finite space is exhausted",
     r"proposer:RECENT": "memory: signatures kept",
     r"reseeded:(RANDOM|FEW|FEWEST|SEEN)": "bounds of time, at more trials than are run here",
     r"predictor:(WINDOW|BAD)": "what is told of the predictor",
+    r"predictor:OTHERS": "of evaluations of other runs, of which there are none here",
     r"pricing:EXACT": "rounding errors of sums",
-    r"compensation:(FREE_FROM|_STEP)": "the first step with three evaluations; the step of a difference",
+    r"pricing:MOST": "a bound of time",
+    r"(by_gradient|dmn|gits|gs|ld3|oss|s4s|learnable):.*": "recipes of papers, which say what the published method is, and their numerics",
+    r"evolution:(POPULATION|MUTATIONS|CROSSOVERS|PARENTS|RATE)": "AutoDiffusion's, as published",
+    r"compensation:.*": "DC-Solver's fit, as published, and the step of a difference",
 }
-"""Limits, format and numerical safety: MODULE:NAME, beginning anywhere in the dotted name."""
+"""Limits, format, numerical safety and what papers fix: MODULE:NAME, beginning anywhere in the dotted name."""
 
 RUNS: dict[str, dict[str, Any]] = {
     r"stages\.price:|surrogates:LEVELS|instant:WIDER": {"budget": float(NFE), "polish": False},
     r"instant:SAMPLES|guided_mixture:COMPONENTS": {"search": False, "polish": False, "fit_samples": 256, "validation_samples": 256},
     r"instant:|guided_mixture:": {"search": False, "polish": False},
     r"evolution:": {"strategy": "evolution", "trials": 150, "instant": False, "polish": False},
-    r"strategies:|reseeded:": {"strategy": "tpe", "trials": 60, "polish": False},
-    r"compensation:|descent:": {"space": "dc", "trials": 16},
+    r"strategies\.proposals:|reseeded:": {"strategy": "tpe", "trials": 60, "polish": False},
+    r"descent:": {"space": "times", "trials": 16},
+    r"time_shift:": {"space": "time_shift", "objective": "endpoint", "trials": 16},
     r"stages[\w.]*:SEARCHED": {"strategy": "s3", "trials": 24, "evaluations": 100_000},
-    r"stages[\w.]*baseline:GUIDED": {"strategy": "tpe", "trials": 16},
-    r"polish:": {"fit_samples": 256},
-    r"": {"strategy": "s3", "trials": 24, "polish": False},
+    r"baseline:GUIDED": {"guidance": 4.0, "strategy": "tpe", "trials": 16, "polish": False},
+    r"settings:RARE": {"objective": "mean", "fit_samples": 256, "validation_samples": 0},
+    r"settings:TRIALS": {"strategy": "s3", "polish": False},
+    r"polish:(DAMPING_MANY|MANY)": {"nfe": 9, "fit_samples": 256},
+    r"polish:|coordinates:|components:|task:": {"fit_samples": 256},
+    r"": {"strategy": "s3", "trials": 40, "polish": False},
 }
 """How the search is run for a number: the first that fits."""
 
@@ -200,8 +209,9 @@ def searched(name: str, seed: int, asked: dict[str, Any]) -> tuple[float, float]
         model = models.load(model_name)
     if not model.variants:  # nothing is cheaper than its own evaluations
         asked.pop("budget", None)
-    settings = Settings.of(space, nfe=NFE, guidance=float(guidance or 1), seed=seed, samples=HELD_OUT, **asked)
-    task = Task(model, settings.sized(model), lambda stage, done, total, note: None)
+    asked = {"nfe": NFE, "guidance": float(guidance or 1), **asked}
+    settings = Settings.of(space, seed=seed, samples=HELD_OUT, **asked).sized(model)
+    task = Task(model, settings, lambda stage, done, total, note: None)
     task.teacher("fit", settings.fit_samples)  # kept in the cache
     task.teacher("validate", settings.validation_samples)
     start = time.perf_counter()

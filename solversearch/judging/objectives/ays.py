@@ -15,7 +15,6 @@ from math import asinh
 import numpy as np
 import torch
 from numpy.polynomial.chebyshev import chebvander2d
-from scipy.optimize import minimize
 from scipy.special import softmax
 
 from solversearch.errors import UserError
@@ -63,6 +62,8 @@ class StepCosts:
         """As `ays_times`."""
         if not 1 <= nfe < len(self.s):
             raise UserError(f"{len(self.s)} noise levels allow 1 to {len(self.s) - 1} evaluations, not {nfe}; use more levels")
+        from scipy.optimize import minimize
+
         first, length = self.s[0], self.s[-1] - self.s[0]
 
         def placed(theta: Floats) -> Floats:

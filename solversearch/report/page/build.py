@@ -16,8 +16,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from solversearch.errors import UserError
-from solversearch.plan import one_line, write_text
+from solversearch.errors import UserError, one_line
+from solversearch.plan import write_text
 from solversearch.report.colours import DARK
 from solversearch.report.page.blocks import Chart, Element, Matrix, Page
 from solversearch.report.page.files import PAGE

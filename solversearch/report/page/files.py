@@ -5,8 +5,8 @@ import io
 from math import inf, log
 from pathlib import Path
 
-from solversearch.errors import UserError
-from solversearch.plan import one_line, read_file
+from solversearch.errors import UserError, one_line
+from solversearch.plan import read_file
 
 PAGE = "report.html"
 """In the folder of a run, a study or a sweep."""

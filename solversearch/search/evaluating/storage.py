@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
@@ -136,6 +135,8 @@ def check_reachable(fleet: Fleet, address: str | None) -> None:
 
 
 def _answers(address: str) -> bool:
+    import sqlalchemy
+
     try:
         with sqlalchemy.create_engine(address).connect():
             return True

@@ -21,6 +21,9 @@ from solversearch.sampling import Sampler, alone
 from solversearch.search.fitting.design_matrix import Recorder, differences, frugal, row, squares, weights, whole
 from solversearch.teacher import Teacher
 
+RIDGE = 1e-4
+"""Where no search chooses it: the middle of its range, 1e-6 to 1e-2. Halved or doubled in the instant plan: within noise on digits."""
+
 Fitted = tuple[Tableau, Tensor]
 
 
@@ -92,7 +95,7 @@ def fit(
     teacher: Teacher,
     denoise: Denoiser,
     noise: Tensor,
-    ridge: float = 1e-4,
+    ridge: float = RIDGE,
     robust: bool = False,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Fitted:

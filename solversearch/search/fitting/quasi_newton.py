@@ -2,10 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from math import inf
 from typing import Any
-
-from scipy.optimize import minimize
 
 from solversearch.schedules import Floats
 
@@ -15,16 +12,18 @@ TOO_FAR = 1e6
 
 def best_iterate(
     loss_and_gradient: Callable[[Floats], tuple[float, Floats]], validated: Callable[[Floats], float], start: Floats, method: str,
-    iterations: int, patience: float = inf, every: int = 1, enough: Callable[[], bool] = lambda: False,
+    iterations: int, every: int = 1, enough: Callable[[], bool] = lambda: False,
     progress: Callable[[int, float], None] = lambda iteration, loss: None, bounds: Sequence[tuple[float, float]] | None = None,
     **options: float,
 ) -> Floats:  # fmt: skip
     """The iterate (P,) of least `validated`, the start included; options are those of scipy's method.
 
-    It ends after so many iterations, or as many as `patience` without a better one, or anywhere where enough() holds. Every so many
-    iterations are validated, and told to progress with the least value so far.
+    It ends after so many iterations, or anywhere where enough() holds. Every so many iterations are validated, and told to progress with
+    the least value so far.
     """
-    best, best_loss, best_iteration, iteration = start, validated(start), 0, 0
+    from scipy.optimize import minimize
+
+    best, best_loss, iteration = start, validated(start), 0
 
     def function(x: Floats) -> tuple[float, Floats]:
         if enough():  # here too, for a line search may take twenty of these
@@ -32,16 +31,16 @@ def best_iterate(
         return loss_and_gradient(x)
 
     def check(intermediate_result: Any) -> None:
-        nonlocal best, best_loss, best_iteration, iteration
+        nonlocal best, best_loss, iteration
         iteration += 1
         if iteration % every:
             return
         x = intermediate_result.x.copy()
         loss = validated(x)
         if loss < best_loss:
-            best, best_loss, best_iteration = x, loss, iteration
+            best, best_loss = x, loss
         progress(iteration, best_loss)
-        if iteration - best_iteration >= patience or enough():
+        if enough():
             raise StopIteration
 
     options["maxiter"] = iterations

@@ -16,7 +16,8 @@ from solversearch.search.surrogates.surrogates import Surrogates
 from solversearch.teacher import Teacher
 
 STARTS = 8
-"""Grids of the best baselines that are fitted, and from which the search starts: each costs as much as a candidate of the search."""
+"""Grids of the best baselines that are fitted, and from which the search starts: each costs as much as a candidate of the search.
+Halved or doubled: within noise on digits."""
 SCREENED = 24
 """Tables of baselines that the network is asked about, the first in the surrogates' ranking. On digits, NFE 3 to 10, the true best of all
 670 is never beyond place 160 there and half of the time among the first 15: enough for a start, too little for a verdict."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from solversearch.components import Components, check_size
 from solversearch.models.base import NotFinite
 from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
-from solversearch.search.stages.fit import RIDGE
+from solversearch.search.fitting.fit import RIDGE
 from solversearch.search.stages.task import Budget, Task
 from solversearch.spaces.sections import ComponentChoice
 

@@ -7,10 +7,8 @@ from functools import partial
 from solversearch.judging.baselines import Baseline
 from solversearch.models.base import NotFinite
 from solversearch.search.evaluating.evaluator import Evaluated, Evaluator, Origin
+from solversearch.search.fitting.fit import RIDGE
 from solversearch.search.stages.task import Budget, Task
-
-RIDGE = 1e-4
-"""Of these fits: the middle of the range, 1e-6 to 1e-2, from which the search chooses its own."""
 
 
 def run(task: Task, evaluator: Evaluator, budget: Budget, starts: Sequence[Baseline], share: float = 1.0) -> Iterator[Evaluated]:

@@ -16,7 +16,7 @@ from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.fitting.polish import BATCH, FIRST, KEPT, cost, polish
 from solversearch.search.settings import Settings
 from solversearch.search.stages.components import choices
-from solversearch.search.stages.task import PROBED, SOLVES, Budget, Task
+from solversearch.search.stages.task import OF_PLAN, PROBED, SOLVES, Budget, Task
 from solversearch.teacher import Teacher
 
 STEPS = 20
@@ -27,8 +27,6 @@ GUIDED = 1 / 3
 """Of the objective's bound under guidance, where more samples end in another mode: the whole costs the median 4 % and spares the mean 2."""
 RACED, ENTRANTS = 0.25, 3
 """Of all steps, what each of several starts gets before the best alone goes on; and how many patterns of cheaper evaluations start."""
-EXACT = 300
-"""The plan's error over that of its teacher at the start of the polish, by whose end it is some 100."""
 
 
 def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Evaluated]) -> Iterator[Evaluated]:
@@ -37,7 +35,7 @@ def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[E
     share = _share(task, budget, len(starts))
     if share <= 0:
         return
-    fitting = task.ends("fit", ceil(share * distinct(settings)), min(candidates, key=lambda each: each.value), 1 / EXACT)
+    fitting = task.ends("fit", ceil(share * distinct(settings)), min(candidates, key=lambda each: each.value), OF_PLAN)
     polished = partial(_polished, task, evaluator, fitting)
     if len(starts) > 1:
         raced = [list(polished(start, RACED * share, f"polish of start {k + 1}", (1.0,))) for k, start in enumerate(starts)]

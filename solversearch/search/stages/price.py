@@ -13,9 +13,9 @@ from functools import partial
 from solversearch.models.base import Model, NotFinite
 from solversearch.runtime import Tableau
 from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
+from solversearch.search.fitting.fit import RIDGE
 from solversearch.search.pricing import Pattern, counts, kinds
 from solversearch.search.settings import Settings
-from solversearch.search.stages.fit import RIDGE
 from solversearch.search.stages.task import Budget, Task
 from solversearch.search.surrogates.instant import priced
 from solversearch.search.surrogates.surrogates import Surrogates

@@ -36,7 +36,7 @@ SEARCHED, DESCENDED = 0.1, 0.6
 claim: on digits, 4 to 8 evaluations, guidance 4, 200,000 in all, a search that took .4 of them left an error 1.05 to 1.3 times as large."""
 OBSERVED, OBSERVED_TOGETHER = 16, 8
 """Candidates, beside the starts, whose outputs the surrogates learn from, and how many at a time: each costs evaluations, and the
-surrogates keep the states of the best few alone."""
+surrogates keep the states of the best few alone. How many at a time, halved or doubled: within noise on digits."""
 
 
 @dataclass(frozen=True)

@@ -9,26 +9,27 @@ its own level.
 
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import kendalltau
-from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.linear_model import Ridge
-from sklearn.preprocessing import StandardScaler
 
 from solversearch.errors import UserError
 from solversearch.judging.compare import Prediction, Tau
 from solversearch.plan import Many
 from solversearch.runtime import Tableau
 from solversearch.schedules import Floats
+from solversearch.search.fitting.fit import RIDGE
 from solversearch.search.surrogates.gaussian import BANDS, PLACES, SUMMARY, summary
 from solversearch.search.surrogates.surrogates import Surrogates
 
+if TYPE_CHECKING:
+    from sklearn.ensemble import ExtraTreesRegressor
+
 PRIOR = 8
-"""Evaluations that the trust in the surrogate is worth before any."""
+"""Evaluations that the trust in the surrogate is worth before any. As `DEVIATION`, `EVERY` and `TREES`, halved or doubled: within noise on
+digits."""
 DEVIATION = 0.2
 """Of ln(loss) from the surrogate's, before any evaluation."""
 OTHERS = 0.3
@@ -40,8 +41,6 @@ WIDTH = 3 + 2 * PLACES + 1 + BANDS + SUMMARY
 """Numbers of a row of features: `Anchored.features`, `Gaussian.features` and `summary`."""
 WINDOW = 32
 """Evaluations over which Kendall's tau is told."""
-RIDGE = 1e-4
-"""Of the fit of candidates on the surrogate."""
 BAD = 0.2
 """Kendall tau below which a surrogate ranks badly."""
 
@@ -184,6 +183,9 @@ class _Model:
         residual = target - self.b * s
         if len(y) < PRIOR:
             return
+        from sklearn.linear_model import Ridge
+        from sklearn.preprocessing import StandardScaler
+
         self.scaler = StandardScaler().fit(x[:, :-SUMMARY])
         self.ridge = Ridge(10.0).fit(self.scaler.transform(x[:, :-SUMMARY]), residual, weight)
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # a sample that no tree left out has no score of its own
@@ -211,10 +213,14 @@ class _Model:
         return np.zeros(len(features)) if self.trees is None else self.alone.predict(features[:, -SUMMARY:])
 
 
-def _trees(count: int, seed: int) -> ExtraTreesRegressor:
+def _trees(count: int, seed: int) -> "ExtraTreesRegressor":
+    from sklearn.ensemble import ExtraTreesRegressor
+
     return ExtraTreesRegressor(count, min_samples_leaf=2, bootstrap=True, oob_score=True, random_state=seed)
 
 
 def _tau(predicted: ArrayLike, losses: ArrayLike) -> float:
+    from scipy.stats import kendalltau
+
     tau = float(kendalltau(predicted, losses).statistic)
     return tau if np.isfinite(tau) else 0.0
