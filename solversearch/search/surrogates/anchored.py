@@ -31,7 +31,6 @@ from solversearch.solvers import get
 from solversearch.teacher import Teacher
 
 NOISES = 64
-"""As `OBSERVED`, `RIDGE` and `WIDTH`, halved or doubled: within noise on digits."""
 WORST = 12.0
 """Of a logarithm, where a table runs away."""
 CHUNK = 32

@@ -14,7 +14,6 @@ from solversearch.teacher import Teacher
 CHUNK = 512
 """Tables at a time: their numbers stay in the processor's cache."""
 BANDS = 4
-"""As `PLACES`, halved or doubled: within noise on digits."""
 HUGE = 1e13
 """What the loss of a table that runs away is taken for."""
 PLACES = 4

@@ -11,8 +11,7 @@ from torch import Tensor
 from solversearch.teacher import Teacher
 
 PRINCIPAL, RANDOM = 24, 8
-"""Principal axes, and random directions that stand for all others: without those Kendall's tau with the network, over the better half of
-the baselines, falls from .65 to .57 (digits, mixture). The numbers here but `CLUSTERING`, halved or doubled: within noise on digits."""
+"""Principal axes, and random directions that stand for all others."""
 COMPONENTS = 32
 POOLING = 1.0
 """Samples' worth of the variances common to all components that each is shrunk towards."""
@@ -20,8 +19,7 @@ SMOOTHING = 1.0
 """The same for the components' weights under one condition, towards those under none."""
 FLOOR = 1e-3
 """Least variance, in units of the mean one."""
-ITERATIONS, CLUSTERING = 20, 10
-"""Of the expectation maximisation, and of the k-means that it begins with."""
+ITERATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,14 @@ class Mixture:
     @classmethod
     def fit(cls, teachers: Sequence[Teacher], seed: int = 0, components: int = COMPONENTS) -> Self:
         """From the endpoints of *unguided* teachers: expectation maximisation with variances shrunk towards the common ones."""
+        from sklearn.cluster import KMeans
+
         samples = torch.cat([teacher.endpoint.flatten(1) for teacher in teachers]).float().cpu()
         axes = Axes.of(samples, seed)
         y = samples @ axes.directions
         k = max(1, min(components, len(y) // 8))
-        share = _clusters(y, k, np.random.default_rng([seed, len(y)]))
+        label = torch.from_numpy(KMeans(k, n_init=1, random_state=seed).fit(y.numpy()).labels_).long()
+        share = torch.nn.functional.one_hot(label, k).float()
         square = y.square()
         floor = FLOOR * float(y.var(0).mean())
         for _ in range(ITERATIONS):
@@ -131,19 +132,3 @@ class Mixture:
         free = torch.softmax(logits + self.log_weights[-1], dim=-1)
         difference = share - free
         return mean(torch.addcmul(free, guidance[:, None, None], difference)), mean(difference) if split else None
-
-
-def _clusters(y: Tensor, k: int, rng: np.random.Generator) -> Tensor:
-    """k-means from the seeds of Arthur and Vassilvitskii 2007 (k-means++): a one in the column of each row's cluster, (n, k).
-
-    sklearn's takes a second to import. From random samples as centres the instant plan's error was larger in all of five cells of digits
-    and mixture, by a factor of 1.03 to 1.45.
-    """
-    centres = y[rng.integers(len(y))][None]
-    for _ in range(k - 1):
-        apart = torch.cdist(y, centres).min(1).values.square().double().numpy() + 1e-12
-        centres = torch.cat([centres, y[rng.choice(len(y), p=apart / apart.sum())][None]])
-    for _ in range(CLUSTERING):
-        share = torch.nn.functional.one_hot(torch.cdist(y, centres).argmin(1), k).float()
-        centres = share.T @ y / share.sum(0)[:, None].clamp(min=1)
-    return share

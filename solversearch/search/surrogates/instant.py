@@ -3,7 +3,7 @@
 The package's own stages run on the anchored mixture (`anchored`) in the network's place, whose samples carry their own
 number as the condition: the validation samples of the teacher, with the trajectories that it has kept.
 
-    grids of the baselines -> times (evolution strategy), every candidate fitted in closed form
+    grids of the best baselines -> times (evolution strategy), every candidate fitted in closed form
 
 Fitted states stay near the teacher's, where the surrogate is right. A polish by gradient does not help here: it leaves the
 trajectories for places where the surrogate is wrong.
@@ -26,20 +26,25 @@ from solversearch.schedules import Floats
 from solversearch.search.fitting.fit import RIDGE, fit
 from solversearch.search.pricing import Pattern, drawn, patterned
 from solversearch.search.surrogates.anchored import Anchored, Errors
+from solversearch.search.surrogates.guided_mixture import Mixture
 from solversearch.search.surrogates.surrogates import Surrogates
 from solversearch.solvers import get
 from solversearch.teacher import Teacher
 
-GENERATIONS, CHILDREN, PARENTS, STEP = 5, 100, 10, 0.04
-"""Of the evolution strategy: 500 tables, which take seconds; STEP is the first standard deviation of a child's times, and falls.
-Each halved or doubled: within noise on digits."""
-WIDER = 20
-"""Patterns that every grid begins with where it is searched, too, of what kind each evaluation is: 60 were no better on digits."""
+STARTS, MARGIN = 8, 0.05
+"""Grids of the best baselines between which times are searched, and how far beyond, as a fraction of the range of positions."""
+RANDOM, GENERATIONS, CHILDREN, PARENTS, STEP = 300, 5, 100, 10, 0.04
+"""Of the evolution strategy: 800 tables, which take seconds; STEP is the first standard deviation of a child's times, and falls."""
+WIDER = 3
+"""As many times the tables where it is searched, too, of what kind each evaluation is."""
+MIXTURES = 3
+"""Over which a table's errors are averaged, for each is right about other samples; the time of the stage grows with them."""
 TEMPERED = 10.0
-"""Errors are tempered from so many times the median of the best baseline on; a tenth of it under guidance, as in the search.
-Halved or doubled: within noise on digits."""
+"""Errors are tempered from so many times the median of the best baseline on; a tenth of it under guidance, as in the search."""
 CLOSEST = 1e-4
 """Least distance of two times, as a fraction of t_start: closer ones cannot be fitted."""
+SAMPLES = 256
+"""At most: what small models have."""
 GRID = 4096
 """Times between which the network's noise scales are interpolated."""
 
@@ -85,10 +90,10 @@ def _place(known: Tensor, value: Tensor) -> tuple[int, Tensor]:
     return i, ((value - known[i - 1]) / (known[i] - known[i - 1])).clamp(0, 1)
 
 
-def stand_in(surrogates: Surrogates) -> tuple[Model, Teacher]:
+def stand_in(surrogates: Surrogates, count: int = SAMPLES) -> tuple[Model, Teacher]:
     """The surrogate as a model that tells the network's own samples apart, with its teacher."""
     model = surrogates.model
-    pair = Anchored(surrogates.mixture, model, surrogates.validation, surrogates.guidance, len(surrogates.validation))
+    pair = Anchored(surrogates.mixture, model, surrogates.validation, surrogates.guidance, count)
     numbers, name, shape = torch.arange(len(pair.noise)), f"surrogate of {model.name}", tuple(pair.noise.shape[1:])
     taught = replace(
         pair.teacher, noise=pair.noise, conditions=numbers, endpoint=pair.endpoint, angles=pair.teacher.angles.cpu(),
@@ -123,15 +128,27 @@ def _searched(
     surrogates: Surrogates, nfe: int, guidance: float, seed: int, split: bool, integer: bool, progress: Callable[[int, int], None],
     which: Sequence[Pattern] = (), errors: Errors = MappingProxyType({}),
 ) -> list[Point]:  # fmt: skip
-    """The best times for each pattern, the very best first: an evolution strategy about the grids of the baselines, in fractions of the
-    range of positions."""
+    """The best times for each pattern, the very best first: an evolution strategy about the grids of the best baselines, in fractions of
+    the range of positions."""
     model, schedule, rng = surrogates.model, surrogates.model.schedule, np.random.default_rng([seed, nfe])
-    surrogates.anchored.learn(errors)
+    # Several mixtures, for each is right about other samples.
+    pairs = [surrogates.anchored]
+    for k in range(1, MIXTURES):
+        pairs.append(
+            Anchored(Mixture.fit(surrogates.samples, seed + k), model, surrogates.validation, guidance, len(surrogates.anchored.noise))
+        )
+    for pair in pairs:
+        pair.learn(errors)
     last, first = schedule.position([schedule.t_end, schedule.t_start])
     found = [each for each in baselines(model, nfe, guidance, integer) if each.plain]
+    grids: dict[str, Floats] = {}
     losses = surrogates.anchored.errors([each.table for each in found]).double()
     scale = TEMPERED * float(losses[int(losses.mean(1).argmin())].median()) * (1.0 if guidance == 1 else 0.1)
-    grids = {each.grid: (schedule.position([node.t for node in each.table.nodes]) - last) / (first - last) for each in found}
+    for k in np.argsort(losses.mean(1).numpy(), kind="stable"):
+        if len(grids) < STARTS:
+            grids.setdefault(found[k].grid, (schedule.position([node.t for node in found[k].table.nodes]) - last) / (first - last))
+    places = np.array(list(grids.values()))
+    low, high = np.clip([places.min(0) - MARGIN, places.max(0) + MARGIN], 0, 1)
     known: dict[Point, float] = {}
 
     def patterns(count: int) -> list[Pattern]:
@@ -156,14 +173,15 @@ def _searched(
         ]  # fmt: skip
         if new:
             tables = [_prior(model, *each, guidance) for each in new]
-            errors = tempered(surrogates.anchored.errors(tables, RIDGE, split).double(), scale).mean(1)
-            known.update(zip(new, errors.tolist(), strict=True))
+            errors = [tempered(paired.errors(tables, RIDGE, split).double(), scale).mean(1) for paired in pairs]
+            known.update(zip(new, torch.stack(errors).mean(0).tolist(), strict=True))
 
-    starts = np.repeat(list(grids.values()), WIDER if which else 1, axis=0)
-    judge(starts, patterns(len(starts)))
+    breadth = WIDER if which else 1
+    fractions = np.concatenate([*[places] * breadth, rng.uniform(low, high, (RANDOM * breadth, nfe))])
+    judge(fractions, patterns(len(fractions)))
     for generation in range(GENERATIONS):
         parents = best(1 if which else PARENTS)[:PARENTS]
-        chosen = [parents[k] for k in rng.integers(len(parents), size=CHILDREN)]
+        chosen = [parents[k] for k in rng.integers(len(parents), size=CHILDREN * breadth)]
         at = (schedule.position(np.array([times for times, _ in chosen])) - last) / (first - last)
         judge(at + rng.normal(0, STEP / (1 + generation), at.shape), [pattern for _, pattern in chosen])
         progress(generation + 1, GENERATIONS)

@@ -23,7 +23,7 @@ from solversearch.search.surrogates.guided_mixture import Mixture
 from solversearch.teacher import Teacher
 
 LEVELS = 8
-"""Noise levels at which the errors of variants are looked at; linear between. Halved or doubled: within noise on digits."""
+"""Noise levels at which the errors of variants are looked at; linear between."""
 
 
 @dataclass
@@ -37,6 +37,8 @@ class Surrogates:
     gaussian: Gaussian
     mixture: Mixture
     anchored: Anchored
+    samples: tuple[Teacher, ...]
+    """Unguided; what the Gaussian and the mixture were fitted to."""
     version: int = 0
     """Counts what changes their answers."""
 
@@ -48,7 +50,7 @@ class Surrogates:
         samples = tuple(unguided) or (fitting, validation)
         mixture = Mixture.fit(samples, seed)
         anchored = Anchored(mixture, model, validation, guidance)
-        return cls(model, fitting, validation, guidance, Gaussian.fit(model, samples), mixture, anchored)
+        return cls(model, fitting, validation, guidance, Gaussian.fit(model, samples), mixture, anchored, samples)
 
     def features(self, tables: Sequence[Tableau], ridge: float | None = None, split: bool = False) -> Floats:
         """What they say of tables, ln of the best guess of the loss first; fitted first, where a ridge is given. (C, F)"""
