@@ -130,7 +130,7 @@ def _evaluations(model: Model, settings: Settings, count: int | None = None) -> 
         "fit": (STARTS + settings.instant) * learning * settings.fit * (not settings.straight) * goes_on,
         "search": (settings.trials * learning + _prepared(model, settings, bounds > 0)) * settings.searches * goes_on,
         "components": len(choices(settings.space.components, model.shape)) * learning * goes_on if gradient else 0,
-        "polish": sum(polish.most(settings, nfe, way.checkpointing, polish.most_entrants(settings, model.shape))) * goes_on if way else 0,
+        "polish": sum(polish.most(settings, nfe, way.checkpointing, polish.most_entrants(settings))) * goes_on if way else 0,
         "recipe": 0,
         "comparison": nfe * (_racing(count, settings.samples) + FULL * settings.samples)
         + RUNGS * (nfe + 2) * (_racing(count // 3, settings.samples) + 3 * settings.samples)

@@ -24,12 +24,12 @@ WORTH = 0.95
 
 
 def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[Evaluated]) -> Iterator[Evaluated]:
-    """The fit of the best table with the fewest components, and that with the fewest that are worth it, where these are others.
+    """The fit of the best table with the fewest components that are worth it, after that of the plain table.
 
     None where the space has no choice, the budget is spent, or the fit runs away.
     """
     best = min((each for each in candidates if not each.table.stochastic), key=lambda each: each.value)
-    found: list[Evaluated] = []
+    chosen: Evaluated | None = None
     for bands, channels in choices(task.settings.space.components, task.model.shape):
         parts = components(bands, channels, evaluator.fitting.endpoint)
         table = replace(best.table, components=parts)
@@ -37,9 +37,10 @@ def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[E
         with suppress(NotFinite):
             if not budget.spent():
                 result = task.once(f"components {bands} {channels}", partial(evaluator.fitted, table, RIDGE, origin))
-                if not found or result.value < WORTH * found[-1].value:
-                    found = [*found[:1], result]
-    yield from found
+                if chosen is None or result.value < WORTH * chosen.value:
+                    chosen = result
+    if chosen:
+        yield chosen
 
 
 def choices(space: ComponentChoice, shape: Sequence[int]) -> list[tuple[int, bool]]:

@@ -1,7 +1,7 @@
 """The polish: times and coefficients of the best table, improved by gradient on samples of which the teacher knows the ends alone.
 
-Tables of other kinds, with components or of cheaper evaluations, show after a polish alone what they are worth: the best of each race for
-most of it. What is kept is what the objective likes best on validation noise.
+Patterns of cheaper evaluations show after a polish alone what they are worth: the best of them and a plain table race for most of it. What
+is kept is what the objective likes best on validation noise.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,6 @@ from solversearch.models.base import NotFinite
 from solversearch.search.evaluating.evaluator import Evaluated, Evaluator
 from solversearch.search.fitting.polish import BATCH, FIRST, KEPT, cost, polish
 from solversearch.search.settings import Settings
-from solversearch.search.stages.components import choices
 from solversearch.search.stages.task import OF_PLAN, PROBED, SOLVES, Budget, Task
 from solversearch.teacher import Teacher
 
@@ -46,19 +45,16 @@ def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[E
 
 
 def entrants(candidates: Sequence[Evaluated]) -> list[Evaluated]:
-    """The best deterministic candidate of each kind, where kinds differ in components or in which evaluations are cheaper: all of the
-    model's own evaluations, and no more than `ENTRANTS` of others."""
-    kinds: dict[tuple[object, ...], Evaluated] = {}
+    """The best deterministic candidate of the model's own evaluations, and of the best `ENTRANTS` patterns of cheaper ones."""
+    kinds: dict[tuple[tuple[str, bool], ...], Evaluated] = {}
     for each in sorted((each for each in candidates if not each.table.stochastic), key=lambda each: each.value):
-        evaluations = [(node.variant, node.reuses) for node in each.table.nodes] if each.table.cheaper else []
-        kinds.setdefault((each.table.components, *evaluations), each)
-    own = [each for each in kinds.values() if not each.table.cheaper]
-    return own + [each for each in kinds.values() if each.table.cheaper][:ENTRANTS]
+        kinds.setdefault(tuple((node.variant, node.reuses) for node in each.table.nodes if each.table.cheaper), each)
+    own = [each for pattern, each in kinds.items() if not pattern]
+    return own + [each for pattern, each in kinds.items() if pattern][:ENTRANTS]
 
 
-def most_entrants(settings: Settings, shape: Sequence[int]) -> int:
-    """Of a search of samples of that shape."""
-    return 1 + bool(choices(settings.space.components, shape)) + ENTRANTS * (settings.budget is not None)
+def most_entrants(settings: Settings) -> int:
+    return 1 + ENTRANTS * (settings.budget is not None)
 
 
 def _polished(

@@ -105,7 +105,7 @@ def share(task: Task, budget: Budget) -> float:
         return 1 - DESCENDED
     if not settings.polish:
         return 1.0
-    anyhow, more = polish.most(settings, task.calls, starts=polish.most_entrants(settings, task.model.shape))
+    anyhow, more = polish.most(settings, task.calls, starts=polish.most_entrants(settings))
     return max(SEARCHED, 1 - (anyhow + more) / granted) if (1 - SEARCHED) * granted > anyhow else 1.0
 
 

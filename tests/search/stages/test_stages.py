@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from solversearch.components import Components
 from solversearch.empirical import parametrization
 from solversearch.grids import grid
 from solversearch.judging.baselines import Baseline, baselines, screening
@@ -179,23 +178,24 @@ def test_the_polish_has_the_first_claim_on_a_budget() -> None:
     assert search.share(task_of("dc", polish="decisions"), Budget(10**9, Clock(), 0)) == pytest.approx(1 - search.DESCENDED)
 
 
-def test_kinds_of_tables_race_for_the_polish(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patterns_of_cheaper_evaluations_race_for_the_polish(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the race shows counts, not what they begin with: here the worse start wins it."""
     task, asked = task_of(), list[tuple[Any, int, Any]]()
     evaluator = evaluator_of(task)
     plain, other = sorted(results(task, evaluator), key=lambda each: each.value)[:2]
-    parts = replace(other, table=replace(other.table, components=Components((), ((0.6, 0.8), (-0.8, 0.6)))))
-    won = replace(parts, values=(plain.value / 2,))
+    cheap = replace(other.table.nodes[-1], variant="small")
+    priced = replace(other, table=replace(other.table, nodes=(*other.table.nodes[:-1], cheap)))
+    won = replace(priced, values=(plain.value / 2,))
 
     def polished(model: Any, table: Any, fitting: Any, count: int, *rest: Any, kept: Any, **options: Any) -> Any:
         asked.append((table, count, kept))
         yield table
 
     monkeypatch.setattr(polish, "polish", polished)
-    monkeypatch.setattr(Evaluator, "table", lambda self, table, origin: won if table.components else plain)
-    found = list(polish.run(task, evaluator, ENDLESS, [parts, plain]))
-    assert asked == [(plain.table, 15, (1.0,)), (parts.table, 15, (1.0,)), (parts.table, 45, KEPT)]
-    assert [each.table for each in found] == [plain.table, parts.table, parts.table]
+    monkeypatch.setattr(Evaluator, "table", lambda self, table, origin: won if table.cheaper else plain)
+    found = list(polish.run(task, evaluator, ENDLESS, [priced, other, plain]))
+    assert asked == [(plain.table, 15, (1.0,)), (priced.table, 15, (1.0,)), (priced.table, 45, KEPT)]
+    assert [each.table for each in found] == [plain.table, priced.table, priced.table]
 
 
 def test_the_search_begins_no_more_candidates_than_the_budget_has_room_for() -> None:
