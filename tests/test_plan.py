@@ -21,7 +21,7 @@ from solversearch.errors import UserError, one_line
 from solversearch.export.shipped import reader
 from solversearch.plan import MAX_BYTES, MAX_DEPTH, Interval, Plan, PlanVariant, Provenance, Score, Threshold, schema, write_text
 from solversearch.runtime import Node, Row, Start, used
-from tests.assets import make_attacks, make_plan_v1, make_plan_v2, make_plan_v3, make_plan_v4, make_plan_v5
+from tests.assets import make_attacks, make_plan_v1, make_plans
 
 ASSETS = Path(__file__).parent / "assets"
 GOLDEN, GOLDEN_2, GOLDEN_3, GOLDEN_4, GOLDEN_5 = (ASSETS / f"plan_v{version}.json" for version in (1, 2, 3, 4, 5))
@@ -218,13 +218,13 @@ def test_digest_as_documented() -> None:
 
 
 def test_a_plan_with_components_reads_back_and_is_written_as_it_was() -> None:
-    made, kept = make_plan_v2.make(), Plan.read(GOLDEN_2)
+    made, kept = make_plans.version_2(), Plan.read(GOLDEN_2)
     assert made == kept and made.text() == GOLDEN_2.read_text(encoding="utf-8")
     assert made.digest == kept.content_digest() != Plan.read(GOLDEN).content_digest()
 
 
 def test_a_plan_that_reuses_differences_reads_back_and_is_written_as_it_was() -> None:
-    made, kept = make_plan_v3.make(), Plan.read(GOLDEN_3)
+    made, kept = make_plans.version_3(), Plan.read(GOLDEN_3)
     assert made == kept and made.text() == GOLDEN_3.read_text(encoding="utf-8")
     assert made.digest == kept.content_digest() and made.network_calls == 2 + 1 + 1
     assert kept.text().count('"guidance_difference": "compute"') == 1 and '"components": null' in kept.text()
@@ -278,7 +278,7 @@ def test_a_sample_of_nodes_that_reuse_is_what_it_says(tmp_path: Path) -> None:
 
 def test_a_plan_that_starts_from_pictures_reads_back_and_samples_as_it_says() -> None:
     """By hand: the noised picture in the place of the noise in every row."""
-    made, kept = make_plan_v4.make(), Plan.read(GOLDEN_4)
+    made, kept = make_plans.version_4(), Plan.read(GOLDEN_4)
     assert made == kept and made.text() == GOLDEN_4.read_text(encoding="utf-8") and made.digest == kept.content_digest()
     picture, noise = np.array([[0.5, -1.0]]), np.array([[2.0, 0.25]])
     x = 0.48 * picture + 0.88 * noise
@@ -295,9 +295,9 @@ def test_a_plan_that_starts_from_pictures_reads_back_and_samples_as_it_says() ->
 
 def test_a_plan_with_betas_reads_back_and_samples_as_it_says() -> None:
     """By hand: the network sees each state with its share of the anchor, rows do not, and the result has none."""
-    made, kept = make_plan_v5.make(), Plan.read(GOLDEN_5)
+    made, kept = make_plans.version_5(), Plan.read(GOLDEN_5)
     assert made == kept and made.text() == GOLDEN_5.read_text(encoding="utf-8") and made.digest == kept.content_digest()
-    assert "beta" not in make_plan_v4.make().text() and kept.tableau.anchored
+    assert "beta" not in make_plans.version_4().text() and kept.tableau.anchored
     y, noise = np.array([[0.5, -1.0]]), np.array([[2.0, 0.25]])
     first = np.tanh(0.4 * noise + 0.995 * y + 1.0)
     second = np.tanh(0.375 * noise + 0.245 * first + 0.75 * y + 0.25)
@@ -310,7 +310,7 @@ def test_a_plan_with_betas_reads_back_and_samples_as_it_says() -> None:
 
 
 def test_features_are_written_only_where_they_are_reused() -> None:
-    made = make_plan_v3.make()
+    made = make_plans.version_3()
     fields = {name: getattr(made, name) for name in Plan.model_fields if name != "digest"}
     other = Plan(**fields | {"variants": {"small": PlanVariant(cost=0.25, skips=("blocks.1",), reuses_features=True)}})
     assert "reuses_features" not in made.text() and json.loads(other.text())["variants"]["small"]["reuses_features"] is True
@@ -325,7 +325,7 @@ def _left_out(fields: dict[str, Any]) -> Plan:
 
 
 def test_the_digest_of_a_table_is_of_its_components_too() -> None:
-    made = make_plan_v2.make()
+    made = make_plans.version_2()
     fields = {name: getattr(made, name) for name in Plan.model_fields if name != "digest"}
     other = Plan(**fields | {"components": Components((0.05, 0.2, 0.9), made.components.channels, 2)})  # type: ignore[union-attr]
     assert other.table_digest() != made.table_digest()

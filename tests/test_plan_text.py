@@ -19,7 +19,7 @@ from solversearch.export import EXPORTERS
 from solversearch.export.diffusers import PlanScheduler
 from solversearch.export.shipped import reader
 from solversearch.plan import Plan
-from tests.assets import make_plan_v1, make_plan_v2, make_plan_v3, make_plan_v4, make_plan_v5
+from tests.assets import make_plan_v1, make_plans
 from tests.export.consumers import PLANS, imported
 from tests.test_plan import ASSETS, ATTACKS, GOLDEN, plan, plans
 
@@ -101,7 +101,7 @@ def written(value: Any, spelled: Callable[[float], str]) -> str:
 @pytest.mark.parametrize("name", REWRITES)
 def test_plans_of_today_and_of_before(name: str) -> None:
     guided = plan(decisions={"guidance": 4.0, "order": [1, 2, 2], "ridge": 1e-7, "müde": [True, None, 1.5, -0.0, 2.0**60]})
-    later = [each.make() for each in (make_plan_v2, make_plan_v3, make_plan_v4, make_plan_v5)]
+    later = [make_plans.version_2(), make_plans.version_3(), make_plans.version_4(), make_plans.version_5()]
     for made in (plan(), guided, make_plan_v1.make(), Plan.read(GOLDEN), *later):
         assert taken(REWRITES[name](made.text())) == made.digest
 

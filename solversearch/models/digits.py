@@ -5,7 +5,6 @@ and is the real data that samples are judged against.
 """
 
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -156,14 +155,14 @@ class DigitsClassifier(nn.Module):
 
 def real_digits(held_out: bool = True) -> tuple[Tensor, Tensor]:
     """Half of the digits of every class: images (M, 1, 8, 8) in [-1, 1], on the 17 levels they were scanned with, and labels (M,)."""
-    spec = find_spec("sklearn")  # its `load_digits` reads this file, too, but takes a second to import
-    assert spec and spec.origin
-    data = np.loadtxt(Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
-    x = torch.as_tensor(data[:, :-1] / 8 - 1, dtype=torch.float32).reshape(-1, *SHAPE)
-    y = torch.as_tensor(data[:, -1], dtype=torch.long)
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = torch.as_tensor(bunch.data / 8 - 1, dtype=torch.float32).reshape(-1, *SHAPE)
+    y = torch.as_tensor(bunch.target, dtype=torch.long)
     # RandomState's stream is frozen by NumPy's policy; default_rng's is not.
     order = np.random.RandomState(SPLIT_SEED).permutation(len(y))
-    order = order[np.argsort(data[order, -1], kind="stable")]
+    order = order[np.argsort(bunch.target[order], kind="stable")]
     chosen = torch.as_tensor(np.sort(order[1::2] if held_out else order[::2]))
     return x[chosen], y[chosen]
 

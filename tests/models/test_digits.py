@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from solversearch.errors import UserError
@@ -41,10 +40,6 @@ def test_halves_are_disjoint_and_stratified() -> None:
     assert len(y_a) + len(y_b) == 1797
     assert (y_a.bincount() - y_b.bincount()).abs().max() <= 1
     assert torch.cdist(x_a.flatten(1), x_b.flatten(1)).min() > 0
-    bunch = load_digits()
-    images, labels = torch.cat([x_a, x_b]).flatten(1), torch.cat([y_a, y_b])
-    found = {(tuple(x), int(y)) for x, y in zip((8 * (images + 1)).tolist(), labels, strict=True)}
-    assert found == {(tuple(x), int(y)) for x, y in zip(bunch.data.tolist(), bunch.target, strict=True)}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

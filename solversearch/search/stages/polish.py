@@ -7,7 +7,6 @@ is kept is what the objective likes best on validation noise.
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain
 from math import ceil
 
 from solversearch.memory import backward
@@ -34,14 +33,15 @@ def run(task: Task, evaluator: Evaluator, budget: Budget, candidates: Sequence[E
     share = _share(task, budget, len(starts))
     if share <= 0:
         return
-    fitting = task.ends("fit", ceil(share * distinct(settings)), min(candidates, key=lambda each: each.value), OF_PLAN)
-    polished = partial(_polished, task, evaluator, fitting)
+    best = min(starts, key=lambda each: each.value)
+    polished = partial(_polished, task, evaluator, task.ends("fit", ceil(share * distinct(settings)), best, OF_PLAN))
     if len(starts) > 1:
-        raced = [list(polished(start, RACED * share, f"polish of start {k + 1}", (1.0,))) for k, start in enumerate(starts)]
-        yield from chain(*raced)
-        starts = [min(chain(starts, *raced), key=lambda each: each.value)]
+        for k, start in enumerate(starts):
+            for result in polished(start, RACED * share, f"polish of start {k + 1}", (1.0,)):
+                best = min(best, result, key=lambda each: each.value)
+                yield result
         share *= 1 - RACED
-    yield from polished(starts[0], share, "polish")
+    yield from polished(best, share, "polish")
 
 
 def entrants(candidates: Sequence[Evaluated]) -> list[Evaluated]:
