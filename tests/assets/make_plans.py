@@ -1,4 +1,4 @@
-"""Made plan_v2.json to plan_v5.json: `python -m tests.assets.make_plans VERSION PATH`. The files stay for as long as their versions are read."""
+"""Made plan_v2.json to plan_v5.json: `python -m tests.assets.make_plans VERSION PATH`. Each stays for as long as its version is read."""
 
 import sys
 
